@@ -1,0 +1,478 @@
+/* mql_append.c - putting records into the log.
+ *
+ * Why an append is all or nothing. Bytes are stored behind the published end, where no reader looks;
+ * one release store of the latch's generation makes all of a call's batches visible. Before the first
+ * byte `dirty` says how far there may be bytes, so whoever finds the owner dead zeroes just those and
+ * raises the epoch: whole batches behind the end can then never be taken for part of the log.
+ *
+ * Under the writer lock there is no allocation and no system call but roll's rename. Whatever else an
+ * append may need (blocks, a mapping, the next segment, a higher offset ceiling) is named as a `need`,
+ * the lock is dropped, the need met, and the append tried again.
+ */
+#include "mql_append.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "mql_commit.h"
+#include "mql_room.h"
+
+#define TRIES 1000000 /* a bound, not a policy: each try means that another writer got in between */
+
+typedef enum need_kind { NEED_NOTHING, NEED_MAPPING, NEED_ROOM, NEED_NEXT, NEED_CEILING, NEED_PREPARE_LOCK } need_kind;
+
+/* An append under way. */
+typedef struct appending {
+    mql_log *log;
+    const mql_append_source *source;
+    int64_t now;
+    int64_t limit;    /* bytes of a batch that several records may share */
+    int64_t size;     /* bytes, all batches together */
+    int64_t offsets;  /* offsets that they take */
+    int64_t offset;   /* of the first record, once done */
+    int64_t end;      /* file position behind, once done */
+    need_kind need;   /* why it could not be done yet */
+    int64_t wanted;   /* room: up to this position; ceiling: up to this offset */
+    int64_t segment;  /* to which that applies */
+} appending;
+
+/* -- sizes ---------------------------------------------------------------------------------------- */
+static int too_large(mql_log *log, int64_t size, int64_t limit, const char *what) {
+    int rc = mql_base_fail(MQL_E_TOO_LARGE, log->directory, "%s of %lld bytes are over the limit of %lld", what,
+                           (long long)size, (long long)limit);
+    mql_base_error()->start = size;
+    mql_base_error()->stop = limit;
+    return rc;
+}
+
+/* The records of the next batch from `at` on, and its size. */
+static size_t fit(const appending *append, size_t at, int64_t *size) {
+    const mql_append_source *source = append->source;
+    size_t left = source->count - at;
+    if (source->values != NULL) return mql_batch_fit_values(source->values + at, left, append->limit, size);
+    return mql_batch_fit_records(source->records + at, left, append->now, append->limit, size);
+}
+
+static int measure_batches(appending *append, int64_t most) {
+    const mql_append_source *source = append->source;
+    for (size_t at = 0; at < source->length;) {
+        mql_batch_header header;
+        if (source->length - at < MQL_BATCH_HEADER)
+            return mql_base_fail(MQL_E_ARGUMENT, append->log->directory, "the bytes given end inside a batch header");
+        mql_batch_read_header(source->batches + at, &header);
+        header.base_offset = 0; /* stamped on append; producers may send anything */
+        const char *wrong = mql_batch_implausible(&header, (int64_t)(source->length - at));
+        if (header.size > most) return too_large(append->log, header.size, most, "batch");
+        int32_t last_delta = (int32_t)mql_base_get32(source->batches + at + MQL_BATCH_LAST_DELTA);
+        if (wrong != NULL || last_delta < 0)
+            return mql_base_fail(MQL_E_ARGUMENT, append->log->directory, "not a batch: %s", wrong ? wrong : "bad offsets");
+        append->offsets += (int64_t)last_delta + 1;
+        at += (size_t)header.size;
+    }
+    append->size = (int64_t)source->length;
+    return MQL_OK;
+}
+
+static int measure(appending *append) {
+    mql_log *log = append->log;
+    int64_t most = atomic_load_explicit(&log->max_message_bytes, memory_order_relaxed);
+    append->now = append->source->timestamp == MQL_NOW ? mql_os_now_ms() : append->source->timestamp;
+    if (append->source->batches != NULL) {
+        int rc = measure_batches(append, most);
+        if (rc < 0) return rc;
+    } else {
+        append->limit = mql_base_min(atomic_load_explicit(&log->batch_bytes, memory_order_relaxed), most);
+        for (size_t at = 0; at < append->source->count;) {
+            int64_t size;
+            at += fit(append, at, &size);
+            if (size > most) return too_large(log, size, most, "record with its batch header");
+            append->size += size;
+        }
+        append->offsets = (int64_t)append->source->count;
+    }
+    int64_t segment_bytes = atomic_load_explicit(&log->segment_bytes, memory_order_relaxed);
+    if (append->size > segment_bytes) return too_large(log, append->size, segment_bytes, "records of one call (segment_bytes)");
+    return MQL_OK;
+}
+
+/* -- under the writer lock ------------------------------------------------------------------------ */
+/* Makes this process's mapping of the segment the active one. False: it has none yet. */
+static bool adopt_locked(mql_log *log, int64_t base) {
+    mql_segment *segment = mql_log_mapped(log, base);
+    if (segment == NULL) {
+        /* A peer rolled to the next segment, which this process may have mapped and populated. */
+        uint64_t number = atomic_load_explicit(&log->control->active_number, memory_order_acquire);
+        mql_segment *next = atomic_exchange_explicit(&log->prepared, NULL, memory_order_acq_rel);
+        if (next != NULL && next->number == number && number != 0) {
+            mql_segment_rename(next, log->directory, base);
+            segment = mql_segment_retain(next);
+            mql_log_add_segment(log, next);
+        } else if (next != NULL) {
+            mql_segment *other = atomic_exchange_explicit(&log->prepared, next, memory_order_acq_rel);
+            mql_segment_release(other);
+        }
+    }
+    if (segment == NULL) return false;
+    mql_segment_release(log->active);
+    log->active = segment;
+    atomic_store_explicit(&log->prepare_at, 0, memory_order_relaxed);
+    return true;
+}
+
+static int need(appending *append, need_kind what, int64_t segment, int64_t wanted) {
+    append->need = what;
+    append->segment = segment;
+    append->wanted = wanted;
+    return MQL_BUSY;
+}
+
+/* Gives the prepared segment its name and publishes it, empty: the log goes on there. */
+static int roll_locked(appending *append, mql_control_end *end) {
+    mql_log *log = append->log;
+    mql_format_control *control = log->control;
+    uint64_t number = atomic_load_explicit(&control->next_number, memory_order_acquire);
+    int64_t allocated = atomic_load_explicit(&control->next_allocated, memory_order_acquire);
+    mql_segment *next = atomic_exchange_explicit(&log->prepared, NULL, memory_order_acq_rel);
+    if (number == 0 || allocated < append->size || next == NULL || next->number != number) {
+        mql_segment_release(atomic_exchange_explicit(&log->prepared, next, memory_order_acq_rel));
+        return need(append, NEED_NEXT, end->segment, append->size);
+    }
+    int rc = mql_os_mutex_try(&control->prepare);
+    if (rc != 0) {
+        if (rc == MQL_OS_OWNER_DIED) {
+            mql_os_mutex_consistent(&control->prepare);
+            mql_os_mutex_drop(&control->prepare);
+        }
+        mql_segment_release(atomic_exchange_explicit(&log->prepared, next, memory_order_acq_rel));
+        return need(append, NEED_PREPARE_LOCK, end->segment, 0);
+    }
+    char from[MQL_PATH_MAX];
+    snprintf(from, sizeof from, "%s", next->path);
+    mql_segment_rename(next, log->directory, end->offset);
+    rc = mql_os_rename_new(log->home->root, from, next->path);
+    if (rc < 0) {
+        atomic_store_explicit(&control->next_number, 0, memory_order_release);
+        mql_os_mutex_drop(&control->prepare);
+        mql_segment_release(next);
+        return mql_base_fail_os(rc, from, "cannot begin a new segment");
+    }
+    atomic_store_explicit(&control->allocated, atomic_load_explicit(&control->next_allocated, memory_order_relaxed),
+                          memory_order_relaxed);
+    atomic_store_explicit(&control->active_number, number, memory_order_relaxed);
+    atomic_store_explicit(&control->next_number, 0, memory_order_relaxed);
+    atomic_store_explicit(&control->next_allocated, 0, memory_order_relaxed);
+    mql_index_tail tail = mql_index_tail_of(control);
+    mql_index_tail_reset(&tail);
+    atomic_store_explicit(&control->dirty, 0, memory_order_relaxed);
+    *end = (mql_control_end){.segment = end->offset, .position = 0, .offset = end->offset};
+    mql_control_publish(&control->published, end);
+    atomic_fetch_add_explicit(&control->segments_generation, 1, memory_order_release);
+    mql_os_mutex_drop(&control->prepare);
+    mql_segment_release(log->active);
+    log->active = mql_segment_retain(next);
+    mql_log_add_segment(log, next);
+    atomic_store_explicit(&log->prepare_at, 0, memory_order_relaxed);
+    return MQL_OK;
+}
+
+/* Encodes everything at the end of the mapping; notes nothing yet. */
+static void encode_locked(appending *append, uint8_t *out, int64_t offset) {
+    const mql_append_source *source = append->source;
+    int32_t epoch = append->log->control->epoch;
+    if (source->batches != NULL) {
+        memcpy(out, source->batches, source->length);
+        for (size_t at = 0; at < source->length;) {
+            mql_batch_header header;
+            mql_batch_stamp(out + at, offset, epoch);
+            mql_batch_read_header(out + at, &header);
+            offset = header.last_offset + 1;
+            at += (size_t)header.size;
+        }
+        return;
+    }
+    for (size_t at = 0; at < source->count;) {
+        int64_t size;
+        size_t count = fit(append, at, &size);
+        if (source->values != NULL)
+            mql_batch_write_values(out, size, source->values + at, count, append->now, offset, epoch);
+        else
+            mql_batch_write_records(out, size, source->records + at, count, append->now, offset, epoch);
+        out += size;
+        at += count;
+        offset += (int64_t)count;
+    }
+}
+
+static void note_locked(appending *append, int64_t segment, int64_t position) {
+    mql_log *log = append->log;
+    mql_segment *active = log->active;
+    mql_index_tail tail = mql_index_tail_of(log->control);
+    mql_index_place place = {.root = log->home->root, .directory = log->directory, .base = segment};
+    for (int64_t at = position; at < append->end;) {
+        mql_batch_header header;
+        mql_batch_read_header(active->map + at, &header);
+        mql_index_note(&active->tail, &tail, &place, header.last_offset, at, header.size, header.max_timestamp);
+        at += header.size;
+    }
+}
+
+/* What must hold before bytes may be stored at the end. */
+static int ready_locked(appending *append, mql_control_end *end) {
+    mql_log *log = append->log;
+    mql_format_control *control = log->control;
+    if (log->active == NULL || MQL_UNLIKELY(log->active->base != end->segment)) {
+        if (!adopt_locked(log, end->segment)) return need(append, NEED_MAPPING, end->segment, 0);
+    }
+    int64_t behind = end->position + append->size;
+    bool full = behind > atomic_load_explicit(&log->segment_bytes, memory_order_relaxed) ||
+                end->offset + append->offsets - end->segment > INT32_MAX;
+    if (MQL_UNLIKELY(full && end->position > 0)) {
+        int rc = roll_locked(append, end);
+        if (rc != MQL_OK) return rc;
+        behind = append->size;
+    }
+    if (MQL_UNLIKELY(behind > (int64_t)log->active->map_length ||
+                     !atomic_load_explicit(&log->active->tail_open, memory_order_relaxed)))
+        return need(append, NEED_MAPPING, end->segment, 0);
+    if (MQL_UNLIKELY(behind > atomic_load_explicit(&control->allocated, memory_order_acquire)))
+        return need(append, NEED_ROOM, end->segment, behind);
+    if (MQL_UNLIKELY(end->offset + append->offsets > atomic_load_explicit(&control->ceiling, memory_order_relaxed)))
+        return need(append, NEED_CEILING, end->segment, end->offset + append->offsets);
+    return MQL_OK;
+}
+
+static int append_locked(appending *append) {
+    mql_format_control *control = append->log->control;
+    uint32_t state = atomic_load_explicit(&control->state, memory_order_acquire);
+    if (MQL_UNLIKELY(state != 0)) {
+        int rc = mql_log_usable(append->log);
+        if (rc < 0) return rc;
+        rc = mql_base_fail(MQL_E_DURABILITY, append->log->directory,
+                           "a sync has failed: nothing can be appended until every process has closed the store and it is reopened");
+        mql_base_error()->os_errno = EIO;
+        return rc;
+    }
+    mql_format_end *slot = mql_control_current(&control->published);
+    mql_control_end end = {.segment = atomic_load_explicit(&slot->segment, memory_order_relaxed),
+                           .position = atomic_load_explicit(&slot->position, memory_order_relaxed),
+                           .offset = atomic_load_explicit(&slot->offset, memory_order_relaxed)};
+    int rc = ready_locked(append, &end);
+    if (MQL_UNLIKELY(rc != MQL_OK)) return rc;
+    append->offset = end.offset;
+    append->end = end.position + append->size;
+    atomic_store_explicit(&control->dirty, append->end, memory_order_relaxed);
+    /* A death between any two instructions finds `dirty` stored first: the compiler must keep that order. */
+    atomic_signal_fence(memory_order_seq_cst);
+    encode_locked(append, append->log->active->map + end.position, end.offset);
+    int64_t position = end.position;
+    end.position = append->end;
+    end.offset += append->offsets;
+    mql_control_publish(&control->published, &end);
+    note_locked(append, end.segment, position);
+    return MQL_OK;
+}
+
+/* -- repair: an owner died, or failed half-way ------------------------------------------------------ */
+/* A roll that was renamed and not published is finished. */
+static int finish_roll_locked(mql_log *log, mql_control_end *end) {
+    mql_format_control *control = log->control;
+    if (end->position == 0 && end->offset == end->segment) return MQL_OK;
+    char path[MQL_PATH_MAX];
+    mql_os_stat stat;
+    mql_base_file_name(path, log->directory, end->offset, ".log");
+    int rc = mql_os_stat_name(log->home->root, path, &stat);
+    if (rc == -ENOENT) return MQL_OK;
+    if (rc < 0) return mql_base_fail_os(rc, path, "cannot look at the new segment");
+    bool died = false;
+    rc = mql_log_take(log, &control->prepare, MQL_SLICE_NS, &died);
+    if (rc != MQL_OK) return rc < 0 ? rc : mql_base_fail(MQL_E_OS, path, "the prepare lock is held for too long");
+    if (died) mql_os_mutex_consistent(&control->prepare);
+    atomic_store_explicit(&control->allocated, stat.size, memory_order_relaxed);
+    atomic_store_explicit(&control->active_number, 0, memory_order_relaxed);
+    atomic_store_explicit(&control->dirty, 0, memory_order_relaxed);
+    *end = (mql_control_end){.segment = end->offset, .position = 0, .offset = end->offset};
+    mql_control_publish(&control->published, end);
+    atomic_fetch_add_explicit(&control->segments_generation, 1, memory_order_release);
+    mql_os_mutex_drop(&control->prepare);
+    return MQL_OK;
+}
+
+static int raise_epoch_locked(mql_log *log, int64_t start) {
+    mql_epoch_table table;
+    int rc = mql_epoch_load(log->home->root, log->directory, &table);
+    if (rc < 0) return rc;
+    int32_t epoch = log->control->epoch + 1;
+    rc = mql_epoch_add(&table, epoch, start);
+    if (rc == MQL_OK) rc = mql_epoch_save(log->home->root, log->directory, &table, log->home->mode, true);
+    mql_epoch_free(&table);
+    if (rc < 0) return rc;
+    log->control->epoch = epoch;
+    atomic_fetch_add_explicit(&log->control->epochs_generation, 1, memory_order_release);
+    return MQL_OK;
+}
+
+static int repair_tail_locked(mql_log *log, mql_segment *segment, const mql_control_end *end) {
+    mql_segment_options options = mql_log_segment_options(log);
+    mql_index_tail tail = mql_index_tail_of(log->control);
+    mql_index_tail_reset(&tail);
+    if (end->position == 0) return MQL_OK;
+    int rc = mql_segment_open_tail(segment, &options, log->home->mode);
+    if (rc < 0) return rc;
+    mql_segment_window window = {0};
+    mql_index_place place = {.root = options.root, .directory = options.directory, .base = end->segment};
+    /* The dead owner may have lengthened the index files: look again before their blocks are used. */
+    return mql_segment_rebuild_index(segment, &window, &tail, &place, end->position, end->offset);
+}
+
+/* Everything under the writer lock but its commit word, the published end, is derived: made again here. */
+static int repair_locked(mql_log *log) {
+    mql_format_control *control = log->control;
+    control->needs_repair = 1;
+    mql_control_end end;
+    mql_control_read(&control->published, &end);
+    int rc = finish_roll_locked(log, &end);
+    if (rc < 0) return rc;
+    mql_segment *segment;
+    rc = mql_log_segment(log, end.segment, &segment);
+    if (rc < 0) return rc;
+    int64_t dirty = atomic_load_explicit(&control->dirty, memory_order_relaxed);
+    int64_t allocated = atomic_load_explicit(&control->allocated, memory_order_relaxed);
+    dirty = mql_base_min(mql_base_min(dirty, allocated), (int64_t)segment->map_length);
+    if (dirty > end.position) {
+        memset(segment->map + end.position, 0, (size_t)(dirty - end.position));
+        rc = raise_epoch_locked(log, end.offset);
+    }
+    if (rc == MQL_OK) rc = repair_tail_locked(log, segment, &end);
+    mql_segment_release(segment);
+    if (rc < 0) return rc;
+    atomic_store_explicit(&control->dirty, 0, memory_order_relaxed);
+    control->needs_repair = 0;
+    return MQL_OK;
+}
+
+/* After the lock was taken: repairs if its last owner died or an earlier repair failed. On a failure the
+ * lock is dropped. */
+static int entered(mql_log *log, bool died) {
+    if (MQL_LIKELY(!died && log->control->needs_repair == 0)) return MQL_OK;
+    log->control->needs_repair = 1;
+    if (died) mql_os_mutex_consistent(&log->control->writer);
+    int rc = repair_locked(log);
+    if (rc < 0) {
+        mql_os_mutex_drop(&log->control->writer);
+        return rc;
+    }
+    mql_log_wake_everybody(log); /* a dead writer may have published and not woken */
+    return MQL_OK;
+}
+
+int mql_append_settle(mql_log *log) {
+    bool died;
+    int rc;
+    do {
+        rc = mql_log_take(log, &log->control->writer, MQL_SLICE_NS, &died);
+    } while (rc == MQL_TIMEOUT);
+    if (rc == MQL_OK) rc = entered(log, died);
+    if (rc == MQL_OK) mql_os_mutex_drop(&log->control->writer);
+    return rc;
+}
+
+/* -- around the lock ---------------------------------------------------------------------------------- */
+static int meet_need(appending *append) {
+    mql_log *log = append->log;
+    switch (append->need) {
+    case NEED_MAPPING: {
+        mql_segment *segment;
+        int rc = mql_log_segment(log, append->segment, &segment);
+        if (rc == MQL_E_NOT_FOUND) return mql_log_usable(log); /* rolled and trimmed meanwhile: look again */
+        if (rc < 0) return rc;
+        mql_segment_options options = mql_log_segment_options(log);
+        rc = mql_segment_open_tail(segment, &options, log->home->mode);
+        mql_segment_release(segment);
+        atomic_store_explicit(&log->remap, true, memory_order_release);
+        return rc;
+    }
+    case NEED_ROOM:
+        return mql_room_allocate(log, append->segment, append->wanted);
+    case NEED_NEXT:
+    case NEED_PREPARE_LOCK:
+        return mql_room_next(log, append->size);
+    case NEED_CEILING:
+        return mql_commit_raise(log, append->wanted);
+    case NEED_NOTHING:
+        break;
+    }
+    return MQL_OK;
+}
+
+/* After the lock was dropped: wake readers, and this process's helpers once in a while. */
+static void after(appending *append) {
+    mql_log *log = append->log;
+    mql_log_wake(log, &log->control->waiters_published, &log->control->published);
+    /* A hint: threads may lose each other's bytes. */
+    int64_t appended = atomic_load_explicit(&log->appended, memory_order_relaxed);
+    atomic_store_explicit(&log->appended, appended + append->size, memory_order_relaxed);
+    if (MQL_UNLIKELY(append->end > atomic_load_explicit(&log->prepare_at, memory_order_relaxed))) {
+        atomic_store_explicit(&log->prepare_at, INT64_MAX, memory_order_relaxed);
+        atomic_store_explicit(&log->wants_room, true, memory_order_release);
+        log->home->want_prepare(log->home->context);
+    }
+    if (MQL_UNLIKELY(!atomic_load_explicit(&log->unsynced, memory_order_relaxed))) {
+        atomic_store_explicit(&log->unsynced, true, memory_order_release);
+        log->home->want_sync(log->home->context);
+    }
+}
+
+/* One try: MQL_OK done; MQL_BUSY: append->need; MQL_TIMEOUT: the lock was not to be had. */
+static int try_once(appending *append, bool nowait) {
+    mql_format_control *control = append->log->control;
+    append->need = NEED_NOTHING;
+    int rc = mql_os_mutex_try(&control->writer);
+    bool died = rc == MQL_OS_OWNER_DIED;
+    if (MQL_UNLIKELY(rc == MQL_OS_BUSY)) {
+        if (nowait) return MQL_TIMEOUT;
+        rc = mql_log_take(append->log, &control->writer, MQL_LOCK_SLICE_NS, &died);
+        if (rc != MQL_OK) return rc;
+    } else if (rc < 0) {
+        return mql_base_fail_os(rc, append->log->directory, "cannot take the writer lock");
+    }
+    rc = entered(append->log, died);
+    if (MQL_UNLIKELY(rc < 0)) return rc;
+    if (MQL_UNLIKELY(atomic_load_explicit(&append->log->remap, memory_order_acquire))) {
+        atomic_store_explicit(&append->log->remap, false, memory_order_relaxed);
+        mql_segment_release(append->log->active);
+        append->log->active = NULL;
+    }
+    rc = mql_log_writable(append->log); /* again: a closer waits for the lock after it has said so */
+    if (MQL_LIKELY(rc == MQL_OK)) rc = append_locked(append);
+    mql_os_mutex_drop(&control->writer);
+    return rc;
+}
+
+int mql_append_source_to(mql_log *log, const mql_append_source *source, int flags, int64_t *offset) {
+    int rc = mql_log_writable(log);
+    if (MQL_UNLIKELY(rc < 0)) return rc;
+    bool durable = (flags & MQL_DURABLE) != 0 || mql_log_is_sync(log);
+    bool nowait = (flags & MQL_NOWAIT) != 0;
+    if (durable && nowait) return MQL_BUSY;
+    appending append = {.log = log, .source = source};
+    rc = measure(&append);
+    if (MQL_UNLIKELY(rc < 0)) return rc;
+    for (int i = 0; i < TRIES; i++) {
+        rc = try_once(&append, nowait);
+        if (MQL_LIKELY(rc == MQL_OK)) break;
+        if (rc < 0) return rc;
+        if (nowait) return MQL_BUSY;
+        if (rc == MQL_TIMEOUT) return MQL_TIMEOUT;
+        rc = meet_need(&append);
+        if (rc < 0) return rc;
+    }
+    if (rc != MQL_OK) return MQL_TIMEOUT;
+    after(&append);
+    *offset = append.offset;
+    return durable ? mql_commit_until(log, append.offset + append.offsets) : MQL_OK;
+}
+
+int mql_append_one(mql_log *log, const mql_record *record, int flags, int64_t *offset) {
+    mql_append_source source = {.records = record, .count = 1, .timestamp = MQL_NOW};
+    return mql_append_source_to(log, &source, flags, offset);
+}

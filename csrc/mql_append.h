@@ -1,0 +1,25 @@
+/* mql_append.h - putting records into the log. */
+#ifndef MQL_APPEND_H
+#define MQL_APPEND_H
+
+#include "mql_log.h"
+
+/* What one call appends: exactly one of the three is set. Borrowed for the call. */
+typedef struct mql_append_source {
+    const mql_record *records;
+    const mql_value *values;
+    const uint8_t *batches; /* whole batches, back to back */
+    size_t count;           /* records or values */
+    size_t length;          /* bytes of batches */
+    int64_t timestamp;      /* for values; MQL_NOW */
+} mql_append_source;
+
+/* As mqlog.h says of mql_append*. */
+int mql_append_source_to(mql_log *log, const mql_append_source *source, int flags, int64_t *offset);
+/* One record with neither key nor headers, the hot path's hot path. */
+int mql_append_one(mql_log *log, const mql_record *record, int flags, int64_t *offset);
+
+/* Repairs what an owner of the writer lock left when it died, if one did. For closers. Blocks. */
+int mql_append_settle(mql_log *log);
+
+#endif

@@ -1,0 +1,382 @@
+/* mql_commit.c - stable storage.
+ *
+ * Why the durable end is true. One committer at a time samples the published end, syncs in order what
+ * lies between it and the durable end (older segments with their exact lengths, the directory, then the
+ * range in the active segment), and only then moves the durable latch. If any sync fails the log is
+ * poisoned before the lock is dropped: the kernel reports a lost page once, so a second sync would
+ * succeed and mean nothing. A committer that dies leaves the latch where it was; the next one makes
+ * the range dirty again before it syncs, as the dead one may have been told of a failure.
+ *
+ * Under the commit lock: the checkpoint file, `ceiling`, `sealed`, `log_start`.
+ */
+#include "mql_commit.h"
+
+#include <errno.h>
+
+#define CEILING_STEP ((int64_t)1 << 20)
+#define CEILING_LOW (CEILING_STEP / 2)
+#define CHECKPOINT_OS ((int64_t)64 << 20)
+#define CHECKPOINT_SYNC ((int64_t)1 << 20)
+
+static int poisoned(mql_log *log) {
+    int rc = mql_base_fail(MQL_E_DURABILITY, log->directory,
+                           "a sync failed: what was not durable then may be lost; close the store everywhere and reopen it");
+    mql_base_error()->os_errno = EIO;
+    return rc;
+}
+
+static bool is_poisoned(mql_log *log) {
+    return (atomic_load_explicit(&log->control->state, memory_order_acquire) & MQL_STATE_POISONED) != 0;
+}
+
+/* Takes the commit lock; *died: its owner did. */
+static int take(mql_log *log, bool *died) {
+    *died = false;
+    int rc;
+    do {
+        rc = mql_log_take(log, &log->control->commit, MQL_SLICE_NS, died);
+        int usable = mql_log_usable(log);
+        if (rc == MQL_OK && usable < 0) {
+            if (*died) mql_os_mutex_consistent(&log->control->commit);
+            mql_os_mutex_drop(&log->control->commit);
+        }
+        if (usable < 0) return usable;
+    } while (rc == MQL_TIMEOUT);
+    if (rc == MQL_OK && *died) mql_os_mutex_consistent(&log->control->commit);
+    return rc;
+}
+
+static void drop(mql_log *log) { mql_os_mutex_drop(&log->control->commit); }
+
+/* -- the checkpoint ----------------------------------------------------------------------------- */
+static int write_checkpoint_locked(mql_log *log, const mql_control_end *watermark, int64_t ceiling, bool clean) {
+    mql_format_checkpoint checkpoint;
+    memset(&checkpoint, 0, sizeof checkpoint);
+    int rc = mql_recover_read_checkpoint(log->home->root, log->directory, &checkpoint);
+    if (rc < 0) return rc;
+    checkpoint.log_start = atomic_load_explicit(&log->control->log_start, memory_order_relaxed);
+    checkpoint.segment = watermark->segment;
+    checkpoint.position = watermark->position;
+    checkpoint.offset = watermark->offset;
+    checkpoint.ceiling = ceiling;
+    checkpoint.epoch = log->control->epoch;
+    checkpoint.clean = clean;
+    checkpoint.last_number = atomic_load_explicit(&log->control->last_number, memory_order_relaxed);
+    checkpoint.index_bytes = checkpoint.time_bytes = 0;
+    if (clean) {
+        uint32_t count = atomic_load_explicit(&log->control->index_count, memory_order_relaxed);
+        uint32_t times = atomic_load_explicit(&log->control->time_count, memory_order_relaxed);
+        checkpoint.index_bytes = (int64_t)count * MQL_INDEX_ENTRY;
+        checkpoint.time_bytes = (int64_t)times * MQL_TIME_ENTRY;
+    }
+    return mql_recover_write_checkpoint(log->home->root, log->directory, &checkpoint, log->home->mode);
+}
+
+static int raise_locked(mql_log *log, int64_t offset) {
+    int64_t ceiling = atomic_load_explicit(&log->control->ceiling, memory_order_relaxed);
+    if (offset <= ceiling) return MQL_OK;
+    mql_control_end durable;
+    mql_control_read(&log->control->durable, &durable);
+    int64_t raised = offset + CEILING_STEP;
+    int rc = mql_log_sync_directory(log, true);
+    if (rc == MQL_OK) rc = write_checkpoint_locked(log, &durable, raised, false);
+    if (rc == MQL_OK) rc = mql_log_sync_directory(log, false); /* the checkpoint may be new */
+    if (rc == MQL_OK) atomic_store_explicit(&log->control->ceiling, raised, memory_order_release);
+    return rc;
+}
+
+int mql_commit_raise(mql_log *log, int64_t offset) {
+    bool died;
+    int rc = take(log, &died);
+    if (rc < 0) return rc;
+    rc = mql_log_writable(log);
+    if (rc == MQL_OK) rc = raise_locked(log, offset);
+    drop(log);
+    return rc;
+}
+
+/* -- sealing -------------------------------------------------------------------------------------- */
+/* Seals what was rolled and not yet sealed, oldest first. */
+static int seal_locked(mql_log *log, int64_t active) {
+    int64_t sealed = atomic_load_explicit(&log->control->sealed, memory_order_relaxed);
+    if (sealed >= active) return MQL_OK;
+    int64_t *bases;
+    size_t count;
+    int rc = mql_log_bases(log, &bases, &count);
+    if (rc < 0) return rc;
+    mql_segment_options options = mql_log_segment_options(log);
+    options.capacity = 0;
+    for (size_t i = 0; rc == MQL_OK && i + 1 < count && bases[i] < active; i++) {
+        if (bases[i] < sealed) continue;
+        rc = mql_segment_seal(&options, bases[i], bases[i + 1], log->home->mode);
+    }
+    mql_os_free_memory(bases);
+    if (rc == MQL_OK) rc = mql_log_sync_directory(log, false);
+    if (rc == MQL_OK) atomic_store_explicit(&log->control->sealed, active, memory_order_release);
+    return rc;
+}
+
+/* -- committing ----------------------------------------------------------------------------------- */
+static void make_dirty_again(uint8_t *at, int64_t length) {
+    for (int64_t i = 0; i < length; i += MQL_PAGE)
+        atomic_fetch_or_explicit((_Atomic uint8_t *)(at + i), 0, memory_order_relaxed);
+    if (length > 0) atomic_fetch_or_explicit((_Atomic uint8_t *)(at + length - 1), 0, memory_order_relaxed);
+}
+
+static int sync_active(mql_log *log, const mql_control_end *from, const mql_control_end *to, bool died) {
+    int64_t start = from->segment == to->segment ? from->position : 0;
+    if (start >= to->position) return MQL_OK;
+    mql_segment *segment;
+    int rc = mql_log_segment(log, to->segment, &segment);
+    if (rc < 0) return rc;
+    if (died) make_dirty_again(segment->map + start, to->position - start);
+    rc = mql_os_sync_map(segment->map + start, (size_t)(to->position - start));
+    mql_segment_release(segment);
+    return rc < 0 ? mql_base_fail_os(rc, log->directory, "cannot sync the log") : MQL_OK;
+}
+
+static void poison(mql_log *log) {
+    atomic_fetch_or_explicit(&log->control->state, MQL_STATE_POISONED, memory_order_release);
+    mql_log_wake_everybody(log);
+}
+
+static bool checkpoint_due(mql_log *log, const mql_control_end *durable, const mql_control_end *before) {
+    if (durable->segment != before->segment) return true;
+    int64_t step = mql_log_is_sync(log) ? CHECKPOINT_SYNC : CHECKPOINT_OS;
+    return durable->position / step != before->position / step;
+}
+
+static int commit_locked(mql_log *log, bool died) {
+    if (is_poisoned(log)) return poisoned(log);
+    mql_control_end end, durable;
+    mql_control_read(&log->control->published, &end);
+    mql_control_read(&log->control->durable, &durable);
+    if (durable.offset >= end.offset && durable.segment == end.segment) return MQL_OK;
+    int rc = seal_locked(log, end.segment);
+    if (rc == MQL_OK) rc = sync_active(log, &durable, &end, died);
+    if (rc == MQL_E_OS) {
+        int code = mql_base_error()->os_errno;
+        if (code != EIO && code != ENOSPC && code != EDQUOT) return rc; /* nothing was lost: try again later */
+        poison(log);
+        rc = poisoned(log);
+        mql_base_error()->os_errno = code;
+        return rc;
+    }
+    if (rc < 0) return rc;
+    mql_control_publish(&log->control->durable, &end);
+    mql_log_wake(log, &log->control->waiters_durable, &log->control->durable);
+    int64_t ceiling = atomic_load_explicit(&log->control->ceiling, memory_order_relaxed);
+    bool low = ceiling - end.offset < CEILING_LOW;
+    if (!low && !checkpoint_due(log, &end, &durable)) return MQL_OK;
+    if (low) ceiling = end.offset + CEILING_STEP;
+    /* An older watermark only makes recovery scan more, and a low ceiling is raised by the appender. */
+    if (write_checkpoint_locked(log, &end, ceiling, false) == MQL_OK && low)
+        atomic_store_explicit(&log->control->ceiling, ceiling, memory_order_release);
+    return MQL_OK;
+}
+
+static bool is_durable(mql_log *log, int64_t offset) {
+    mql_control_end durable;
+    mql_control_read(&log->control->durable, &durable);
+    return durable.offset >= offset;
+}
+
+int mql_commit_until(mql_log *log, int64_t offset) {
+    for (;;) {
+        if (is_durable(log, offset)) return MQL_OK;
+        if (is_poisoned(log)) return poisoned(log);
+        bool died;
+        int rc = take(log, &died);
+        if (rc < 0) return rc;
+        rc = is_durable(log, offset) ? MQL_OK : commit_locked(log, died);
+        drop(log);
+        if (rc < 0) return rc;
+    }
+}
+
+int mql_commit_all(mql_log *log) {
+    mql_control_end end;
+    mql_control_read(&log->control->published, &end);
+    bool died;
+    int rc = take(log, &died);
+    if (rc < 0) return rc;
+    rc = commit_locked(log, died);
+    drop(log);
+    return rc;
+}
+
+/* -- trimming --------------------------------------------------------------------------------------- */
+static int unlink_segment(mql_log *log, int64_t base) {
+    static const char *const suffixes[] = {".index", ".timeindex", ".log"};
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+        char path[MQL_PATH_MAX];
+        mql_base_file_name(path, log->directory, base, suffixes[i]);
+        mql_os_stat stat;
+        if (mql_os_stat_name(log->home->root, path, &stat) < 0) continue;
+        int rc = mql_os_unlink(log->home->root, path);
+        if (rc < 0 && rc != -ENOENT) return mql_base_fail_os(rc, path, "cannot remove the segment");
+        if (i == 2) atomic_fetch_sub_explicit(&log->home->bell->used_bytes, stat.size, memory_order_relaxed);
+    }
+    return MQL_OK;
+}
+
+static int trim_locked(mql_log *log, int64_t before) {
+    mql_control_end end, durable;
+    mql_control_read(&log->control->published, &end);
+    mql_control_read(&log->control->durable, &durable);
+    int64_t start = atomic_load_explicit(&log->control->log_start, memory_order_relaxed);
+    if (before < start || before > end.offset) return mql_base_fail_range(before, start, end.offset);
+    int rc = before == start ? MQL_OK : commit_locked(log, false);
+    if (rc < 0) return rc;
+    mql_control_read(&log->control->durable, &durable);
+    atomic_store_explicit(&log->control->log_start, before, memory_order_release);
+    int64_t ceiling = atomic_load_explicit(&log->control->ceiling, memory_order_relaxed);
+    if (before != start) rc = write_checkpoint_locked(log, &durable, ceiling, false);
+    if (rc < 0) {
+        atomic_store_explicit(&log->control->log_start, start, memory_order_release);
+        return rc;
+    }
+    int64_t *bases;
+    size_t count;
+    rc = mql_log_bases(log, &bases, &count);
+    if (rc < 0) return rc;
+    bool any = false;
+    for (size_t i = 0; rc == MQL_OK && i + 1 < count && bases[i + 1] <= before && bases[i] < end.segment; i++) {
+        rc = unlink_segment(log, bases[i]);
+        any = true;
+    }
+    mql_os_free_memory(bases);
+    if (any) atomic_fetch_add_explicit(&log->control->segments_generation, 1, memory_order_release);
+    mql_log_forget(log);
+    return rc;
+}
+
+int mql_commit_trim(mql_log *log, int64_t before) {
+    bool died;
+    int rc = take(log, &died);
+    if (rc < 0) return rc;
+    rc = mql_log_writable(log);
+    if (rc == MQL_OK) rc = trim_locked(log, before);
+    drop(log);
+    return rc;
+}
+
+/* Whether the segment's youngest record is older than the bound. */
+static bool too_old(mql_log *log, int64_t base, int64_t oldest) {
+    mql_index index = {0};
+    int64_t youngest = -1;
+    if (mql_index_open_sealed(&index, log->home->root, log->directory, base, true) == MQL_OK) {
+        uint32_t count = mql_index_count_times(&index.times);
+        int32_t relative;
+        if (count > 0) mql_index_time_entry(&index.times, count - 1, &youngest, &relative);
+        mql_index_close(&index);
+    }
+    if (youngest < 0) { /* no timestamps: by the file's own time, as Kafka does */
+        char path[MQL_PATH_MAX];
+        mql_os_stat stat;
+        mql_base_file_name(path, log->directory, base, ".log");
+        if (mql_os_stat_name(log->home->root, path, &stat) < 0) return false;
+        youngest = stat.modified_ms;
+    }
+    return youngest < oldest;
+}
+
+int mql_commit_retain(mql_log *log) {
+    if (atomic_load_explicit(&log->cleanup, memory_order_relaxed) != MQL_CLEANUP_DELETE) return MQL_OK;
+    int64_t keep = atomic_load_explicit(&log->retention_bytes, memory_order_relaxed);
+    int64_t age = atomic_load_explicit(&log->retention_age_ms, memory_order_relaxed);
+    if (keep < 0 && age < 0) return MQL_OK;
+    mql_log_info info;
+    int rc = mql_log_describe_all(log, &info);
+    if (rc < 0) return rc;
+    int64_t *bases;
+    size_t count;
+    rc = mql_log_bases(log, &bases, &count);
+    if (rc < 0) return rc;
+    int64_t sealed = atomic_load_explicit(&log->control->sealed, memory_order_acquire);
+    int64_t oldest = mql_os_now_ms() - age, before = info.start_offset, total = info.bytes;
+    for (size_t i = 0; i + 1 < count && bases[i] < sealed; i++) {
+        char path[MQL_PATH_MAX];
+        mql_os_stat stat;
+        mql_base_file_name(path, log->directory, bases[i], ".log");
+        if (mql_os_stat_name(log->home->root, path, &stat) < 0) break;
+        bool large = keep >= 0 && total - stat.size >= keep;
+        if (!large && !(age >= 0 && too_old(log, bases[i], oldest))) break;
+        total -= stat.size;
+        before = bases[i + 1];
+    }
+    mql_os_free_memory(bases);
+    return before > info.start_offset ? mql_commit_trim(log, before) : MQL_OK;
+}
+
+/* -- the last close --------------------------------------------------------------------------------- */
+static int cut_active(mql_log *log, const mql_control_end *end) {
+    bool died;
+    int taken;
+    do {
+        taken = mql_log_take(log, &log->control->prepare, MQL_SLICE_NS, &died);
+    } while (taken == MQL_TIMEOUT);
+    if (taken < 0) return taken;
+    if (died) mql_os_mutex_consistent(&log->control->prepare);
+    char path[MQL_PATH_MAX];
+    mql_base_file_name(path, log->directory, end->segment, ".log");
+    mql_os_file file;
+    int rc = mql_os_open(log->home->root, path, MQL_OS_WRITE, 0, &file);
+    if (rc == 0) {
+        mql_os_stat stat;
+        rc = mql_os_stat_file(file, &stat);
+        bool longer = rc == 0 && stat.size > end->position;
+        if (longer) rc = mql_os_truncate(file, end->position);
+        if (rc == 0 && longer) rc = mql_os_sync(file);
+        mql_os_close(file);
+    }
+    if (rc == 0) atomic_store_explicit(&log->control->allocated, end->position, memory_order_release);
+    mql_os_mutex_drop(&log->control->prepare);
+    return rc < 0 ? mql_base_fail_os(rc, path, "cannot give the log its exact length") : MQL_OK;
+}
+
+static int end_indexes(mql_log *log, const mql_control_end *end) {
+    mql_segment *segment;
+    int rc = mql_log_segment(log, end->segment, &segment);
+    if (rc < 0) return rc;
+    mql_segment_options options = mql_log_segment_options(log);
+    mql_index_tail tail = mql_index_tail_of(log->control);
+    if (end->position > 0 && mql_segment_open_tail(segment, &options, log->home->mode) == MQL_OK) {
+        mql_index_place place = {.root = options.root, .directory = options.directory, .base = end->segment};
+        mql_index_note_end(&segment->tail, &tail, &place);
+        rc = mql_index_cut(options.root, options.directory, end->segment,
+                           atomic_load_explicit(tail.index_count, memory_order_relaxed),
+                           atomic_load_explicit(tail.time_count, memory_order_relaxed));
+    }
+    mql_segment_release(segment);
+    return rc;
+}
+
+static int remove_next(mql_log *log) {
+    uint64_t number = atomic_exchange_explicit(&log->control->next_number, 0, memory_order_acq_rel);
+    if (number == 0) return MQL_OK;
+    char path[MQL_PATH_MAX];
+    mql_segment_next_name(path, log->directory, number);
+    int rc = mql_os_unlink(log->home->root, path);
+    return rc < 0 && rc != -ENOENT ? mql_base_fail_os(rc, path, "cannot remove the prepared segment") : MQL_OK;
+}
+
+int mql_commit_finish(mql_log *log) {
+    bool died;
+    int rc = take(log, &died);
+    if (rc < 0) return rc;
+    mql_control_end end;
+    mql_control_read(&log->control->published, &end);
+    mql_format_checkpoint checkpoint;
+    rc = mql_recover_read_checkpoint(log->home->root, log->directory, &checkpoint);
+    bool untouched = rc == MQL_OK && checkpoint.clean == 1 && checkpoint.offset == end.offset;
+    if (rc == MQL_END && end.offset == 0) untouched = true; /* nothing was ever appended */
+    if (rc >= 0) rc = untouched ? MQL_OK : commit_locked(log, died);
+    if (rc == MQL_OK && !untouched) rc = end_indexes(log, &end);
+    if (rc == MQL_OK && !untouched) rc = cut_active(log, &end);
+    if (rc == MQL_OK) rc = remove_next(log);
+    if (rc == MQL_OK && !untouched) rc = write_checkpoint_locked(log, &end, end.offset, true);
+    if (rc == MQL_OK && !untouched) rc = mql_log_sync_directory(log, false);
+    drop(log);
+    return rc;
+}

@@ -1,0 +1,24 @@
+/* mql_commit.h - stable storage: the durable end, the offset ceiling, sealing, the checkpoint, trimming. */
+#ifndef MQL_COMMIT_H
+#define MQL_COMMIT_H
+
+#include "mql_log.h"
+
+/* Every record below `offset` is on stable storage. One committer syncs for all who wait behind it.
+ * Blocks. Fails: MQL_E_DURABILITY (and the log is poisoned for every process), MQL_E_OS. */
+int mql_commit_until(mql_log *log, int64_t offset);
+/* The same for all that was published before the call. */
+int mql_commit_all(mql_log *log);
+
+/* Offsets below `offset` may be given out: a ceiling above it is on stable storage. Blocks. */
+int mql_commit_raise(mql_log *log, int64_t offset);
+
+/* The log start moves to `before`, durably; whole segments below it are unlinked. Blocks. */
+int mql_commit_trim(mql_log *log, int64_t before);
+/* What retention by bytes and age takes away now (cleanup "delete"). Blocks. */
+int mql_commit_retain(mql_log *log);
+
+/* The last close of the machine: exact lengths, synced, a checkpoint that says "clean". Blocks. */
+int mql_commit_finish(mql_log *log);
+
+#endif

@@ -1,0 +1,86 @@
+/* mql_control.c - the shared page of a partition.
+ *
+ * Why a latch is enough. Writers of a latch exclude each other by its lock, so there is one at a time.
+ * It writes the slot that no reader is sent to, and one release store of the generation sends them
+ * there. A reader that was still copying the slot which is now being refilled sees the generation
+ * moved and copies again. A writer that dies before its store leaves the old slot current and whole;
+ * after it, the new one. There is no state in which a reader waits for a dead writer.
+ */
+#include "mql_control.h"
+
+#define SPINS 2000 /* about 20 us: more than a hand-off between two busy cores, less than a sleep */
+
+bool mql_control_trust(const mql_format_latch *latch, mql_control_end *out) {
+    uint64_t generation = atomic_load_explicit(&latch->generation, memory_order_acquire);
+    const mql_format_end *slot = &latch->slots[generation & 1];
+    mql_control_end end = {
+        .segment = atomic_load_explicit(&slot->segment, memory_order_relaxed),
+        .position = atomic_load_explicit(&slot->position, memory_order_relaxed),
+        .offset = atomic_load_explicit(&slot->offset, memory_order_relaxed),
+    };
+    uint32_t crc = atomic_load_explicit(&slot->crc, memory_order_relaxed);
+    if (crc != mql_crc32c(0, &end, sizeof end)) return false;
+    if (end.segment < 0 || end.position < 0 || end.position > MQL_SEGMENT_BYTES_MAX) return false;
+    if (end.offset < end.segment) return false;
+    *out = end;
+    return true;
+}
+
+static uint32_t identity_crc(const mql_format_control *control) {
+    return mql_crc32c(0, control, offsetof(mql_format_control, identity_crc));
+}
+
+bool mql_control_is(const mql_format_control *control, const mql_control_identity *identity) {
+    return memcmp(control->magic, MQL_CONTROL_MAGIC, sizeof control->magic) == 0 &&
+           control->layout == MQL_LAYOUT && control->identity_crc == identity_crc(control) &&
+           memcmp(control->boot, identity->boot, sizeof control->boot) == 0 &&
+           control->device == identity->device && control->inode == identity->inode &&
+           control->mount == identity->mount;
+}
+
+int mql_control_reset(mql_format_control *control, const mql_control_identity *identity) {
+    memset(control, 0, sizeof *control);
+    memcpy(control->magic, MQL_CONTROL_MAGIC, sizeof control->magic);
+    control->layout = MQL_LAYOUT;
+    control->oldest_writer = MQL_OLDEST_WRITER;
+    memcpy(control->boot, identity->boot, sizeof control->boot);
+    control->device = identity->device;
+    control->inode = identity->inode;
+    control->mount = identity->mount;
+    control->identity_crc = identity_crc(control);
+    mql_os_mutex *locks[] = {&control->writer, &control->commit, &control->prepare};
+    for (size_t i = 0; i < sizeof locks / sizeof *locks; i++) {
+        int rc = mql_os_mutex_init_shared(locks[i]);
+        if (rc < 0) return mql_base_fail_os(rc, "control", "cannot make a shared lock");
+    }
+    return MQL_OK;
+}
+
+void mql_control_wake_all(mql_format_control *control) {
+    atomic_store_explicit(&control->waiters_published.flag, 0, memory_order_relaxed);
+    atomic_store_explicit(&control->waiters_durable.flag, 0, memory_order_relaxed);
+    mql_os_wake(mql_control_word(&control->published), INT32_MAX);
+    mql_os_wake(mql_control_word(&control->durable), INT32_MAX);
+}
+
+static bool beyond(mql_format_latch *latch, int64_t offset) {
+    mql_control_end end;
+    mql_control_read(latch, &end);
+    return end.offset > offset;
+}
+
+int mql_control_wait(mql_format_waiters *waiters, mql_format_latch *latch, int64_t offset, int64_t timeout_ns) {
+    if (beyond(latch, offset)) return MQL_OK;
+    if (timeout_ns <= 0) return MQL_TIMEOUT;
+    for (int i = 0; i < SPINS; i++) {
+        mql_os_pause();
+        if (beyond(latch, offset)) return MQL_OK;
+    }
+    uint32_t seen = atomic_load_explicit(mql_control_word(latch), memory_order_acquire);
+    atomic_store_explicit(&waiters->flag, 1, memory_order_relaxed);
+    /* Pairs with the fence before mql_control_wake: see there. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (beyond(latch, offset)) return MQL_OK;
+    mql_os_wait(mql_control_word(latch), seen, mql_base_min(timeout_ns, MQL_SLICE_NS));
+    return beyond(latch, offset) ? MQL_OK : MQL_TIMEOUT;
+}

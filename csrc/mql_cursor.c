@@ -1,0 +1,394 @@
+/* mql_cursor.c - a reader's place in a partition.
+ *
+ * A reader takes no lock and writes no shared word: it reads the published end, then bytes below it. It
+ * keeps a reference on the segment it stands in, so retention and close() may take the file away under
+ * it. A segment that is not the last ends where the next begins, whatever its file's length is.
+ */
+#include "mql_cursor.h"
+
+#include <stdio.h>
+
+struct mql_lease {
+    mql_segment *segment; /* owns a reference */
+};
+
+struct mql_cursor {
+    mql_log *log;         /* borrows: the store outlives its cursors */
+    int flags;
+    int64_t next_base;    /* of the segment behind the current one; INT64_MAX: none yet */
+    mql_segment *segment; /* owns a reference; NULL: not placed yet */
+    mql_segment_walk walk;
+    mql_segment_window window;
+    int64_t offset;       /* the next offset wanted */
+    int32_t epoch;        /* that batches below epoch_until carry; -1: not known */
+    int64_t epoch_until;
+    int64_t end_seen;     /* offset of the end when last looked at */
+};
+
+/* -- ends --------------------------------------------------------------------------------------- */
+static void end_of(const mql_cursor *cursor, mql_control_end *end) {
+    if ((cursor->flags & MQL_TO_END) != 0)
+        mql_log_end(cursor->log, end);
+    else
+        mql_log_readable_end(cursor->log, end);
+}
+
+static int out_of_range(const mql_cursor *cursor, int64_t offset) {
+    mql_control_end end;
+    end_of(cursor, &end);
+    return mql_base_fail_range(offset, mql_log_start(cursor->log), end.offset);
+}
+
+/* -- placing -------------------------------------------------------------------------------------- */
+static void leave_segment(mql_cursor *cursor) {
+    mql_segment_release(cursor->segment);
+    cursor->segment = NULL;
+    cursor->window.length = 0;
+}
+
+/* Entries of the index that may be used for this segment, and which one. Pairs with the roll, which resets
+ * the count before it publishes: a count read while the segment is still the active one is its own. */
+static void choose_index(mql_cursor *cursor, const mql_control_end *end) {
+    mql_segment *segment = cursor->segment;
+    mql_format_control *control = cursor->log->control;
+    mql_segment_options options = mql_log_segment_options(cursor->log);
+    cursor->walk.index = NULL;
+    cursor->walk.index_count = 0;
+    if (control != NULL && end->segment == segment->base) {
+        if (mql_segment_open_tail(segment, &options, cursor->log->home->mode) < 0) return;
+        uint32_t count = atomic_load_explicit(&control->index_count, memory_order_acquire);
+        mql_control_end again;
+        mql_log_end(cursor->log, &again);
+        if (again.segment != segment->base) return;
+        cursor->walk.index = &segment->tail.offsets;
+        cursor->walk.index_count = count;
+        return;
+    }
+    bool sealed = control == NULL || segment->base < atomic_load_explicit(&control->sealed, memory_order_acquire);
+    if (!sealed) return;
+    mql_segment_open_index(segment, &options);
+    if (!atomic_load_explicit(&segment->index_open, memory_order_acquire)) return;
+    cursor->walk.index = &segment->index.offsets;
+    cursor->walk.index_count = mql_index_count_offsets(&segment->index.offsets);
+}
+
+/* How far the walk may go in the current segment. */
+static int set_limit(mql_cursor *cursor, const mql_control_end *end) {
+    mql_segment *segment = cursor->segment;
+    if (segment->base == end->segment) {
+        cursor->walk.limit = end->position;
+        cursor->next_base = INT64_MAX;
+        return MQL_OK;
+    }
+    int64_t base;
+    int rc = mql_log_locate(cursor->log, segment->base, &base, &cursor->next_base);
+    if (rc < 0) return rc;
+    if (base != segment->base) return out_of_range(cursor, cursor->offset);
+    mql_segment_options options = mql_log_segment_options(cursor->log);
+    rc = mql_segment_refresh(segment, &options);
+    if (rc == MQL_E_NOT_FOUND) return out_of_range(cursor, cursor->offset);
+    cursor->walk.limit = atomic_load_explicit(&segment->length, memory_order_relaxed);
+    return rc;
+}
+
+static int enter_segment(mql_cursor *cursor, int64_t base) {
+    mql_log *log = cursor->log;
+    mql_segment *segment;
+    int rc = mql_log_segment(log, base, &segment);
+    if (rc == MQL_E_NOT_FOUND) {
+        int usable = mql_log_usable(log);
+        return usable < 0 ? usable : out_of_range(cursor, cursor->offset);
+    }
+    if (rc < 0) return rc;
+    leave_segment(cursor);
+    cursor->segment = segment;
+    cursor->walk = (mql_segment_walk){
+        .segment = segment,
+        .window = &cursor->window,
+        .expected = base,
+        .max_size = MQL_BATCH_BYTES_MAX,
+        .gaps = atomic_load_explicit(&log->cleanup, memory_order_relaxed) == MQL_CLEANUP_COMPACT,
+        .verify = (cursor->flags & MQL_UNVERIFIED) == 0};
+    return MQL_OK;
+}
+
+/* Stands at the batch that holds cursor->offset. MQL_END: there is none yet. */
+static int place(mql_cursor *cursor) {
+    mql_log *log = cursor->log;
+    mql_control_end end;
+    end_of(cursor, &end);
+    int64_t start = mql_log_start(log), base, next_base;
+    if (cursor->offset < start || cursor->offset > end.offset) return out_of_range(cursor, cursor->offset);
+    if (cursor->offset == end.offset) return MQL_END;
+    int rc = mql_log_locate(log, cursor->offset, &base, &next_base);
+    /* The listing may know a segment that the end sampled above does not: read up to that end first. */
+    if (rc == MQL_OK && base > end.segment) base = end.segment;
+    if (rc == MQL_OK) rc = enter_segment(cursor, base);
+    if (rc == MQL_OK) rc = set_limit(cursor, &end);
+    if (rc < 0) {
+        leave_segment(cursor);
+        return rc;
+    }
+    cursor->epoch_until = -1;
+    cursor->end_seen = end.offset;
+    choose_index(cursor, &end);
+    mql_segment_find(&cursor->walk, cursor->offset);
+    return MQL_OK;
+}
+
+int mql_cursor_make(mql_log *log, int64_t offset, int flags, mql_cursor **out) {
+    int rc = mql_log_usable(log);
+    if (rc < 0) return rc;
+    mql_cursor *cursor = mql_os_allocate_memory(sizeof *cursor);
+    if (cursor == NULL) return mql_base_fail(MQL_E_MEMORY, log->directory, "no memory for a cursor");
+    cursor->log = log;
+    cursor->flags = flags;
+    rc = mql_cursor_move(cursor, offset);
+    if (rc < 0) {
+        mql_cursor_end(cursor);
+        return rc;
+    }
+    *out = cursor;
+    return MQL_OK;
+}
+
+void mql_cursor_end(mql_cursor *cursor) {
+    if (cursor == NULL) return;
+    leave_segment(cursor);
+    mql_segment_window_free(&cursor->window);
+    mql_os_free_memory(cursor);
+}
+
+int mql_cursor_move(mql_cursor *cursor, int64_t offset) {
+    int rc = mql_log_usable(cursor->log);
+    if (rc < 0) return rc;
+    mql_control_end end;
+    end_of(cursor, &end);
+    if (offset < mql_log_start(cursor->log) || offset > end.offset) return out_of_range(cursor, offset);
+    leave_segment(cursor);
+    cursor->offset = offset;
+    return MQL_OK;
+}
+
+int64_t mql_cursor_place(const mql_cursor *cursor) { return cursor->offset; }
+
+/* -- reading -------------------------------------------------------------------------------------- */
+/* Damage at the walk's position: names it, and stands behind it. */
+static int damaged(mql_cursor *cursor, const char *what) {
+    mql_control_end end;
+    end_of(cursor, &end);
+    mql_segment_walk *walk = &cursor->walk;
+    (void)set_limit(cursor, &end); /* failing to leaves the older, narrower bounds */
+    int64_t position = walk->position, start = mql_base_max(walk->expected, mql_log_start(cursor->log));
+    int64_t before = mql_base_min(cursor->next_base, end.offset), stop = before;
+    choose_index(cursor, &end);
+    if (mql_segment_resync(walk, before) == MQL_OK) {
+        stop = walk->expected;
+    } else { /* all the rest of the segment */
+        walk->position = walk->limit;
+        walk->expected = before;
+    }
+    cursor->offset = mql_base_max(stop, cursor->offset);
+    return mql_base_fail_corrupt(walk->segment->path, position, start, stop, what);
+}
+
+/* Whether the epoch of the batch just walked is the one that its offset must have. */
+static bool epoch_right(mql_cursor *cursor) {
+    const mql_batch_header *header = &cursor->walk.header;
+    if (MQL_UNLIKELY(header->base_offset >= cursor->epoch_until))
+        cursor->epoch = mql_log_epoch_at(cursor->log, header->base_offset, &cursor->epoch_until);
+    return cursor->epoch < 0 || header->epoch == cursor->epoch;
+}
+
+/* There is nothing left in this segment: MQL_OK: stands in the next one; MQL_END; or what is missing. */
+static int go_on(mql_cursor *cursor) {
+    mql_control_end end;
+    end_of(cursor, &end);
+    if (cursor->segment->base == end.segment) {
+        int64_t limit = cursor->walk.limit;
+        cursor->walk.limit = end.position;
+        return end.position > limit ? MQL_OK : MQL_END;
+    }
+    if (cursor->next_base == INT64_MAX) {
+        int rc = set_limit(cursor, &end);
+        if (rc < 0) return rc;
+        if (cursor->next_base == INT64_MAX) return MQL_END;
+        if (cursor->walk.expected < cursor->next_base && cursor->walk.position < cursor->walk.limit) return MQL_OK;
+    }
+    if (cursor->walk.expected < cursor->next_base) {
+        int64_t start = cursor->walk.expected, stop = cursor->next_base, position = cursor->walk.position;
+        char path[MQL_PATH_MAX];
+        snprintf(path, sizeof path, "%s", cursor->segment->path);
+        cursor->walk.expected = cursor->offset = stop;
+        return mql_base_fail_corrupt(path, position, start, stop, "records are missing at the end of the segment");
+    }
+    int rc = enter_segment(cursor, cursor->next_base);
+    return rc < 0 ? rc : set_limit(cursor, &end);
+}
+
+static int give(mql_cursor *cursor, mql_batch *out) {
+    const mql_segment_walk *walk = &cursor->walk;
+    const mql_batch_header *header = &walk->header;
+    cursor->offset = walk->expected;
+    *out = (mql_batch){.payload = walk->bytes + MQL_BATCH_HEADER,
+                       .payload_length = header->size - MQL_BATCH_HEADER,
+                       .position = walk->at,
+                       .segment = walk->segment->base,
+                       .base_offset = header->base_offset,
+                       .last_offset = header->last_offset,
+                       .base_timestamp = header->base_timestamp,
+                       .max_timestamp = header->max_timestamp,
+                       .count = header->count,
+                       .epoch = header->epoch,
+                       .attributes = header->attributes};
+    return MQL_OK;
+}
+
+/* One step: MQL_OK a batch was given; MQL_BUSY: try again; else as mql_cursor_read. */
+static int step(mql_cursor *cursor, mql_batch *out) {
+    mql_segment_walk *walk = &cursor->walk;
+    if (walk->expected >= cursor->next_base || walk->position >= walk->limit) {
+        int rc = go_on(cursor);
+        return rc == MQL_OK ? MQL_BUSY : rc;
+    }
+    if (MQL_UNLIKELY(cursor->segment->map != NULL && walk->limit > (int64_t)cursor->segment->map_length)) {
+        leave_segment(cursor); /* the segment's bound was raised: map it anew */
+        return MQL_BUSY;
+    }
+    int64_t expected = walk->expected, position = walk->position;
+    int rc = mql_segment_walk_next(walk);
+    if (rc == MQL_END) { /* zeros where the walk may go: nothing in the active segment looks so */
+        if (cursor->next_base == INT64_MAX)
+            return damaged(cursor, "zeros where records should be");
+        walk->position = walk->limit;
+        return MQL_BUSY;
+    }
+    if (MQL_UNLIKELY(rc == MQL_E_CORRUPT)) return damaged(cursor, walk->wrong);
+    if (MQL_UNLIKELY(!epoch_right(cursor) || walk->expected > cursor->next_base)) {
+        bool epoch = walk->expected <= cursor->next_base;
+        walk->expected = expected;
+        walk->position = position;
+        return damaged(cursor, epoch ? "the batch has another leader epoch than the log has here"
+                                     : "the batch reaches into the next segment's offsets");
+    }
+    if (MQL_UNLIKELY(walk->expected <= cursor->offset)) return MQL_BUSY; /* before the place wanted */
+    if (MQL_UNLIKELY(walk->header.count == 0)) { /* used up offsets */
+        cursor->offset = walk->expected;
+        return MQL_BUSY;
+    }
+    return give(cursor, out);
+}
+
+int mql_cursor_read(mql_cursor *cursor, mql_batch *out) {
+    int rc = mql_log_usable(cursor->log);
+    if (MQL_UNLIKELY(rc < 0)) return rc;
+    do {
+        if (MQL_UNLIKELY(cursor->segment == NULL)) {
+            rc = place(cursor);
+            if (rc != MQL_OK) return rc;
+        }
+        rc = step(cursor, out);
+    } while (rc == MQL_BUSY);
+    if (MQL_UNLIKELY(rc == MQL_OK && cursor->offset <= mql_log_start(cursor->log)))
+        return out_of_range(cursor, cursor->offset - 1); /* trimmed under the reader */
+    return rc;
+}
+
+int mql_cursor_lend(mql_cursor *cursor, mql_lease **out) {
+    if (cursor->segment == NULL || cursor->segment->map == NULL) return MQL_END;
+    mql_lease *lease = mql_os_allocate_memory(sizeof *lease);
+    if (lease == NULL) return mql_base_fail(MQL_E_MEMORY, cursor->log->directory, "no memory for a lease");
+    lease->segment = mql_segment_retain(cursor->segment);
+    *out = lease;
+    return MQL_OK;
+}
+
+void mql_cursor_give_back(mql_lease *lease) {
+    if (lease == NULL) return;
+    mql_segment_release(lease->segment);
+    mql_os_free_memory(lease);
+}
+
+/* -- by time ------------------------------------------------------------------------------------------ */
+/* The offset from which on a segment may hold a record that young: what its time index says. */
+static int64_t time_floor(mql_cursor *cursor, int64_t timestamp) {
+    mql_segment *segment = cursor->segment;
+    mql_format_control *control = cursor->log->control;
+    const mql_index_file *times = NULL;
+    uint32_t count = 0;
+    if (cursor->walk.index == &segment->tail.offsets) {
+        times = &segment->tail.times;
+        count = atomic_load_explicit(&control->time_count, memory_order_acquire);
+        mql_control_end again;
+        mql_log_end(cursor->log, &again);
+        if (again.segment != segment->base) count = 0;
+    } else if (cursor->walk.index == &segment->index.offsets) {
+        times = &segment->index.times;
+        count = mql_index_count_times(times);
+    }
+    int64_t relative = count == 0 ? -1 : mql_index_time_floor(times, count, timestamp);
+    return relative < 0 ? segment->base : segment->base + relative + 1;
+}
+
+/* Whether a sealed segment's last time entry says that it holds nothing that young. */
+static bool all_older(mql_cursor *cursor, int64_t timestamp) {
+    mql_segment *segment = cursor->segment;
+    if (cursor->walk.index != &segment->index.offsets) return false;
+    uint32_t count = mql_index_count_times(&segment->index.times);
+    if (count == 0) return false;
+    int64_t last;
+    int32_t relative;
+    mql_index_time_entry(&segment->index.times, count - 1, &last, &relative);
+    return last < timestamp;
+}
+
+/* The first batch from the cursor's segment on whose maximum is young enough. MQL_END: none in it. */
+static int find_time(mql_cursor *cursor, int64_t timestamp, int64_t *offset) {
+    mql_control_end end;
+    end_of(cursor, &end);
+    choose_index(cursor, &end);
+    if (all_older(cursor, timestamp)) return MQL_END;
+    int64_t from = mql_base_max(time_floor(cursor, timestamp), cursor->offset);
+    mql_segment_walk *walk = &cursor->walk;
+    walk->expected = cursor->segment->base;
+    mql_segment_find(walk, mql_base_min(from, mql_base_min(cursor->next_base, end.offset) - 1));
+    bool verify = walk->verify;
+    walk->verify = false;
+    int rc;
+    for (;;) {
+        rc = walk->expected >= cursor->next_base ? MQL_END : mql_segment_walk_next(walk);
+        if (rc == MQL_E_CORRUPT && mql_segment_resync(walk, mql_base_min(cursor->next_base, end.offset)) == MQL_OK)
+            continue;
+        if (rc != MQL_OK) break;
+        if (walk->header.count > 0 && walk->header.max_timestamp >= timestamp && walk->expected > cursor->offset) {
+            *offset = mql_base_max(walk->header.base_offset, cursor->offset);
+            break;
+        }
+    }
+    walk->verify = verify;
+    return rc == MQL_OK ? MQL_OK : MQL_END;
+}
+
+int mql_cursor_move_to_time(mql_cursor *cursor, int64_t timestamp, int64_t *offset) {
+    mql_control_end end;
+    end_of(cursor, &end);
+    int rc = mql_cursor_move(cursor, mql_log_start(cursor->log));
+    while (rc == MQL_OK && cursor->offset < end.offset) {
+        int64_t base, next_base, found = 0;
+        rc = mql_log_locate(cursor->log, cursor->offset, &base, &next_base);
+        if (rc == MQL_OK) rc = enter_segment(cursor, base);
+        if (rc == MQL_OK) rc = set_limit(cursor, &end);
+        if (rc < 0) break;
+        rc = find_time(cursor, timestamp, &found);
+        if (rc == MQL_OK) {
+            *offset = found;
+            return mql_cursor_move(cursor, found);
+        }
+        if (rc < 0 || cursor->next_base == INT64_MAX) break;
+        cursor->offset = cursor->next_base;
+        rc = MQL_OK;
+    }
+    if (rc < 0) return rc;
+    *offset = end.offset;
+    return mql_cursor_move(cursor, end.offset);
+}

@@ -1,0 +1,306 @@
+/* mql_group.c - consumer groups.
+ *
+ * A commit fills the slot that is not the current one and counts on: a death in between leaves the current
+ * slot whole, a power cut loses at most what was not synced, and a flipped bit makes a slot invalid, so
+ * that the older one speaks (records are then read again, never skipped).
+ *
+ * A partition's owner is one word, a member id. Ids are never given twice, and a dead process's ids are
+ * told by the kernel (its byte lock is gone), so whoever finds a dead owner may put itself in its place by
+ * one compare-and-swap.
+ */
+#include "mql_group.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#define REMOVED UINT64_MAX /* as owner: the group was deleted */
+
+struct mql_group {
+    struct mql_group *next; /* of the log's list */
+    mql_log *log;           /* borrows */
+    mql_format_group *map;  /* owns; NULL in read-only stores */
+    char name[MQL_NAME_MAX + 1];
+    char path[MQL_PATH_MAX * 2];
+};
+
+/* -- opening ------------------------------------------------------------------------------------ */
+static int check_header(const mql_group *group, const mql_format_group *bytes) {
+    if (memcmp(bytes->magic, MQL_GROUP_MAGIC, sizeof bytes->magic) != 0)
+        return mql_base_fail(MQL_E_FORMAT, group->path, "not a consumer group's file");
+    if (bytes->oldest_writer > MQL_LAYOUT)
+        return mql_base_fail(MQL_E_FORMAT, group->path, "written by a newer mqlog (layout %u, this one knows %u)",
+                             bytes->layout, MQL_LAYOUT);
+    return MQL_OK;
+}
+
+static int map_group(mql_group *group, bool create) {
+    const mql_log_home *home = group->log->home;
+    char directory[MQL_PATH_MAX];
+    snprintf(directory, sizeof directory, "%s/groups", group->log->directory);
+    mql_os_file file;
+    int rc = mql_os_open(home->root, group->path, MQL_OS_WRITE, 0, &file);
+    if (rc == -ENOENT && create) {
+        rc = mql_os_make_directory(home->root, directory, 0700);
+        if (rc == 0 || rc == -EEXIST)
+            rc = mql_os_open(home->root, group->path, MQL_OS_WRITE | MQL_OS_CREATE, home->mode, &file);
+    }
+    if (rc == -ENOENT) return mql_base_fail(MQL_E_NOT_FOUND, group->path, "there is no such consumer group");
+    if (rc < 0) return mql_base_fail_os(rc, group->path, "cannot open the consumer group");
+    mql_os_stat stat;
+    void *map = NULL;
+    rc = mql_os_stat_file(file, &stat);
+    bool fresh = rc == 0 && stat.size == 0;
+    if (rc == 0 && stat.size < MQL_GROUP_BYTES) rc = mql_os_allocate(file, 0, MQL_GROUP_BYTES);
+    if (rc == 0) rc = mql_os_map(file, MQL_GROUP_BYTES, true, &map);
+    mql_os_close(file);
+    if (rc < 0) return mql_base_fail_os(rc, group->path, "cannot map the consumer group");
+    group->map = map;
+    static const uint8_t nothing[8] = {0};
+    if (fresh || memcmp(group->map->magic, nothing, sizeof nothing) == 0) { /* several may do this at once: the same bytes */
+        memcpy(group->map->magic, MQL_GROUP_MAGIC, sizeof group->map->magic);
+        group->map->layout = MQL_LAYOUT;
+        group->map->oldest_writer = MQL_OLDEST_WRITER;
+    }
+    return check_header(group, group->map);
+}
+
+static void lock(mql_log *log) { mql_os_mutex_take(&log->table, -1); }
+static void unlock(mql_log *log) { mql_os_mutex_drop(&log->table); }
+
+static mql_group *known_locked(mql_log *log, const char *name) {
+    for (mql_group *group = log->groups; group != NULL; group = group->next)
+        if (strcmp(group->name, name) == 0 &&
+            (group->map == NULL || atomic_load_explicit(&group->map->owner, memory_order_relaxed) != REMOVED))
+            return group;
+    return NULL;
+}
+
+static void free_group(mql_group *group) {
+    if (group->map != NULL) mql_os_unmap(group->map, MQL_GROUP_BYTES);
+    mql_os_free_memory(group);
+}
+
+int mql_group_find(mql_log *log, const char *name, bool create, mql_group **out) {
+    int rc = mql_log_usable(log);
+    if (rc < 0) return rc;
+    lock(log);
+    mql_group *group = known_locked(log, name);
+    unlock(log);
+    if (group == NULL) {
+        group = mql_os_allocate_memory(sizeof *group);
+        if (group == NULL) return mql_base_fail(MQL_E_MEMORY, name, "no memory for a group");
+        group->log = log;
+        snprintf(group->name, sizeof group->name, "%s", name);
+        snprintf(group->path, sizeof group->path, "%s/groups/%s.offset", log->directory, name);
+        mql_os_stat stat;
+        if (log->home->read_only)
+            rc = mql_os_stat_name(log->home->root, group->path, &stat) < 0
+                     ? mql_base_fail(MQL_E_NOT_FOUND, group->path, "there is no such consumer group")
+                     : MQL_OK;
+        else
+            rc = map_group(group, create);
+        if (rc < 0) {
+            free_group(group);
+            return rc;
+        }
+        lock(log);
+        mql_group *other = known_locked(log, name);
+        if (other == NULL) {
+            group->next = log->groups;
+            log->groups = group;
+        }
+        unlock(log);
+        if (other != NULL) free_group(group);
+        if (other != NULL) group = other;
+    }
+    *out = group;
+    return MQL_OK;
+}
+
+void mql_group_free_all(mql_log *log) {
+    while (log->groups != NULL) {
+        mql_group *group = log->groups;
+        log->groups = group->next;
+        free_group(group);
+    }
+}
+
+/* -- committed offsets ----------------------------------------------------------------------------- */
+typedef struct committed {
+    int64_t offset;
+    uint64_t sequence;
+} committed;
+
+static uint32_t crc_of(const committed *what) { return mql_crc32c(0, what, sizeof *what); }
+
+/* The sound slot with the greatest sequence. False: there is none. */
+static bool newest(const mql_format_group *bytes, committed *out) {
+    bool any = false;
+    for (int i = 0; i < 2; i++) {
+        const mql_format_commit *slot = &bytes->slots[i];
+        committed what = {.offset = atomic_load_explicit(&slot->offset, memory_order_relaxed),
+                          .sequence = atomic_load_explicit(&slot->sequence, memory_order_relaxed)};
+        uint32_t crc = atomic_load_explicit(&slot->crc, memory_order_acquire);
+        if (what.sequence == 0 || crc != crc_of(&what) || what.offset < 0) continue;
+        if (any && what.sequence < out->sequence) continue;
+        *out = what;
+        any = true;
+    }
+    return any;
+}
+
+static int pick(const mql_group *group, const mql_format_group *bytes, int64_t *offset) {
+    committed what;
+    for (int i = 0; i < 1000; i++) {
+        uint64_t sequence = atomic_load_explicit(&bytes->sequence, memory_order_acquire);
+        if (newest(bytes, &what)) {
+            *offset = what.offset;
+            return MQL_OK;
+        }
+        if (sequence == 0) {
+            *offset = MQL_NO_OFFSET;
+            return MQL_OK;
+        }
+    }
+    return mql_base_fail_corrupt(group->path, (int64_t)offsetof(mql_format_group, slots), -1, -1,
+                                 "both slots of the committed offset are damaged: seek and commit anew");
+}
+
+int mql_group_read(mql_group *group, int64_t *offset) {
+    int rc = mql_log_usable(group->log);
+    if (rc < 0) return rc;
+    if (group->map != NULL) return pick(group, group->map, offset);
+    mql_os_file file;
+    rc = mql_os_open(group->log->home->root, group->path, MQL_OS_READ, 0, &file);
+    if (rc < 0) return mql_base_fail_os(rc, group->path, "cannot open the consumer group");
+    mql_format_group bytes;
+    memset(&bytes, 0, sizeof bytes);
+    int64_t got = mql_os_read(file, &bytes, sizeof bytes, 0);
+    mql_os_close(file);
+    if (got < 0) return mql_base_fail_os((int)got, group->path, "cannot read the consumer group");
+    rc = check_header(group, &bytes);
+    return rc < 0 ? rc : pick(group, &bytes, offset);
+}
+
+static int lost(const mql_group *group) {
+    return mql_base_fail(MQL_E_LOST, group->path, "this consumer does not own the partition (any more)");
+}
+
+int mql_group_store(mql_group *group, uint64_t member, int64_t offset, bool durable) {
+    int rc = mql_log_writable(group->log);
+    if (rc < 0) return rc;
+    mql_control_end end;
+    mql_log_end(group->log, &end);
+    if (offset < 0 || offset > end.offset) return mql_base_fail_range(offset, mql_log_start(group->log), end.offset);
+    if (member == 0 || mql_group_holder(group) != member) return lost(group);
+    mql_format_group *map = group->map;
+    committed last = {0};
+    (void)newest(map, &last);
+    committed next = {.offset = offset, .sequence = last.sequence + 1};
+    mql_format_commit *slot = &map->slots[next.sequence & 1];
+    atomic_store_explicit(&slot->crc, ~crc_of(&next), memory_order_relaxed); /* invalid while it is filled */
+    atomic_thread_fence(memory_order_release);
+    atomic_store_explicit(&slot->offset, next.offset, memory_order_relaxed);
+    atomic_store_explicit(&slot->sequence, next.sequence, memory_order_relaxed);
+    atomic_store_explicit(&slot->crc, crc_of(&next), memory_order_release);
+    atomic_store_explicit(&map->sequence, next.sequence, memory_order_release);
+    if (!durable) return MQL_OK;
+    rc = mql_os_sync_map(map, MQL_GROUP_BYTES);
+    if (rc == 0) rc = mql_log_sync_directory(group->log, false) < 0 ? -EIO : 0;
+    if (rc == 0) return MQL_OK;
+    rc = mql_base_fail(MQL_E_DURABILITY, group->path, "the commit is in memory, but not known to be on disk");
+    mql_base_error()->os_errno = EIO;
+    return rc;
+}
+
+/* -- ownership --------------------------------------------------------------------------------------- */
+static bool dead(const mql_group *group, uint64_t member) {
+    return !group->log->home->alive(group->log->home->context, member);
+}
+
+uint64_t mql_group_holder(mql_group *group) {
+    if (group->map == NULL) return 0;
+    uint64_t owner = atomic_load_explicit(&group->map->owner, memory_order_acquire);
+    return owner == REMOVED ? 0 : owner;
+}
+
+int mql_group_take(mql_group *group, uint64_t member) {
+    int rc = mql_log_writable(group->log);
+    if (rc < 0) return rc;
+    uint64_t owner = atomic_load_explicit(&group->map->owner, memory_order_acquire);
+    for (;;) {
+        if (owner == member) return MQL_OK;
+        if (owner == REMOVED) return mql_base_fail(MQL_E_NOT_FOUND, group->path, "the consumer group was deleted");
+        if (owner != 0 && !dead(group, owner)) return MQL_BUSY;
+        if (atomic_compare_exchange_strong_explicit(&group->map->owner, &owner, member, memory_order_acq_rel,
+                                                    memory_order_acquire))
+            return MQL_OK;
+    }
+}
+
+void mql_group_release(mql_group *group, uint64_t member) {
+    if (group->map == NULL || member == 0) return;
+    uint64_t owner = member;
+    atomic_compare_exchange_strong_explicit(&group->map->owner, &owner, 0, memory_order_acq_rel, memory_order_relaxed);
+}
+
+int mql_group_enter(mql_group *group, uint64_t *member) {
+    int rc = mql_log_writable(group->log);
+    if (rc < 0) return rc;
+    uint64_t id = group->log->home->new_member(group->log->home->context);
+    for (int i = 0; i < MQL_MEMBERS_MAX; i++) {
+        _Atomic uint64_t *slot = &group->map->members[i];
+        uint64_t held = atomic_load_explicit(slot, memory_order_acquire);
+        if (held != 0 && !dead(group, held)) continue;
+        if (!atomic_compare_exchange_strong_explicit(slot, &held, id, memory_order_acq_rel, memory_order_relaxed))
+            continue;
+        *member = id;
+        return MQL_OK;
+    }
+    return mql_base_fail(MQL_E_ARGUMENT, group->path, "a consumer group holds at most %d consumers", MQL_MEMBERS_MAX);
+}
+
+void mql_group_exit(mql_group *group, uint64_t member) {
+    if (group->map == NULL || member == 0) return;
+    for (int i = 0; i < MQL_MEMBERS_MAX; i++) {
+        uint64_t held = member;
+        if (atomic_compare_exchange_strong_explicit(&group->map->members[i], &held, 0, memory_order_acq_rel,
+                                                    memory_order_relaxed))
+            return;
+    }
+}
+
+int mql_group_live(mql_group *group, uint64_t *members, int capacity) {
+    int rc = mql_log_usable(group->log);
+    if (rc < 0) return rc;
+    int count = 0;
+    for (int i = 0; group->map != NULL && i < MQL_MEMBERS_MAX && count < capacity; i++) {
+        uint64_t held = atomic_load_explicit(&group->map->members[i], memory_order_acquire);
+        if (held == 0) continue;
+        if (dead(group, held)) {
+            atomic_compare_exchange_strong_explicit(&group->map->members[i], &held, 0, memory_order_acq_rel,
+                                                    memory_order_relaxed);
+            continue;
+        }
+        int at = count++;
+        for (; at > 0 && (members[at - 1] & MQL_MEMBER_COUNTER) > (held & MQL_MEMBER_COUNTER); at--)
+            members[at] = members[at - 1];
+        members[at] = held;
+    }
+    return count;
+}
+
+int mql_group_remove(mql_group *group) {
+    int rc = mql_log_writable(group->log);
+    if (rc < 0) return rc;
+    uint64_t owner = atomic_load_explicit(&group->map->owner, memory_order_acquire);
+    for (;;) {
+        if (owner == REMOVED) return mql_base_fail(MQL_E_NOT_FOUND, group->path, "the consumer group was deleted");
+        if (owner != 0 && !dead(group, owner)) return MQL_BUSY;
+        if (atomic_compare_exchange_strong_explicit(&group->map->owner, &owner, REMOVED, memory_order_acq_rel,
+                                                    memory_order_acquire))
+            break;
+    }
+    rc = mql_os_unlink(group->log->home->root, group->path);
+    return rc < 0 && rc != -ENOENT ? mql_base_fail_os(rc, group->path, "cannot remove the consumer group") : MQL_OK;
+}

@@ -1,0 +1,20 @@
+/* mql_group.h - consumer groups: committed offsets, and who owns a partition. */
+#ifndef MQL_GROUP_H
+#define MQL_GROUP_H
+
+#include "mql_log.h"
+
+/* As mqlog.h says of the functions named alike. */
+int mql_group_find(mql_log *log, const char *name, bool create, mql_group **out);
+int mql_group_read(mql_group *group, int64_t *offset);
+int mql_group_store(mql_group *group, uint64_t member, int64_t offset, bool durable);
+int mql_group_remove(mql_group *group);
+int mql_group_enter(mql_group *group, uint64_t *member);
+void mql_group_exit(mql_group *group, uint64_t member);
+int mql_group_live(mql_group *group, uint64_t *members, int capacity);
+int mql_group_take(mql_group *group, uint64_t member);
+void mql_group_release(mql_group *group, uint64_t member);
+uint64_t mql_group_holder(mql_group *group);
+void mql_group_free_all(mql_log *log);
+
+#endif

@@ -1,0 +1,640 @@
+/* mql_recover.c - how a partition stands when it is opened.
+ *
+ * Why nothing acknowledged is lost. If only processes died (R8) the page cache and the control page
+ * hold all that was published, and nothing is scanned. Otherwise the checkpoint's watermark says what
+ * was on stable storage: below it nothing is ever cut. Past it, batches are kept while each is whole
+ * and the one expected; what comes after the first that is not was never durable, so it may go, but
+ * if it holds whole batches it is set aside, not thrown away.
+ *
+ * Why an offset means one record for ever. Every offset ever given out is below the checkpoint's
+ * ceiling, which was durable before. After a cut the offsets up to it are used up by one empty batch
+ * of a new epoch, as compaction leaves them in Kafka, so the log has no gap and no offset comes back.
+ */
+#include "mql_recover.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define COPY_BYTES ((size_t)1 << 20)
+
+/* -- listing ---------------------------------------------------------------------------------- */
+typedef struct lister {
+    mql_recover_listing *listing;
+    size_t capacity;
+    size_t next_capacity;
+} lister;
+
+static bool digits(const char *text, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (text[i] < '0' || text[i] > '9') return false;
+    return true;
+}
+
+static int grow(void **items, size_t count, size_t *capacity) {
+    if (count < *capacity) return 0;
+    size_t wanted = *capacity == 0 ? 16 : *capacity * 2;
+    uint64_t *grown = mql_os_allocate_memory(wanted * sizeof *grown);
+    if (grown == NULL) return -ENOMEM;
+    if (count > 0) memcpy(grown, *items, count * sizeof *grown);
+    mql_os_free_memory(*items);
+    *items = grown;
+    *capacity = wanted;
+    return 0;
+}
+
+static int list_one(void *context, const char *name) {
+    lister *into = context;
+    mql_recover_listing *listing = into->listing;
+    size_t length = strlen(name);
+    if (length == 24 && digits(name, 20) && strcmp(name + 20, ".log") == 0 && name[0] == '0') {
+        if (grow((void **)&listing->bases, listing->count, &into->capacity) < 0) return -ENOMEM;
+        listing->bases[listing->count++] = strtoll(name, NULL, 10);
+    } else if (length > 5 && length < 25 && memcmp(name, "next.", 5) == 0 && digits(name + 5, length - 5)) {
+        if (grow((void **)&listing->nexts, listing->next_count, &into->next_capacity) < 0) return -ENOMEM;
+        listing->nexts[listing->next_count++] = strtoull(name + 5, NULL, 10);
+    }
+    return 0;
+}
+
+static int ascending(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+int mql_recover_list(mql_os_file root, const char *directory, mql_recover_listing *out) {
+    *out = (mql_recover_listing){0};
+    lister into = {.listing = out};
+    mql_os_file opened;
+    int rc = mql_os_open_directory(root, directory, &opened);
+    if (rc == -ENOENT) return mql_base_fail(MQL_E_NOT_FOUND, directory, "the partition is not there");
+    if (rc == 0) {
+        rc = mql_os_list(opened, list_one, &into);
+        mql_os_close(opened);
+    }
+    if (rc < 0) {
+        mql_recover_listing_free(out);
+        return mql_base_fail_os(rc, directory, "cannot list the partition");
+    }
+    if (out->count > 1) qsort(out->bases, out->count, sizeof *out->bases, ascending);
+    return MQL_OK;
+}
+
+void mql_recover_listing_free(mql_recover_listing *listing) {
+    mql_os_free_memory(listing->bases);
+    mql_os_free_memory(listing->nexts);
+    *listing = (mql_recover_listing){0};
+}
+
+/* -- the checkpoint ----------------------------------------------------------------------------- */
+static void checkpoint_path(char out[MQL_PATH_MAX], const char *directory) {
+    snprintf(out, MQL_PATH_MAX, "%s/checkpoint", directory);
+}
+
+static uint32_t checkpoint_crc(const mql_format_checkpoint *slot) {
+    return mql_crc32c(0, slot, offsetof(mql_format_checkpoint, crc));
+}
+
+static bool sound(const mql_format_checkpoint *slot) {
+    return memcmp(slot->magic, MQL_CHECKPOINT_MAGIC, sizeof slot->magic) == 0 && slot->crc == checkpoint_crc(slot) &&
+           slot->segment >= 0 && slot->position >= 0 && slot->offset >= slot->segment && slot->log_start >= 0;
+}
+
+int mql_recover_read_checkpoint(mql_os_file root, const char *directory, mql_format_checkpoint *out) {
+    char path[MQL_PATH_MAX];
+    checkpoint_path(path, directory);
+    mql_os_file file;
+    int rc = mql_os_open(root, path, MQL_OS_READ, 0, &file);
+    if (rc == -ENOENT) return MQL_END;
+    if (rc < 0) return mql_base_fail_os(rc, path, "cannot open");
+    mql_format_checkpoint slots[2];
+    memset(slots, 0, sizeof slots);
+    int64_t got = mql_os_read(file, slots, sizeof slots, 0);
+    mql_os_close(file);
+    if (got < 0) return mql_base_fail_os((int)got, path, "cannot read");
+    bool first = sound(&slots[0]), second = sound(&slots[1]);
+    if (!first && !second) return MQL_END;
+    *out = slots[first && (!second || slots[0].sequence > slots[1].sequence) ? 0 : 1];
+    if (out->oldest_writer > MQL_LAYOUT)
+        return mql_base_fail(MQL_E_FORMAT, path, "written by a newer mqlog (layout %u, this one knows %u)", out->layout,
+                             MQL_LAYOUT);
+    return MQL_OK;
+}
+
+int mql_recover_write_checkpoint(mql_os_file root, const char *directory, mql_format_checkpoint *checkpoint,
+                                 uint32_t mode) {
+    char path[MQL_PATH_MAX];
+    checkpoint_path(path, directory);
+    memcpy(checkpoint->magic, MQL_CHECKPOINT_MAGIC, sizeof checkpoint->magic);
+    checkpoint->layout = MQL_LAYOUT;
+    checkpoint->oldest_writer = MQL_OLDEST_WRITER;
+    checkpoint->sequence++;
+    checkpoint->crc = checkpoint_crc(checkpoint);
+    mql_os_file file;
+    int rc = mql_os_open(root, path, MQL_OS_WRITE | MQL_OS_CREATE, mode, &file);
+    if (rc < 0) return mql_base_fail_os(rc, path, "cannot open");
+    int64_t place = (int64_t)(checkpoint->sequence & 1) * MQL_CHECKPOINT_SLOT;
+    rc = mql_os_write(file, checkpoint, sizeof *checkpoint, place);
+    if (rc == 0) rc = mql_os_sync(file);
+    mql_os_close(file);
+    return rc < 0 ? mql_base_fail_os(rc, path, "cannot write the checkpoint") : MQL_OK;
+}
+
+/* -- the run ------------------------------------------------------------------------------------ */
+typedef struct recovery {
+    const mql_recover_task *task;
+    mql_epoch_table *epochs;
+    mql_recover_state *out;
+    mql_recover_listing listing;
+    mql_format_checkpoint checkpoint;
+    bool has_checkpoint;
+    bool fresh;             /* the end is where no file is yet: begin a segment there */
+    mql_segment_window window;
+} recovery;
+
+static mql_segment_options segment_options(const mql_recover_task *task) {
+    return (mql_segment_options){.root = task->root,
+                                 .directory = task->directory,
+                                 .read_only = task->look_only,
+                                 .writable = !task->look_only};
+}
+
+static bool listed(const recovery *run, int64_t base, size_t *at) {
+    *at = 0;
+    for (size_t i = 0; i < run->listing.count; i++) {
+        *at = i;
+        if (run->listing.bases[i] == base) return true;
+    }
+    return false;
+}
+
+static int sync_directory(const mql_recover_task *task) {
+    mql_os_file opened;
+    int rc = mql_os_open_directory(task->root, task->directory, &opened);
+    if (rc == 0) {
+        rc = mql_os_sync_directory(opened);
+        mql_os_close(opened);
+    }
+    return rc < 0 ? mql_base_fail_os(rc, task->directory, "cannot sync the directory") : MQL_OK;
+}
+
+static int make_segment(const recovery *run, int64_t base) {
+    char path[MQL_PATH_MAX];
+    mql_base_file_name(path, run->task->directory, base, ".log");
+    mql_os_file file;
+    int rc = mql_os_open(run->task->root, path, MQL_OS_WRITE | MQL_OS_CREATE, run->task->mode, &file);
+    if (rc < 0) return mql_base_fail_os(rc, path, "cannot make a segment");
+    mql_os_close(file);
+    return sync_directory(run->task);
+}
+
+/* Batches from `start` on carry a new epoch: what a dead writer left behind it is then not theirs. */
+static int raise_epoch(recovery *run, int64_t start) {
+    int32_t epoch = run->out->epoch + 1;
+    int rc = mql_epoch_add(run->epochs, epoch, start);
+    if (rc == MQL_OK) rc = mql_epoch_save(run->task->root, run->task->directory, run->epochs, run->task->mode, true);
+    if (rc == MQL_OK) run->out->epoch = epoch;
+    return rc;
+}
+
+/* A free name "<base>.log.cut-<n>" in the directory. */
+static int cut_name(const recovery *run, int64_t base, char path[MQL_PATH_MAX]) {
+    for (int n = 1; n < 10000; n++) {
+        char suffix[32];
+        snprintf(suffix, sizeof suffix, ".log.cut-%d", n);
+        mql_base_file_name(path, run->task->directory, base, suffix);
+        mql_os_stat stat;
+        if (mql_os_stat_name(run->task->root, path, &stat) == -ENOENT) return MQL_OK;
+    }
+    return mql_base_fail(MQL_E_FORMAT, path, "there are 10,000 set-aside files of this segment: move them away");
+}
+
+static int copy_out(mql_os_file root, const char *from, int64_t position, int64_t end, const char *to, uint32_t mode) {
+    mql_os_file source = MQL_OS_NO_FILE, target = MQL_OS_NO_FILE;
+    uint8_t *buffer = mql_os_allocate_memory(COPY_BYTES);
+    int rc = buffer == NULL ? -ENOMEM : mql_os_open(root, from, MQL_OS_READ, 0, &source);
+    if (rc == 0) rc = mql_os_open(root, to, MQL_OS_WRITE | MQL_OS_CREATE | MQL_OS_EXCLUSIVE, mode, &target);
+    for (int64_t at = position; rc == 0 && at < end;) {
+        int64_t got = mql_os_read(source, buffer, (size_t)mql_base_min(end - at, (int64_t)COPY_BYTES), at);
+        if (got <= 0) break;
+        rc = mql_os_write(target, buffer, (size_t)got, at - position);
+        at += got;
+    }
+    if (rc == 0) rc = mql_os_sync(target);
+    mql_os_close(source);
+    mql_os_close(target);
+    mql_os_free_memory(buffer);
+    return rc < 0 ? mql_base_fail_os(rc, to, "cannot set the cut bytes aside") : MQL_OK;
+}
+
+static const char *file_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash == NULL ? path : slash + 1;
+}
+
+static void tell(const recovery *run, int row, int64_t segment, int64_t position, int64_t bytes, const char *path) {
+    run->task->tell(run->task->context, row, segment, position, bytes, path == NULL ? "" : file_of(path));
+}
+
+/* Gives the segment the length `position`; what lay behind is set aside if it holds a whole batch. */
+static int cut_segment(recovery *run, mql_segment_walk *walk, int row) {
+    char path[MQL_PATH_MAX], aside[MQL_PATH_MAX];
+    mql_base_file_name(path, run->task->directory, walk->segment->base, ".log");
+    bool zeros = row == 2 || walk->position >= walk->limit;
+    int rc = MQL_OK;
+    if (!zeros) {
+        bool keep = mql_segment_holds_more(walk);
+        if (keep) rc = cut_name(run, walk->segment->base, aside);
+        if (keep && rc == MQL_OK)
+            rc = copy_out(run->task->root, path, walk->position, walk->limit, aside, run->task->mode);
+        if (rc < 0) return rc;
+        tell(run, row, walk->segment->base, walk->position, walk->limit - walk->position, keep ? aside : NULL);
+    }
+    mql_os_file file;
+    rc = mql_os_open(run->task->root, path, MQL_OS_WRITE, 0, &file);
+    if (rc == 0) {
+        if (walk->position < walk->limit) rc = mql_os_truncate(file, walk->position);
+        if (rc == 0) rc = mql_os_sync(file);
+        mql_os_close(file);
+    }
+    return rc < 0 ? mql_base_fail_os(rc, path, "cannot cut the segment") : MQL_OK;
+}
+
+/* Segments behind the end go aside, whole. */
+static int set_aside(recovery *run, size_t from, int row) {
+    for (size_t i = from; i < run->listing.count; i++) {
+        int64_t base = run->listing.bases[i];
+        char path[MQL_PATH_MAX], aside[MQL_PATH_MAX];
+        mql_base_file_name(path, run->task->directory, base, ".log");
+        mql_os_stat stat;
+        int rc = mql_os_stat_name(run->task->root, path, &stat);
+        if (rc == 0 && stat.size == 0) {
+            rc = mql_os_unlink(run->task->root, path); /* empty: nothing to keep */
+            if (rc < 0) return mql_base_fail_os(rc, path, "cannot remove an empty segment");
+            continue;
+        }
+        int named = cut_name(run, base, aside);
+        if (named < 0) return named;
+        if (rc == 0) rc = mql_os_rename(run->task->root, path, aside);
+        if (rc < 0) return mql_base_fail_os(rc, path, "cannot set the segment aside");
+        tell(run, row, base, 0, stat.size, aside);
+        mql_base_file_name(path, run->task->directory, base, ".index");
+        mql_os_unlink(run->task->root, path); /* derived */
+        mql_base_file_name(path, run->task->directory, base, ".timeindex");
+        mql_os_unlink(run->task->root, path);
+    }
+    run->listing.count = from < run->listing.count ? from : run->listing.count;
+    return MQL_OK;
+}
+
+/* Empty prepared segments go, others are set aside. While only processes died they are empty unless a batch
+ * stands at their front, so looking at `most` bytes is enough. */
+static int clear_nexts(recovery *run, int64_t most) {
+    mql_segment_options options = segment_options(run->task);
+    for (size_t i = 0; i < run->listing.next_count; i++) {
+        mql_segment *segment;
+        int rc = mql_segment_open_next(&options, run->listing.nexts[i], &segment);
+        if (rc == MQL_E_NOT_FOUND) continue;
+        if (rc < 0) return rc;
+        int64_t length = atomic_load_explicit(&segment->length, memory_order_relaxed);
+        mql_segment_walk walk = {.segment = segment, .window = &run->window, .expected = -1,
+                                 .limit = mql_base_min(length, most),
+                                 .max_size = MQL_BATCH_BYTES_MAX};
+        bool empty = mql_segment_walk_next(&walk) == MQL_END;
+        char path[MQL_PATH_MAX], aside[MQL_PATH_MAX];
+        snprintf(path, sizeof path, "%s", segment->path);
+        mql_segment_release(segment);
+        run->window.length = 0;
+        if (!empty && cut_name(run, run->out->end.offset, aside) == MQL_OK) {
+            rc = mql_os_rename(run->task->root, path, aside);
+            tell(run, 10, run->out->end.offset, 0, length, aside);
+        } else if (empty) {
+            rc = mql_os_unlink(run->task->root, path);
+        }
+        if (rc < 0) return mql_base_fail_os(rc, path, "cannot clear a prepared segment");
+    }
+    return MQL_OK;
+}
+
+/* -- R8 ------------------------------------------------------------------------------------------ */
+/* Takes the end of a page that passes every check. False: the log has to be scanned. */
+static bool take_control(recovery *run) {
+    mql_format_control *control = run->task->control;
+    size_t at;
+    if (control == NULL || !mql_control_is(control, run->task->identity)) return false;
+    if (!mql_control_trust(&control->published, &run->out->end)) return false;
+    if (!listed(run, run->out->end.segment, &at)) return false;
+    char path[MQL_PATH_MAX];
+    mql_base_file_name(path, run->task->directory, run->out->end.segment, ".log");
+    mql_os_stat stat;
+    if (mql_os_stat_name(run->task->root, path, &stat) < 0 || stat.size < run->out->end.position) return false;
+    /* One segment may follow: a roll whose owner died between the rename and the publish. */
+    if (at + 2 < run->listing.count) return false;
+    if (at + 1 < run->listing.count && run->listing.bases[at + 1] != run->out->end.offset) return false;
+    if (!mql_control_trust(&control->durable, &run->out->durable) ||
+        run->out->durable.offset > run->out->end.offset) {
+        mql_format_checkpoint *c = &run->checkpoint;
+        run->out->durable = (mql_control_end){c->segment, c->position, c->offset};
+        if (!run->has_checkpoint) run->out->durable = (mql_control_end){run->listing.bases[0], 0, run->listing.bases[0]};
+    }
+    return true;
+}
+
+/* Zeros what a dead writer may have stored behind the end of the active segment. */
+static int wipe_dirty(recovery *run, int64_t dirty) {
+    mql_segment_options options = segment_options(run->task);
+    mql_segment *segment;
+    int rc = mql_segment_open(&options, run->out->end.segment, &segment);
+    if (rc < 0) return rc;
+    int64_t from = run->out->end.position;
+    int64_t to = mql_base_min(dirty, atomic_load_explicit(&segment->length, memory_order_relaxed));
+    if (to > from) memset(segment->map + from, 0, (size_t)(to - from));
+    mql_segment_release(segment);
+    return raise_epoch(run, run->out->end.offset);
+}
+
+/* A sync failed: the pages may be clean in memory and old on disk. Dirty them again and sync. */
+static int write_again(recovery *run) {
+    mql_segment_options options = segment_options(run->task);
+    for (size_t i = 0; i < run->listing.count; i++) {
+        if (run->listing.bases[i] < run->out->durable.segment) continue;
+        mql_segment *segment;
+        int rc = mql_segment_open(&options, run->listing.bases[i], &segment);
+        if (rc < 0) return rc;
+        int64_t length = atomic_load_explicit(&segment->length, memory_order_relaxed);
+        for (int64_t at = 0; at + 8 <= length; at += MQL_PAGE)
+            atomic_fetch_or_explicit((_Atomic uint64_t *)(void *)(segment->map + at), 0, memory_order_relaxed);
+        rc = length > 0 ? mql_os_sync_map(segment->map, (size_t)length) : 0;
+        char path[MQL_PATH_MAX];
+        snprintf(path, sizeof path, "%s", segment->path);
+        mql_segment_release(segment);
+        if (rc < 0) return mql_base_fail_os(rc, path, "cannot write again what a failed sync left");
+    }
+    run->out->durable = run->out->end;
+    return sync_directory(run->task);
+}
+
+static int finish_control(recovery *run) {
+    mql_format_control *control = run->task->control;
+    size_t at = 0;
+    listed(run, run->out->end.segment, &at);
+    bool rolled = at + 1 < run->listing.count;
+    int64_t dirty = atomic_load_explicit(&control->dirty, memory_order_relaxed);
+    int rc = MQL_OK;
+    if (!run->task->look_only) {
+        if (dirty > run->out->end.position && dirty <= MQL_SEGMENT_BYTES_MAX) rc = wipe_dirty(run, dirty);
+        uint32_t state = atomic_load_explicit(&control->state, memory_order_relaxed);
+        if (rc == MQL_OK && (state & MQL_STATE_POISONED) != 0) rc = write_again(run);
+        if (rc == MQL_OK) rc = clear_nexts(run, MQL_PAGE);
+    }
+    if (rolled) run->out->end = (mql_control_end){run->out->end.offset, 0, run->out->end.offset};
+    return rc;
+}
+
+/* -- the scan ------------------------------------------------------------------------------------ */
+/* Whether the batch carries the epoch that its offset must have; a newer one is learnt. */
+static bool epoch_fits(recovery *run, const mql_batch_header *header) {
+    int64_t next_start;
+    int32_t epoch = mql_epoch_at(run->epochs, header->base_offset, &next_start);
+    if (header->epoch < epoch || (next_start != INT64_MAX && header->epoch > epoch)) return false;
+    if (header->epoch > epoch && mql_epoch_add(run->epochs, header->epoch, header->base_offset) < 0) return false;
+    run->out->epoch = (int32_t)mql_base_max(run->out->epoch, header->epoch);
+    return true;
+}
+
+/* Walks one segment from the end so far. Returns the row that ended it, or a failure; the walk stands at the
+ * end. The segment is the caller's to release. */
+static int scan_segment(recovery *run, mql_segment *segment, mql_segment_walk *walk) {
+    *walk = (mql_segment_walk){.segment = segment,
+                               .window = &run->window,
+                               .position = run->out->end.position,
+                               .limit = atomic_load_explicit(&segment->length, memory_order_relaxed),
+                               .expected = run->out->end.offset,
+                               .max_size = MQL_BATCH_BYTES_MAX,
+                               .gaps = run->task->gaps,
+                               .verify = true};
+    for (;;) {
+        int64_t position = walk->position, expected = walk->expected;
+        int rc = mql_segment_walk_next(walk);
+        if (rc == MQL_OK && epoch_fits(run, &walk->header)) {
+            run->out->end.position = walk->position;
+            run->out->end.offset = walk->expected;
+            continue;
+        }
+        if (rc == MQL_OK) { /* R5: a stale epoch */
+            walk->position = position;
+            walk->expected = expected;
+            walk->row = 5;
+        }
+        return walk->row;
+    }
+}
+
+/* R7: the first batch of a segment must be the one that its name says. */
+static int check_name(recovery *run, mql_segment *segment) {
+    const uint8_t *bytes = mql_segment_bytes(segment, &run->window, 0, MQL_BATCH_HEADER);
+    if (bytes == NULL || atomic_load_explicit(&segment->length, memory_order_relaxed) < MQL_BATCH_HEADER) return MQL_OK;
+    mql_batch_header header;
+    mql_batch_read_header(bytes, &header);
+    if (mql_batch_implausible(&header, MQL_BATCH_BYTES_MAX) != NULL || header.base_offset == segment->base ||
+        (run->task->gaps && header.base_offset > segment->base))
+        return MQL_OK;
+    int64_t length = atomic_load_explicit(&segment->length, memory_order_relaxed);
+    bytes = mql_segment_bytes(segment, &run->window, 0, mql_base_min(header.size, length));
+    if (bytes == NULL || header.size > length || !mql_batch_crc_right(bytes, header.size)) return MQL_OK;
+    return mql_base_fail(MQL_E_FORMAT, segment->path,
+                         "the file is misplaced: its first batch has offset %lld; move it away (nothing was changed)",
+                         (long long)header.base_offset);
+}
+
+/* R10: names the prepared segment that holds the batch expected next. True: there is one more to scan. */
+static int adopt_next(recovery *run, bool *more) {
+    mql_segment_options options = segment_options(run->task);
+    *more = false;
+    for (size_t i = 0; i < run->listing.next_count && !*more; i++) {
+        mql_segment *segment;
+        int rc = mql_segment_open_next(&options, run->listing.nexts[i], &segment);
+        if (rc == MQL_E_NOT_FOUND) continue;
+        if (rc < 0) return rc;
+        mql_segment_walk walk = {.segment = segment, .window = &run->window, .expected = run->out->end.offset,
+                                 .limit = atomic_load_explicit(&segment->length, memory_order_relaxed),
+                                 .max_size = MQL_BATCH_BYTES_MAX, .verify = true};
+        if (mql_segment_walk_next(&walk) == MQL_OK && walk.at == 0 && epoch_fits(run, &walk.header)) {
+            char path[MQL_PATH_MAX];
+            mql_base_file_name(path, run->task->directory, run->out->end.offset, ".log");
+            rc = mql_os_rename_new(run->task->root, segment->path, path);
+            *more = rc == 0;
+        }
+        mql_segment_release(segment);
+        run->window.length = 0;
+    }
+    return MQL_OK;
+}
+
+static int relist(recovery *run) {
+    mql_recover_listing_free(&run->listing);
+    return mql_recover_list(run->task->root, run->task->directory, &run->listing);
+}
+
+/* Scans from the end so far through the segments that follow, and cuts where it ends. */
+static int scan(recovery *run) {
+    mql_segment_options options = segment_options(run->task);
+    for (;;) {
+        size_t at;
+        if (!listed(run, run->out->end.segment, &at)) break;
+        mql_segment *segment;
+        mql_segment_walk walk;
+        int rc = mql_segment_open(&options, run->out->end.segment, &segment);
+        if (rc < 0) return rc;
+        rc = check_name(run, segment);
+        int row = rc < 0 ? rc : scan_segment(run, segment, &walk);
+        bool whole = row == 1 || row == 2;
+        bool follows = whole && at + 1 < run->listing.count && run->listing.bases[at + 1] == run->out->end.offset;
+        bool named = false;
+        if (whole && !follows && !run->task->look_only && at + 1 == run->listing.count && run->out->end.position > 0)
+            rc = adopt_next(run, &named);
+        if (row > 0 && rc == MQL_OK && !follows && !named && !run->task->look_only) {
+            rc = cut_segment(run, &walk, row);
+            if (rc == MQL_OK) rc = set_aside(run, at + 1, whole ? 5 : row);
+        }
+        mql_segment_release(segment);
+        run->window.length = 0;
+        if (row < 0 || rc < 0) return row < 0 ? row : rc;
+        if (named) rc = relist(run);
+        if (rc < 0) return rc;
+        if (!follows && !named) break; /* R9 goes on */
+        run->out->end = (mql_control_end){run->out->end.offset, 0, run->out->end.offset};
+    }
+    return MQL_OK;
+}
+
+/* Where the scan begins: the watermark. False: what it names is damaged, nothing can be appended there. */
+static bool begin_at_watermark(recovery *run) {
+    size_t at;
+    if (!run->has_checkpoint) {
+        int64_t last = run->listing.bases[run->listing.count - 1];
+        run->out->end = (mql_control_end){last, 0, last};
+        return true;
+    }
+    run->out->end = (mql_control_end){run->checkpoint.segment, run->checkpoint.position, run->checkpoint.offset};
+    if (!listed(run, run->checkpoint.segment, &at)) return false;
+    char path[MQL_PATH_MAX];
+    mql_os_stat stat;
+    mql_base_file_name(path, run->task->directory, run->checkpoint.segment, ".log");
+    return mql_os_stat_name(run->task->root, path, &stat) == 0 && stat.size >= run->checkpoint.position;
+}
+
+/* A clean close left everything at its exact length: nothing to scan. */
+static bool took_clean(recovery *run) {
+    size_t at;
+    if (!run->has_checkpoint || run->checkpoint.clean != 1 || !listed(run, run->checkpoint.segment, &at)) return false;
+    if (at + 1 != run->listing.count) return false;
+    char path[MQL_PATH_MAX];
+    mql_os_stat stat;
+    mql_base_file_name(path, run->task->directory, run->checkpoint.segment, ".log");
+    if (mql_os_stat_name(run->task->root, path, &stat) < 0 || stat.size != run->checkpoint.position) return false;
+    run->out->end = (mql_control_end){run->checkpoint.segment, run->checkpoint.position, run->checkpoint.offset};
+    run->out->durable = run->out->end;
+    return true;
+}
+
+/* Uses up the offsets from the end to the ceiling by an empty batch, so that none is given out twice. */
+static int fill_to_ceiling(recovery *run) {
+    mql_control_end *end = &run->out->end;
+    int64_t ceiling = run->checkpoint.ceiling;
+    if (!run->has_checkpoint || run->checkpoint.clean == 1 || ceiling <= end->offset) return MQL_OK;
+    if (ceiling - end->segment > INT32_MAX || end->position + MQL_BATCH_HEADER > MQL_SEGMENT_BYTES_MAX) {
+        int rc = make_segment(run, end->offset);
+        if (rc < 0) return rc;
+        *end = (mql_control_end){end->offset, 0, end->offset};
+    }
+    uint8_t batch[MQL_BATCH_HEADER];
+    mql_batch_write_empty(batch, end->offset, ceiling - 1, run->out->epoch);
+    char path[MQL_PATH_MAX];
+    mql_base_file_name(path, run->task->directory, end->segment, ".log");
+    mql_os_file file;
+    int rc = mql_os_open(run->task->root, path, MQL_OS_WRITE, 0, &file);
+    if (rc == 0) rc = mql_os_write(file, batch, sizeof batch, end->position);
+    if (rc == 0) rc = mql_os_sync(file);
+    mql_os_close(file);
+    if (rc < 0) return mql_base_fail_os(rc, path, "cannot use up the offsets that may have been seen");
+    end->position += MQL_BATCH_HEADER;
+    end->offset = ceiling;
+    return MQL_OK;
+}
+
+/* After a scan by a writer: a new epoch, the offsets used up, a checkpoint that says so. */
+static int settle(recovery *run) {
+    mql_control_end *end = &run->out->end;
+    int rc = clear_nexts(run, INT64_MAX);
+    if (rc == MQL_OK && run->fresh) {
+        rc = make_segment(run, run->checkpoint.ceiling);
+        *end = (mql_control_end){run->checkpoint.ceiling, 0, run->checkpoint.ceiling};
+    }
+    if (rc == MQL_OK && run->has_checkpoint) rc = raise_epoch(run, end->offset);
+    if (rc == MQL_OK && !run->has_checkpoint && run->epochs->count > 0)
+        rc = mql_epoch_save(run->task->root, run->task->directory, run->epochs, run->task->mode, true);
+    if (rc == MQL_OK) rc = fill_to_ceiling(run);
+    if (rc == MQL_OK) rc = sync_directory(run->task);
+    if (rc < 0) return rc;
+    run->out->durable = *end;
+    run->checkpoint.log_start = run->out->log_start;
+    run->checkpoint.segment = end->segment;
+    run->checkpoint.position = end->position;
+    run->checkpoint.offset = end->offset;
+    run->checkpoint.ceiling = mql_base_max(end->offset, run->checkpoint.ceiling);
+    run->checkpoint.epoch = run->out->epoch;
+    run->checkpoint.clean = 0;
+    return mql_recover_write_checkpoint(run->task->root, run->task->directory, &run->checkpoint, run->task->mode);
+}
+
+static int decide(recovery *run) {
+    const mql_recover_task *task = run->task;
+    if (run->listing.count == 0) {
+        int64_t base = run->has_checkpoint ? mql_base_max(run->checkpoint.ceiling, run->checkpoint.offset) : 0;
+        run->out->end = run->out->durable = (mql_control_end){base, 0, base};
+        return task->look_only ? MQL_OK : make_segment(run, base);
+    }
+    if (take_control(run)) return finish_control(run);
+    if (took_clean(run)) return task->look_only ? MQL_OK : clear_nexts(run, INT64_MAX);
+    bool can_scan = begin_at_watermark(run);
+    if (task->live) return MQL_OK; /* the watermark, and no further */
+    if (can_scan) {
+        int rc = scan(run);
+        if (rc < 0) return rc;
+    } else if (!task->look_only) {
+        /* R6: damage below the watermark is never cut; appends go on in a segment of their own. */
+        run->fresh = true;
+        tell(run, 6, run->checkpoint.segment, run->checkpoint.position, 0, NULL);
+    }
+    return task->look_only ? MQL_OK : settle(run);
+}
+
+int mql_recover_run(const mql_recover_task *task, mql_epoch_table *epochs, mql_recover_state *out) {
+    recovery run = {.task = task, .epochs = epochs, .out = out};
+    memset(out, 0, sizeof *out);
+    int rc = mql_recover_list(task->root, task->directory, &run.listing);
+    if (rc == MQL_OK) rc = mql_recover_read_checkpoint(task->root, task->directory, &run.checkpoint);
+    run.has_checkpoint = rc == MQL_OK;
+    if (rc >= 0) rc = mql_epoch_load(task->root, task->directory, epochs);
+    if (rc >= 0) {
+        out->epoch = epochs->count > 0 ? epochs->entries[epochs->count - 1].epoch : 0;
+        int64_t first = run.listing.count > 0 ? run.listing.bases[0] : 0;
+        out->log_start = run.has_checkpoint ? mql_base_max(run.checkpoint.log_start, first) : first;
+        for (size_t i = 0; i < run.listing.next_count; i++)
+            if (run.listing.nexts[i] > out->last_number) out->last_number = run.listing.nexts[i];
+        if (run.has_checkpoint && run.checkpoint.last_number > out->last_number)
+            out->last_number = run.checkpoint.last_number;
+        rc = decide(&run);
+    }
+    if (rc >= 0) {
+        bool unclean = run.has_checkpoint && run.checkpoint.clean != 1;
+        out->ceiling = unclean ? mql_base_max(run.checkpoint.ceiling, out->end.offset) : out->end.offset;
+        out->sealed = run.has_checkpoint ? run.checkpoint.segment : out->end.segment;
+        out->log_start = mql_base_min(out->log_start, out->end.offset);
+        rc = MQL_OK;
+    }
+    mql_segment_window_free(&run.window);
+    mql_recover_listing_free(&run.listing);
+    return rc;
+}

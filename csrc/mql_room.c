@@ -1,0 +1,243 @@
+/* mql_room.c - space ahead of the log's tail.
+ *
+ * Stores into a mapping must never meet a page without blocks: that is SIGBUS on a full disk. So files
+ * grow by fallocate, which says ENOSPC here and now, and appends stay below `allocated`. A file's length
+ * changes only under the prepare lock, after looking that the segment is still the active one: a peer
+ * that was about to lengthen it when it was rolled would spoil a sealed file.
+ *
+ * Populating is a process's own affair (its page tables), needs no lock, and only saves page faults.
+ */
+#include "mql_room.h"
+
+#include <errno.h>
+
+#define FIRST_BYTES ((int64_t)16 << 10)
+#define AHEAD_LEAST ((int64_t)256 << 10)
+#define AHEAD_MOST ((int64_t)8 << 20)
+#define POPULATE_STEP ((int64_t)256 << 10)
+#define FREE_SHARE 64 /* preparation takes at most 1/64 of the free space at once */
+#define FREE_DEFAULT_MOST ((uint64_t)64 << 20)
+
+/* The lock's owner may have died anywhere: every word under it is stored after the fact it tells, and
+ * mql_room_next looks whether the file it names is there, so there is nothing to repair. */
+static int take_prepare(mql_log *log) {
+    bool died = false;
+    int rc;
+    do {
+        rc = mql_log_take(log, &log->control->prepare, MQL_SLICE_NS, &died);
+        int usable = mql_log_writable(log);
+        if (rc == MQL_OK && usable < 0) mql_os_mutex_drop(&log->control->prepare);
+        if (usable < 0) return usable;
+    } while (rc == MQL_TIMEOUT);
+    if (rc == MQL_OK && died) mql_os_mutex_consistent(&log->control->prepare);
+    return rc;
+}
+
+/* Whether `bytes` more may be taken; *most: what a generous step may take. */
+static int check_bounds(mql_log *log, int64_t bytes, int64_t *most) {
+    mql_format_doorbell *bell = log->home->bell;
+    uint64_t available, total;
+    int rc = mql_os_free_bytes(log->home->root, &available, &total);
+    if (rc < 0) return mql_base_fail_os(rc, log->directory, "cannot ask for free space");
+    uint64_t reserve = atomic_load_explicit(&bell->min_free_bytes, memory_order_relaxed);
+    if (reserve == MQL_DEFAULT_FREE) reserve = total / 20 < FREE_DEFAULT_MOST ? total / 20 : FREE_DEFAULT_MOST;
+    if (available < reserve + (uint64_t)bytes)
+        return mql_base_fail_os(-ENOSPC, log->directory, "the disk is full down to min_free_bytes: free space, or lower it");
+    uint64_t bound = atomic_load_explicit(&bell->max_bytes, memory_order_relaxed);
+    int64_t used = atomic_load_explicit(&bell->used_bytes, memory_order_relaxed);
+    if (bound != 0 && used + bytes > (int64_t)bound)
+        return mql_base_fail_os(-ENOSPC, log->directory, "the store has reached max_bytes: trim, or raise it");
+    *most = (int64_t)((available - reserve) / FREE_SHARE);
+    if (bound != 0) *most = mql_base_min(*most, (int64_t)bound - used);
+    return MQL_OK;
+}
+
+/* Lengthens a file from `from` to about `to`, at least to `least`; *reached: where it ends. */
+static int lengthen(mql_log *log, const char *path, int64_t from, int64_t least, int64_t to, int64_t *reached) {
+    int64_t most = 0;
+    int rc = check_bounds(log, least - from, &most);
+    if (rc < 0) return rc;
+    to = mql_base_max(least, mql_base_min(to, from + most));
+    mql_os_file file;
+    rc = mql_os_open(log->home->root, path, MQL_OS_WRITE, 0, &file);
+    if (rc == 0) {
+        rc = mql_os_allocate(file, from, to - from);
+        if (rc == -ENOSPC && to > least) {
+            to = least;
+            rc = mql_os_allocate(file, from, to - from);
+        }
+        mql_os_close(file);
+    }
+    if (rc < 0) return mql_base_fail_os(rc, path, "cannot allocate space for records");
+    atomic_fetch_add_explicit(&log->home->bell->used_bytes, to - from, memory_order_relaxed);
+    *reached = to;
+    return MQL_OK;
+}
+
+static int64_t segment_limit(mql_log *log) {
+    return mql_base_round_up(atomic_load_explicit(&log->segment_bytes, memory_order_relaxed), MQL_PAGE);
+}
+
+/* How far ahead of the tail to be: as much as was appended since the last look, within bounds. */
+static int64_t ahead(mql_log *log) {
+    int64_t appended = atomic_load_explicit(&log->appended, memory_order_relaxed);
+    return mql_base_min(mql_base_max(2 * appended, AHEAD_LEAST), AHEAD_MOST);
+}
+
+static int allocate_locked(mql_log *log, int64_t segment, int64_t least, int64_t to) {
+    mql_control_end end;
+    mql_control_read(&log->control->published, &end);
+    int64_t from = atomic_load_explicit(&log->control->allocated, memory_order_relaxed);
+    if (end.segment != segment || from >= least) return MQL_OK;
+    char path[MQL_PATH_MAX];
+    mql_base_file_name(path, log->directory, segment, ".log");
+    int64_t reached;
+    int rc = lengthen(log, path, from, least, mql_base_max(to, least), &reached);
+    if (rc == MQL_OK) atomic_store_explicit(&log->control->allocated, reached, memory_order_release);
+    return rc;
+}
+
+int mql_room_allocate(mql_log *log, int64_t segment, int64_t want) {
+    int rc = take_prepare(log);
+    if (rc < 0) return rc;
+    int64_t least = mql_base_round_up(want, MQL_PAGE);
+    int64_t step = least <= FIRST_BYTES ? FIRST_BYTES : least + mql_base_min(least, AHEAD_LEAST);
+    rc = allocate_locked(log, segment, least, mql_base_min(step, mql_base_max(least, segment_limit(log))));
+    mql_os_mutex_drop(&log->control->prepare);
+    return rc;
+}
+
+/* -- the next segment ------------------------------------------------------------------------------ */
+/* Makes an empty next.<n> under a number never used before. */
+static int make_next_locked(mql_log *log, uint64_t *number) {
+    mql_format_control *control = log->control;
+    char path[MQL_PATH_MAX];
+    mql_os_file file = MQL_OS_NO_FILE;
+    int rc;
+    do {
+        *number = atomic_load_explicit(&control->last_number, memory_order_relaxed) + 1;
+        atomic_store_explicit(&control->last_number, *number, memory_order_relaxed);
+        mql_segment_next_name(path, log->directory, *number);
+        rc = mql_os_open(log->home->root, path, MQL_OS_WRITE | MQL_OS_CREATE | MQL_OS_EXCLUSIVE, log->home->mode,
+                         &file);
+    } while (rc == -EEXIST);
+    if (rc < 0) return mql_base_fail_os(rc, path, "cannot make the next segment");
+    mql_os_close(file);
+    atomic_store_explicit(&control->next_allocated, 0, memory_order_relaxed);
+    atomic_store_explicit(&control->next_number, *number, memory_order_release);
+    return MQL_OK;
+}
+
+/* The number of the next.<n> that is there; made if none is. */
+static int have_next_locked(mql_log *log, uint64_t *number) {
+    *number = atomic_load_explicit(&log->control->next_number, memory_order_relaxed);
+    if (*number == 0) return make_next_locked(log, number);
+    char path[MQL_PATH_MAX];
+    mql_os_stat stat;
+    mql_segment_next_name(path, log->directory, *number);
+    if (mql_os_stat_name(log->home->root, path, &stat) == 0) return MQL_OK;
+    return make_next_locked(log, number); /* its roll died after the rename */
+}
+
+static int next_locked(mql_log *log, int64_t want, uint64_t *number) {
+    int rc = have_next_locked(log, number);
+    if (rc < 0) return rc;
+    int64_t from = atomic_load_explicit(&log->control->next_allocated, memory_order_relaxed);
+    if (from >= want) return MQL_OK;
+    char path[MQL_PATH_MAX];
+    mql_segment_next_name(path, log->directory, *number);
+    int64_t least = mql_base_round_up(want, MQL_PAGE), reached;
+    rc = lengthen(log, path, from, least, least, &reached);
+    if (rc == MQL_OK) atomic_store_explicit(&log->control->next_allocated, reached, memory_order_release);
+    return rc;
+}
+
+/* This process's mapping of next.<number>; lent by log->prepared only while nobody rolls, so pages are
+ * populated before it is put there. */
+static int map_next(mql_log *log, uint64_t number, int64_t populate) {
+    mql_segment *held = atomic_exchange_explicit(&log->prepared, NULL, memory_order_acq_rel);
+    if (held != NULL && held->number != number) {
+        mql_segment_release(held);
+        held = NULL;
+    }
+    int rc = MQL_OK;
+    if (held == NULL) {
+        mql_segment_options options = mql_log_segment_options(log);
+        rc = mql_segment_open_next(&options, number, &held);
+        if (rc == MQL_E_NOT_FOUND) return MQL_OK; /* rolled meanwhile */
+    }
+    if (rc == MQL_OK) rc = mql_log_reserve(log);
+    if (rc < 0) {
+        mql_segment_release(held);
+        return rc;
+    }
+    int64_t done = held->populated;
+    for (; done < populate && done < (int64_t)held->map_length; done += POPULATE_STEP) {
+        int64_t step = mql_base_min(mql_base_min(POPULATE_STEP, populate - done), (int64_t)held->map_length - done);
+        if (mql_os_populate(held->map + done, (size_t)step) < 0) break;
+    }
+    held->populated = mql_base_min(done, populate);
+    mql_segment *other = atomic_exchange_explicit(&log->prepared, held, memory_order_acq_rel);
+    mql_segment_release(other);
+    return MQL_OK;
+}
+
+int mql_room_next(mql_log *log, int64_t want) {
+    int rc = take_prepare(log);
+    if (rc < 0) return rc;
+    uint64_t number;
+    rc = next_locked(log, want, &number);
+    mql_os_mutex_drop(&log->control->prepare);
+    return rc < 0 ? rc : map_next(log, number, 0);
+}
+
+/* -- the prepare thread's round ---------------------------------------------------------------------- */
+static void populate(mql_log *log, const mql_control_end *end, int64_t to) {
+    mql_segment *segment;
+    if (mql_log_segment(log, end->segment, &segment) < 0) return;
+    int64_t from = atomic_load_explicit(&log->populated, memory_order_relaxed);
+    if (atomic_load_explicit(&log->populated_segment, memory_order_relaxed) != end->segment)
+        from = mql_base_max(0, segment->populated);
+    from = mql_base_max(from, mql_base_round_down(end->position, MQL_PAGE));
+    to = mql_base_min(to, (int64_t)segment->map_length);
+    while (from < to) {
+        int64_t step = mql_base_min(POPULATE_STEP, to - from);
+        if (mql_os_populate(segment->map + from, (size_t)step) < 0) break;
+        from += step;
+    }
+    atomic_store_explicit(&log->populated_segment, end->segment, memory_order_relaxed);
+    atomic_store_explicit(&log->populated, from, memory_order_relaxed);
+    mql_segment_release(segment);
+}
+
+int mql_room_prepare(mql_log *log) {
+    if (!atomic_exchange_explicit(&log->wants_room, false, memory_order_acq_rel)) return MQL_END;
+    if (mql_log_writable(log) < 0) return MQL_END;
+    mql_control_end end;
+    mql_control_read(&log->control->published, &end);
+    int64_t distance = ahead(log), limit = segment_limit(log);
+    atomic_store_explicit(&log->appended, 0, memory_order_relaxed);
+    int64_t target = mql_base_min(mql_base_round_up(end.position + distance, MQL_PAGE), limit);
+    int rc = MQL_OK;
+    if (atomic_load_explicit(&log->control->allocated, memory_order_relaxed) < target && take_prepare(log) == MQL_OK) {
+        int64_t from = atomic_load_explicit(&log->control->allocated, memory_order_relaxed);
+        rc = allocate_locked(log, end.segment, mql_base_min(from + MQL_PAGE, limit), target);
+        mql_os_mutex_drop(&log->control->prepare);
+    }
+    if (rc == MQL_OK)
+        populate(log, &end, mql_base_min(target, atomic_load_explicit(&log->control->allocated, memory_order_acquire)));
+    /* The next segment, once the end of this one comes into reach. */
+    int64_t left = limit - end.position;
+    if (rc == MQL_OK && left < 2 * distance && end.position > 0) {
+        int64_t want = mql_base_min(distance, limit);
+        uint64_t number = 0;
+        rc = take_prepare(log);
+        if (rc == MQL_OK) {
+            rc = next_locked(log, want, &number);
+            mql_os_mutex_drop(&log->control->prepare);
+        }
+        if (rc == MQL_OK) map_next(log, number, want);
+    }
+    atomic_store_explicit(&log->prepare_at, end.position + distance / 2, memory_order_relaxed);
+    return MQL_OK;
+}
