@@ -1,6 +1,7 @@
 /* mql_api.c - the public functions: arguments are checked here, the work is done below.
  *
- * Everything below this file may assume that pointers are there, names are names and numbers are in range.
+ * Everything below this file may assume that pointers are there, names are names and numbers are in
+ * range.
  */
 #include "mql_api.h"
 
@@ -18,19 +19,21 @@ static int bad(const char *what) { return mql_base_fail(MQL_E_ARGUMENT, NULL, "%
 /* Kafka's characters, so that a name is a file name too and cannot leave the store. */
 static bool is_name(const char *name, size_t most) {
     size_t length = strlen(name);
-    if (length == 0 || length > most || strcmp(name, ".") == 0 || strcmp(name, "..") == 0) return false;
+    if (length == 0 || length > most || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        return false;
     for (size_t i = 0; i < length; i++) {
         char c = name[i];
-        bool fine = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
-                    c == '-';
+        bool fine = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                    c == '.' || c == '_' || c == '-';
         if (!fine) return false;
     }
     return true;
 }
 
-/* -- stores ---------------------------------------------------------------------------------- */
+/* -- stores ------------------------------------------------------------------------------------ */
 int mql_open(const char *path, const mql_open_options *options, mql_store **out) {
-    if (path == NULL || options == NULL || out == NULL || path[0] == 0) return bad("a store needs a path");
+    if (path == NULL || options == NULL || out == NULL || path[0] == 0)
+        return bad("a store needs a path");
     if (strlen(path) > 4000) return bad("the store's path is longer than 4,000 bytes");
     return mql_store_open(path, options, out);
 }
@@ -38,7 +41,9 @@ int mql_open(const char *path, const mql_open_options *options, mql_store **out)
 int mql_close(mql_store *store) { return store == NULL ? MQL_OK : mql_store_close(store); }
 void mql_free(mql_store *store) { mql_store_free(store); }
 
-int mql_gate_take(mql_store *store, int64_t timeout_ns) { return mql_store_gate(store, timeout_ns); }
+int mql_gate_take(mql_store *store, int64_t timeout_ns) {
+    return mql_store_gate(store, timeout_ns);
+}
 void mql_gate_drop(mql_store *store) { mql_store_ungate(store); }
 
 int mql_options_read(mql_store *store, uint8_t **data, size_t *length) {
@@ -66,24 +71,28 @@ int mql_recovered_at(mql_store *store, size_t index, mql_recovered *out) {
 int mql_keeper_prepare(mql_store *store) { return mql_store_prepare(store); }
 int mql_keeper_sync(mql_store *store) { return mql_store_sync_round(store); }
 
-/* -- partitions ------------------------------------------------------------------------------ */
+/* -- partitions -------------------------------------------------------------------------------- */
 static int check_options(const mql_log_options *options) {
-    if (options->segment_bytes < MQL_SEGMENT_BYTES_MIN || options->segment_bytes > MQL_SEGMENT_BYTES_MAX)
+    if (options->segment_bytes < MQL_SEGMENT_BYTES_MIN ||
+        options->segment_bytes > MQL_SEGMENT_BYTES_MAX)
         return bad("segment_bytes must be 4,096 .. 2^31 - 1");
     if (options->batch_bytes < 1 || options->batch_bytes > MQL_BATCH_BYTES_MAX)
         return bad("batch_bytes must be 1 .. 2^30");
-    if (options->max_message_bytes < MQL_BATCH_HEADER || options->max_message_bytes > MQL_BATCH_BYTES_MAX)
+    if (options->max_message_bytes < MQL_BATCH_HEADER ||
+        options->max_message_bytes > MQL_BATCH_BYTES_MAX)
         return bad("max_message_bytes must be 61 .. 2^30");
     if (options->sync_interval_ns < 0) return bad("sync_interval must not be negative");
     if (options->durability != MQL_DURABILITY_OS && options->durability != MQL_DURABILITY_SYNC)
         return bad("durability is os or sync");
-    if (options->cleanup < MQL_CLEANUP_KEEP || options->cleanup > MQL_CLEANUP_COMPACT) return bad("no such cleanup policy");
+    if (options->cleanup < MQL_CLEANUP_KEEP || options->cleanup > MQL_CLEANUP_COMPACT)
+        return bad("no such cleanup policy");
     return MQL_OK;
 }
 
-int mql_partition(mql_store *store, const char *topic, int partition, int create, const mql_log_options *options,
-                  mql_log **out) {
-    if (!is_name(topic, MQL_TOPIC_MAX)) return bad("a topic's name has 1 .. 245 characters of a-z A-Z 0-9 . _ -");
+int mql_partition(mql_store *store, const char *topic, int partition, int create,
+                  const mql_log_options *options, mql_log **out) {
+    if (!is_name(topic, MQL_TOPIC_MAX))
+        return bad("a topic's name has 1 .. 245 characters of a-z A-Z 0-9 . _ -");
     if (partition < 0 || partition >= MQL_PARTITIONS_MAX) return bad("a partition is 0 .. 9,999");
     int rc = check_options(options);
     return rc < 0 ? rc : mql_store_log(store, topic, partition, create != 0, options, out);
@@ -121,7 +130,7 @@ int64_t mql_log_readable(mql_log *log) {
     return end.offset;
 }
 
-/* -- append ---------------------------------------------------------------------------------- */
+/* -- append ------------------------------------------------------------------------------------ */
 int mql_append(mql_log *log, const mql_record *record, int flags, int64_t *offset) {
     return mql_append_one(log, record, flags, offset);
 }
@@ -134,37 +143,41 @@ static int nothing(mql_log *log, int64_t *offset) {
     return rc;
 }
 
-int mql_append_values(mql_log *log, const mql_value *values, size_t count, int64_t timestamp, int flags,
-                      int64_t *offset) {
+int mql_append_values(mql_log *log, const mql_value *values, size_t count, int64_t timestamp,
+                      int flags, int64_t *offset) {
     if (count == 0) return nothing(log, offset);
     mql_append_source source = {.values = values, .count = count, .timestamp = timestamp};
     return mql_append_source_to(log, &source, flags, offset);
 }
 
-int mql_append_records(mql_log *log, const mql_record *records, size_t count, int flags, int64_t *offset) {
+int mql_append_records(mql_log *log, const mql_record *records, size_t count, int flags,
+                       int64_t *offset) {
     if (count == 0) return nothing(log, offset);
     mql_append_source source = {.records = records, .count = count, .timestamp = MQL_NOW};
     return mql_append_source_to(log, &source, flags, offset);
 }
 
-int mql_append_batches(mql_log *log, const uint8_t *batches, size_t length, int flags, int64_t *offset) {
+int mql_append_batches(mql_log *log, const uint8_t *batches, size_t length, int flags,
+                       int64_t *offset) {
     if (length == 0) return nothing(log, offset);
     mql_append_source source = {.batches = batches, .length = length, .timestamp = MQL_NOW};
     return mql_append_source_to(log, &source, flags, offset);
 }
 
-/* -- batches in memory ----------------------------------------------------------------------- */
+/* -- batches in memory ------------------------------------------------------------------------- */
 int64_t mql_records_size(const mql_record *records, size_t count, int64_t now) {
     return mql_batch_records_size(records, count, now);
 }
-int64_t mql_records_encode(const mql_record *records, size_t count, int64_t now, uint8_t *out, size_t capacity) {
+int64_t mql_records_encode(const mql_record *records, size_t count, int64_t now, uint8_t *out,
+                           size_t capacity) {
     return mql_batch_records_encode(records, count, now, out, capacity);
 }
-int mql_batch_build(const mql_record *records, size_t count, int64_t now, int compression, const uint8_t *payload,
-                    size_t length, uint8_t header[MQL_BATCH_HEADER]) {
+int mql_batch_build(const mql_record *records, size_t count, int64_t now, int compression,
+                    const uint8_t *payload, size_t length, uint8_t header[MQL_BATCH_HEADER]) {
     if (count == 0 || count > INT32_MAX) return bad("a batch has 1 .. 2^31 - 1 records");
     if (compression < MQL_NONE || compression > MQL_ZSTD) return bad("no such compression");
-    if (length > (size_t)MQL_BATCH_BYTES_MAX - MQL_BATCH_HEADER) return bad("a batch has at most 2^30 bytes");
+    if (length > (size_t)MQL_BATCH_BYTES_MAX - MQL_BATCH_HEADER)
+        return bad("a batch has at most 2^30 bytes");
     return mql_batch_header_build(records, count, now, compression, payload, length, header);
 }
 int32_t mql_partition_for(const uint8_t *key, size_t length, int32_t partitions) {
@@ -173,8 +186,8 @@ int32_t mql_partition_for(const uint8_t *key, size_t length, int32_t partitions)
 size_t mql_header_size(size_t name_length, int64_t value_length) {
     return mql_batch_one_header_size(name_length, value_length);
 }
-size_t mql_header_encode(const uint8_t *name, size_t name_length, const uint8_t *value, int64_t value_length,
-                         uint8_t *out) {
+size_t mql_header_encode(const uint8_t *name, size_t name_length, const uint8_t *value,
+                         int64_t value_length, uint8_t *out) {
     return mql_batch_one_header_encode(name, name_length, value, value_length, out);
 }
 int mql_header_next(mql_value *headers, mql_value *name, mql_value *value) {
@@ -185,8 +198,10 @@ void mql_walk_start(mql_walk *walk, const mql_batch *batch, const uint8_t *paylo
 }
 int mql_walk_next(mql_walk *walk, mql_record_view *out) { return mql_batch_walk_next(walk, out); }
 
-/* -- waiting, syncing, trimming -------------------------------------------------------------- */
-int mql_wait(mql_log *log, int64_t offset, int64_t timeout_ns) { return mql_log_wait(log, offset, timeout_ns); }
+/* -- waiting, syncing, trimming ---------------------------------------------------------------- */
+int mql_wait(mql_log *log, int64_t offset, int64_t timeout_ns) {
+    return mql_log_wait(log, offset, timeout_ns);
+}
 
 int mql_wait_durable(mql_log *log, int64_t offset, int64_t timeout_ns) {
     (void)timeout_ns; /* one sync: it takes as long as the device does */
@@ -208,7 +223,7 @@ int mql_trim(mql_log *log, int64_t before) {
     return rc < 0 ? rc : mql_commit_trim(log, before);
 }
 
-/* -- reading --------------------------------------------------------------------------------- */
+/* -- reading ----------------------------------------------------------------------------------- */
 int mql_cursor_open(mql_log *log, int64_t offset, int flags, mql_cursor **out) {
     return mql_cursor_make(log, offset, flags, out);
 }
@@ -222,9 +237,10 @@ int mql_cursor_seek_time(mql_cursor *cursor, int64_t timestamp, int64_t *offset)
     return mql_cursor_move_to_time(cursor, timestamp, offset);
 }
 
-/* -- consumer groups ------------------------------------------------------------------------- */
+/* -- consumer groups --------------------------------------------------------------------------- */
 int mql_group_open(mql_log *log, const char *name, int create, mql_group **out) {
-    if (!is_name(name, MQL_TOPIC_MAX)) return bad("a group's name has 1 .. 245 characters of a-z A-Z 0-9 . _ -");
+    if (!is_name(name, MQL_TOPIC_MAX))
+        return bad("a group's name has 1 .. 245 characters of a-z A-Z 0-9 . _ -");
     return mql_group_find(log, name, create != 0, out);
 }
 int mql_group_committed(mql_group *group, int64_t *offset) { return mql_group_read(group, offset); }
@@ -243,7 +259,7 @@ int mql_group_claim(mql_group *group, uint64_t member) {
 void mql_group_drop(mql_group *group, uint64_t member) { mql_group_release(group, member); }
 uint64_t mql_group_owner(mql_group *group) { return mql_group_holder(group); }
 
-/* -- checking -------------------------------------------------------------------------------- */
+/* -- checking ---------------------------------------------------------------------------------- */
 int mql_verify(mql_log *log, mql_verify_found found, mql_verify_progress progress, void *context,
                mql_verify_report *out) {
     return mql_verify_log(log, found, progress, context, out);

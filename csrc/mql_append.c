@@ -1,13 +1,14 @@
 /* mql_append.c - putting records into the log.
  *
- * Why an append is all or nothing. Bytes are stored behind the published end, where no reader looks;
- * one release store of the latch's generation makes all of a call's batches visible. Before the first
- * byte `dirty` says how far there may be bytes, so whoever finds the owner dead zeroes just those and
- * raises the epoch: whole batches behind the end can then never be taken for part of the log.
+ * Why an append is all or nothing. Bytes are stored behind the published end, where no reader
+ * looks; one release store of the latch's generation makes all of a call's batches visible. Before
+ * the first byte `dirty` says how far there may be bytes, so whoever finds the owner dead zeroes
+ * just those and raises the epoch: whole batches behind the end can then never be taken for part of
+ * the log.
  *
- * Under the writer lock there is no allocation and no system call but roll's rename. Whatever else an
- * append may need (blocks, a mapping, the next segment, a higher offset ceiling) is named as a `need`,
- * the lock is dropped, the need met, and the append tried again.
+ * Under the writer lock there is no allocation and no system call but roll's rename. Whatever else
+ * an append may need (blocks, a mapping, the next segment, a higher offset ceiling) is named as a
+ * `need`, the lock is dropped, the need met, and the append tried again.
  */
 #include "mql_append.h"
 
@@ -17,29 +18,38 @@
 #include "mql_commit.h"
 #include "mql_room.h"
 
-#define TRIES 1000000 /* a bound, not a policy: each try means that another writer got in between */
+#define TRIES 1000000 /* a bound, not a policy: each try means that another writer got in between  \
+                       */
 
-typedef enum need_kind { NEED_NOTHING, NEED_MAPPING, NEED_ROOM, NEED_NEXT, NEED_CEILING, NEED_PREPARE_LOCK } need_kind;
+typedef enum need_kind {
+    NEED_NOTHING,
+    NEED_MAPPING,
+    NEED_ROOM,
+    NEED_NEXT,
+    NEED_CEILING,
+    NEED_PREPARE_LOCK
+} need_kind;
 
 /* An append under way. */
 typedef struct appending {
     mql_log *log;
     const mql_append_source *source;
     int64_t now;
-    int64_t limit;    /* bytes of a batch that several records may share */
-    int64_t size;     /* bytes, all batches together */
-    int64_t offsets;  /* offsets that they take */
-    int64_t offset;   /* of the first record, once done */
-    int64_t end;      /* file position behind, once done */
-    need_kind need;   /* why it could not be done yet */
-    int64_t wanted;   /* room: up to this position; ceiling: up to this offset */
-    int64_t segment;  /* to which that applies */
+    int64_t limit;   /* bytes of a batch that several records may share */
+    int64_t size;    /* bytes, all batches together */
+    int64_t offsets; /* offsets that they take */
+    int64_t offset;  /* of the first record, once done */
+    int64_t end;     /* file position behind, once done */
+    need_kind need;  /* why it could not be done yet */
+    int64_t wanted;  /* room: up to this position; ceiling: up to this offset */
+    int64_t segment; /* to which that applies */
 } appending;
 
-/* -- sizes ---------------------------------------------------------------------------------------- */
+/* -- sizes ------------------------------------------------------------------------------------- */
 static int too_large(mql_log *log, int64_t size, int64_t limit, const char *what) {
-    int rc = mql_base_fail(MQL_E_TOO_LARGE, log->directory, "%s of %lld bytes are over the limit of %lld", what,
-                           (long long)size, (long long)limit);
+    int rc = mql_base_fail(MQL_E_TOO_LARGE, log->directory,
+                           "%s of %lld bytes are over the limit of %lld", what, (long long)size,
+                           (long long)limit);
     mql_base_error()->start = size;
     mql_base_error()->stop = limit;
     return rc;
@@ -49,7 +59,8 @@ static int too_large(mql_log *log, int64_t size, int64_t limit, const char *what
 static size_t fit(const appending *append, size_t at, int64_t *size) {
     const mql_append_source *source = append->source;
     size_t left = source->count - at;
-    if (source->values != NULL) return mql_batch_fit_values(source->values + at, left, append->limit, size);
+    if (source->values != NULL)
+        return mql_batch_fit_values(source->values + at, left, append->limit, size);
     return mql_batch_fit_records(source->records + at, left, append->now, append->limit, size);
 }
 
@@ -58,14 +69,16 @@ static int measure_batches(appending *append, int64_t most) {
     for (size_t at = 0; at < source->length;) {
         mql_batch_header header;
         if (source->length - at < MQL_BATCH_HEADER)
-            return mql_base_fail(MQL_E_ARGUMENT, append->log->directory, "the bytes given end inside a batch header");
+            return mql_base_fail(MQL_E_ARGUMENT, append->log->directory,
+                                 "the bytes given end inside a batch header");
         mql_batch_read_header(source->batches + at, &header);
         header.base_offset = 0; /* stamped on append; producers may send anything */
         const char *wrong = mql_batch_implausible(&header, (int64_t)(source->length - at));
         if (header.size > most) return too_large(append->log, header.size, most, "batch");
         int32_t last_delta = (int32_t)mql_base_get32(source->batches + at + MQL_BATCH_LAST_DELTA);
         if (wrong != NULL || last_delta < 0)
-            return mql_base_fail(MQL_E_ARGUMENT, append->log->directory, "not a batch: %s", wrong ? wrong : "bad offsets");
+            return mql_base_fail(MQL_E_ARGUMENT, append->log->directory, "not a batch: %s",
+                                 wrong ? wrong : "bad offsets");
         append->offsets += (int64_t)last_delta + 1;
         at += (size_t)header.size;
     }
@@ -76,12 +89,14 @@ static int measure_batches(appending *append, int64_t most) {
 static int measure(appending *append) {
     mql_log *log = append->log;
     int64_t most = atomic_load_explicit(&log->max_message_bytes, memory_order_relaxed);
-    append->now = append->source->timestamp == MQL_NOW ? mql_os_now_ms() : append->source->timestamp;
+    append->now =
+        append->source->timestamp == MQL_NOW ? mql_os_now_ms() : append->source->timestamp;
     if (append->source->batches != NULL) {
         int rc = measure_batches(append, most);
         if (rc < 0) return rc;
     } else {
-        append->limit = mql_base_min(atomic_load_explicit(&log->batch_bytes, memory_order_relaxed), most);
+        append->limit =
+            mql_base_min(atomic_load_explicit(&log->batch_bytes, memory_order_relaxed), most);
         for (size_t at = 0; at < append->source->count;) {
             int64_t size;
             at += fit(append, at, &size);
@@ -91,11 +106,12 @@ static int measure(appending *append) {
         append->offsets = (int64_t)append->source->count;
     }
     int64_t segment_bytes = atomic_load_explicit(&log->segment_bytes, memory_order_relaxed);
-    if (append->size > segment_bytes) return too_large(log, append->size, segment_bytes, "records of one call (segment_bytes)");
+    if (append->size > segment_bytes)
+        return too_large(log, append->size, segment_bytes, "records of one call (segment_bytes)");
     return MQL_OK;
 }
 
-/* -- under the writer lock ------------------------------------------------------------------------ */
+/* -- under the writer lock --------------------------------------------------------------------- */
 /* Makes this process's mapping of the segment the active one. False: it has none yet. */
 static bool adopt_locked(mql_log *log, int64_t base) {
     mql_segment *segment = mql_log_mapped(log, base);
@@ -108,7 +124,8 @@ static bool adopt_locked(mql_log *log, int64_t base) {
             segment = mql_segment_retain(next);
             mql_log_add_segment(log, next);
         } else if (next != NULL) {
-            mql_segment *other = atomic_exchange_explicit(&log->prepared, next, memory_order_acq_rel);
+            mql_segment *other =
+                atomic_exchange_explicit(&log->prepared, next, memory_order_acq_rel);
             mql_segment_release(other);
         }
     }
@@ -156,7 +173,8 @@ static int roll_locked(appending *append, mql_control_end *end) {
         mql_segment_release(next);
         return mql_base_fail_os(rc, from, "cannot begin a new segment");
     }
-    atomic_store_explicit(&control->allocated, atomic_load_explicit(&control->next_allocated, memory_order_relaxed),
+    atomic_store_explicit(&control->allocated,
+                          atomic_load_explicit(&control->next_allocated, memory_order_relaxed),
                           memory_order_relaxed);
     atomic_store_explicit(&control->active_number, number, memory_order_relaxed);
     atomic_store_explicit(&control->next_number, 0, memory_order_relaxed);
@@ -194,9 +212,11 @@ static void encode_locked(appending *append, uint8_t *out, int64_t offset) {
         int64_t size;
         size_t count = fit(append, at, &size);
         if (source->values != NULL)
-            mql_batch_write_values(out, size, source->values + at, count, append->now, offset, epoch);
+            mql_batch_write_values(out, size, source->values + at, count, append->now, offset,
+                                   epoch);
         else
-            mql_batch_write_records(out, size, source->records + at, count, append->now, offset, epoch);
+            mql_batch_write_records(out, size, source->records + at, count, append->now, offset,
+                                    epoch);
         out += size;
         at += count;
         offset += (int64_t)count;
@@ -211,7 +231,8 @@ static void note_locked(appending *append, int64_t segment, int64_t position) {
     for (int64_t at = position; at < append->end;) {
         mql_batch_header header;
         mql_batch_read_header(active->map + at, &header);
-        mql_index_note(&active->tail, &tail, &place, header.last_offset, at, header.size, header.max_timestamp);
+        mql_index_note(&active->tail, &tail, &place, header.last_offset, at, header.size,
+                       header.max_timestamp);
         at += header.size;
     }
 }
@@ -236,7 +257,8 @@ static int ready_locked(appending *append, mql_control_end *end) {
         return need(append, NEED_MAPPING, end->segment, 0);
     if (MQL_UNLIKELY(behind > atomic_load_explicit(&control->allocated, memory_order_acquire)))
         return need(append, NEED_ROOM, end->segment, behind);
-    if (MQL_UNLIKELY(end->offset + append->offsets > atomic_load_explicit(&control->ceiling, memory_order_relaxed)))
+    if (MQL_UNLIKELY(end->offset + append->offsets >
+                     atomic_load_explicit(&control->ceiling, memory_order_relaxed)))
         return need(append, NEED_CEILING, end->segment, end->offset + append->offsets);
     return MQL_OK;
 }
@@ -248,7 +270,8 @@ static int append_locked(appending *append) {
         int rc = mql_log_usable(append->log);
         if (rc < 0) return rc;
         rc = mql_base_fail(MQL_E_DURABILITY, append->log->directory,
-                           "a sync has failed: nothing can be appended until every process has closed the store and it is reopened");
+                           "a sync has failed: nothing can be appended until every process has "
+                           "closed the store and it is reopened");
         mql_base_error()->os_errno = EIO;
         return rc;
     }
@@ -261,7 +284,8 @@ static int append_locked(appending *append) {
     append->offset = end.offset;
     append->end = end.position + append->size;
     atomic_store_explicit(&control->dirty, append->end, memory_order_relaxed);
-    /* A death between any two instructions finds `dirty` stored first: the compiler must keep that order. */
+    /* A death between any two instructions finds `dirty` stored first: the compiler must keep that
+     * order. */
     atomic_signal_fence(memory_order_seq_cst);
     encode_locked(append, append->log->active->map + end.position, end.offset);
     int64_t position = end.position;
@@ -272,7 +296,7 @@ static int append_locked(appending *append) {
     return MQL_OK;
 }
 
-/* -- repair: an owner died, or failed half-way ------------------------------------------------------ */
+/* -- repair: an owner died, or failed half-way ------------------------------------------------- */
 /* A roll that was renamed and not published is finished. */
 static int finish_roll_locked(mql_log *log, mql_control_end *end) {
     mql_format_control *control = log->control;
@@ -285,7 +309,8 @@ static int finish_roll_locked(mql_log *log, mql_control_end *end) {
     if (rc < 0) return mql_base_fail_os(rc, path, "cannot look at the new segment");
     bool died = false;
     rc = mql_log_take(log, &control->prepare, MQL_SLICE_NS, &died);
-    if (rc != MQL_OK) return rc < 0 ? rc : mql_base_fail(MQL_E_OS, path, "the prepare lock is held for too long");
+    if (rc != MQL_OK)
+        return rc < 0 ? rc : mql_base_fail(MQL_E_OS, path, "the prepare lock is held for too long");
     if (died) mql_os_mutex_consistent(&control->prepare);
     atomic_store_explicit(&control->allocated, stat.size, memory_order_relaxed);
     atomic_store_explicit(&control->active_number, 0, memory_order_relaxed);
@@ -303,7 +328,8 @@ static int raise_epoch_locked(mql_log *log, int64_t start) {
     if (rc < 0) return rc;
     int32_t epoch = log->control->epoch + 1;
     rc = mql_epoch_add(&table, epoch, start);
-    if (rc == MQL_OK) rc = mql_epoch_save(log->home->root, log->directory, &table, log->home->mode, true);
+    if (rc == MQL_OK)
+        rc = mql_epoch_save(log->home->root, log->directory, &table, log->home->mode, true);
     mql_epoch_free(&table);
     if (rc < 0) return rc;
     log->control->epoch = epoch;
@@ -319,12 +345,15 @@ static int repair_tail_locked(mql_log *log, mql_segment *segment, const mql_cont
     int rc = mql_segment_open_tail(segment, &options, log->home->mode);
     if (rc < 0) return rc;
     mql_segment_window window = {0};
-    mql_index_place place = {.root = options.root, .directory = options.directory, .base = end->segment};
-    /* The dead owner may have lengthened the index files: look again before their blocks are used. */
+    mql_index_place place = {
+        .root = options.root, .directory = options.directory, .base = end->segment};
+    /* The dead owner may have lengthened the index files: look again before their blocks are used.
+     */
     return mql_segment_rebuild_index(segment, &window, &tail, &place, end->position, end->offset);
 }
 
-/* Everything under the writer lock but its commit word, the published end, is derived: made again here. */
+/* Everything under the writer lock but its commit word, the published end, is derived: made again
+ * here. */
 static int repair_locked(mql_log *log) {
     mql_format_control *control = log->control;
     control->needs_repair = 1;
@@ -350,8 +379,8 @@ static int repair_locked(mql_log *log) {
     return MQL_OK;
 }
 
-/* After the lock was taken: repairs if its last owner died or an earlier repair failed. On a failure the
- * lock is dropped. */
+/* After the lock was taken: repairs if its last owner died or an earlier repair failed. On a
+ * failure the lock is dropped. */
 static int entered(mql_log *log, bool died) {
     if (MQL_LIKELY(!died && log->control->needs_repair == 0)) return MQL_OK;
     log->control->needs_repair = 1;
@@ -376,14 +405,15 @@ int mql_append_settle(mql_log *log) {
     return rc;
 }
 
-/* -- around the lock ---------------------------------------------------------------------------------- */
+/* -- around the lock --------------------------------------------------------------------------- */
 static int meet_need(appending *append) {
     mql_log *log = append->log;
     switch (append->need) {
     case NEED_MAPPING: {
         mql_segment *segment;
         int rc = mql_log_segment(log, append->segment, &segment);
-        if (rc == MQL_E_NOT_FOUND) return mql_log_usable(log); /* rolled and trimmed meanwhile: look again */
+        if (rc == MQL_E_NOT_FOUND)
+            return mql_log_usable(log); /* rolled and trimmed meanwhile: look again */
         if (rc < 0) return rc;
         mql_segment_options options = mql_log_segment_options(log);
         rc = mql_segment_open_tail(segment, &options, log->home->mode);
@@ -442,13 +472,15 @@ static int try_once(appending *append, bool nowait) {
         mql_segment_release(append->log->active);
         append->log->active = NULL;
     }
-    rc = mql_log_writable(append->log); /* again: a closer waits for the lock after it has said so */
+    rc =
+        mql_log_writable(append->log); /* again: a closer waits for the lock after it has said so */
     if (MQL_LIKELY(rc == MQL_OK)) rc = append_locked(append);
     mql_os_mutex_drop(&control->writer);
     return rc;
 }
 
-int mql_append_source_to(mql_log *log, const mql_append_source *source, int flags, int64_t *offset) {
+int mql_append_source_to(mql_log *log, const mql_append_source *source, int flags,
+                         int64_t *offset) {
     int rc = mql_log_writable(log);
     if (MQL_UNLIKELY(rc < 0)) return rc;
     bool durable = (flags & MQL_DURABLE) != 0 || mql_log_is_sync(log);

@@ -13,7 +13,8 @@ static void reset(int code, const char *path) {
     snprintf(last_error.path, sizeof last_error.path, "%s", path ? path : "");
 }
 
-void mql_base_file_name(char out[MQL_PATH_MAX], const char *directory, int64_t base, const char *suffix) {
+void mql_base_file_name(char out[MQL_PATH_MAX], const char *directory, int64_t base,
+                        const char *suffix) {
     snprintf(out, MQL_PATH_MAX, "%s/%020lld%s", directory, (long long)base, suffix);
 }
 
@@ -39,7 +40,8 @@ int mql_base_fail_os(int negative_errno, const char *path, const char *doing) {
     return MQL_E_OS;
 }
 
-int mql_base_fail_corrupt(const char *path, int64_t position, int64_t start, int64_t stop, const char *what) {
+int mql_base_fail_corrupt(const char *path, int64_t position, int64_t start, int64_t stop,
+                          const char *what) {
     reset(MQL_E_CORRUPT, path);
     last_error.position = position;
     last_error.start = start;
@@ -52,12 +54,14 @@ int mql_base_fail_range(int64_t offset, int64_t start, int64_t stop) {
     reset(MQL_E_RANGE, NULL);
     last_error.start = start;
     last_error.stop = stop;
-    snprintf(last_error.text, sizeof last_error.text, "offset %lld is outside the log, which holds %lld .. %lld",
-             (long long)offset, (long long)start, (long long)stop);
+    snprintf(last_error.text, sizeof last_error.text,
+             "offset %lld is outside the log, which holds %lld .. %lld", (long long)offset,
+             (long long)start, (long long)stop);
     return MQL_E_RANGE;
 }
 
-const uint8_t *mql_base_varint_get_long(const uint8_t *p, const uint8_t *end, int most, int64_t *out) {
+const uint8_t *mql_base_varint_get_long(const uint8_t *p, const uint8_t *end, int most,
+                                        int64_t *out) {
     uint64_t u = 0;
     for (int i = 0; i < most; i++) {
         if (p >= end) return NULL;

@@ -14,7 +14,7 @@
 #define MQL_LIKELY(x) __builtin_expect(!!(x), 1)
 #define MQL_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
-/* -- limits: everything has one -------------------------------------------------------------- */
+/* -- limits: everything has one ---------------------------------------------------------------- */
 #define MQL_LINE 128                           /* shared words of different owners keep this apart */
 #define MQL_PAGE 4096                          /* the unit of index and file allocation */
 #define MQL_SEGMENT_BYTES_MIN 4096
@@ -33,7 +33,7 @@
 /* "<directory>/<20 digits of base><suffix>": the name of a segment's file within the store. */
 void mql_base_file_name(char out[MQL_PATH_MAX], const char *directory, int64_t base, const char *suffix);
 
-/* -- failures -------------------------------------------------------------------------------- */
+/* -- failures ---------------------------------------------------------------------------------- */
 /* Records the detail for this thread and returns `code`. Text is printf-formatted; path may be NULL. */
 __attribute__((format(printf, 3, 4))) int mql_base_fail(int code, const char *path, const char *format, ...);
 /* The same from a negative errno of mql_os_*; always returns MQL_E_OS. */
@@ -42,7 +42,7 @@ int mql_base_fail_corrupt(const char *path, int64_t position, int64_t start, int
 int mql_base_fail_range(int64_t offset, int64_t start, int64_t stop);
 mql_error *mql_base_error(void); /* this thread's, to add to what was just recorded */
 
-/* -- big-endian bytes, as Kafka has them ----------------------------------------------------- */
+/* -- big-endian bytes, as Kafka has them ------------------------------------------------------- */
 static inline uint16_t mql_base_get16(const uint8_t *p) {
     uint16_t v;
     memcpy(&v, p, sizeof v);
@@ -71,7 +71,7 @@ static inline void mql_base_put64(uint8_t *p, uint64_t v) {
     memcpy(p, &v, sizeof v);
 }
 
-/* -- varints: base 128, little-endian groups, zig-zag (protobuf's sint) ----------------------- */
+/* -- varints: base 128, little-endian groups, zig-zag (protobuf's sint) ------------------------ */
 static inline uint64_t mql_base_zigzag(int64_t v) { return ((uint64_t)v << 1) ^ (uint64_t)(v >> 63); }
 static inline int64_t mql_base_unzigzag(uint64_t u) { return (int64_t)(u >> 1) ^ -(int64_t)(u & 1); }
 

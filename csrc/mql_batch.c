@@ -1,26 +1,27 @@
 /* mql_batch.c - RecordBatch v2 in memory.
  *
- * Writing. Sizes are computed first (mql_batch_fit_*), then exactly that many bytes are written, front
- * to back, records before header; that the two agree is asserted. What lies under the CRC is written
- * in words that begin where the CRC's own steps begin (byte 21, then every eighth), so that it reads
- * them back as they were stored.
+ * Writing. Sizes are computed first (mql_batch_fit_*), then exactly that many bytes are written;
+ * that the two agree is asserted. A small batch costs what its CRC costs, if that need not wait: a
+ * load that spans two fresh stores waits until both are in the cache. So the header goes out in
+ * words that begin where the CRC's steps begin (byte 21, then every eighth), and a value in whole
+ * words.
  *
- * Reading. The bytes may be hostile, and may lie in shared memory and change while they are read. So
- * every byte that decides anything is loaded once, into a local, and each length is checked against
- * what is left before a pointer moves by it: pointers only go forward and never pass `end`, whatever
- * the bytes say and however they change. Offsets and times are added with wrapping arithmetic and
- * compared afterwards. A walk that has failed stays where it was and fails again.
+ * Reading. The bytes may be hostile, and may lie in shared memory and change while they are read.
+ * So every byte that decides anything is loaded once, into a local, and each length is checked
+ * against what is left before a pointer moves by it: pointers only go forward and never pass `end`,
+ * whatever the bytes say and however they change. Offsets and times are added with wrapping
+ * arithmetic and compared afterwards. A walk that has failed stays where it was and fails again.
  */
 #include "mql_batch.h"
 
 #include "mql_crc32c.h"
 #include "mql_format.h"
 
-#define RECORD_MIN 7            /* length, attributes, two deltas, key, value, header count */
-#define RECORD_FIXED 1          /* attributes: what a body has besides varints and bytes */
-#define SHORT_COPY 256
+#define RECORD_MIN 7           /* length, attributes, two deltas, key, value, header count */
+#define RECORD_FIXED 1         /* attributes: what a body has besides varints and bytes */
+#define SHORT_COPY 16          /* bytes copied without a call */
 #define CODEC_MAX MQL_ZSTD
-#define NO_PRODUCER UINT64_MAX  /* producer id, epoch and base sequence: -1 in all their bytes */
+#define NO_PRODUCER UINT64_MAX /* producer id, epoch and base sequence: -1 in all their bytes */
 
 static_assert(MQL_BATCH_HEADER == MQL_BATCH_COUNT + 4, "the records follow the count");
 static_assert(MQL_BATCH_ATTRIBUTES == 21 && MQL_BATCH_LAST_DELTA == 23 &&
@@ -57,7 +58,8 @@ void mql_batch_read_header(const uint8_t *bytes, mql_batch_header *out) {
 
 const char *mql_batch_implausible(const mql_batch_header *header, int64_t room) {
     if (header->magic != MQL_BATCH_MAGIC_V2) return "the magic byte of a batch is not 2";
-    if (MQL_BATCH_COMPRESSION(header->attributes) > CODEC_MAX) return "a batch has an unknown codec";
+    int codec = MQL_BATCH_COMPRESSION(header->attributes);
+    if (codec > CODEC_MAX) return "a batch has an unknown codec";
     if (header->size < MQL_BATCH_HEADER) return "a batch is shorter than its own header";
     if (header->size > MQL_BATCH_BYTES_MAX) return "a batch is longer than any batch may be";
     if (header->size > room) return "a batch reaches past the end of its file";
@@ -65,8 +67,7 @@ const char *mql_batch_implausible(const mql_batch_header *header, int64_t room) 
     /* A sum that wrapped is negative, so below the base offset as well. */
     if (header->last_offset < header->base_offset) return "a batch ends before its base offset";
     if (header->count < 0) return "the record count of a batch is negative";
-    if (MQL_BATCH_COMPRESSION(header->attributes) == MQL_NONE &&
-        header->count > (header->size - MQL_BATCH_HEADER) / RECORD_MIN)
+    if (codec == MQL_NONE && header->count > (header->size - MQL_BATCH_HEADER) / RECORD_MIN)
         return "a batch is too short for its record count";
     return NULL;
 }
@@ -123,6 +124,14 @@ void mql_batch_write_empty(uint8_t *out, int64_t first_offset, int64_t last_offs
     mql_base_put32(out + MQL_BATCH_LAST_DELTA, (uint32_t)(last_offset - first_offset));
     mql_base_put32(out + MQL_BATCH_COUNT, 0);
     put_crc(out, MQL_BATCH_HEADER);
+}
+
+static int fail_too_large(int64_t size, int64_t limit, const char *what) {
+    int rc = mql_base_fail(MQL_E_TOO_LARGE, NULL, "%s: %lld bytes, at most %lld", what,
+                           (long long)size, (long long)limit);
+    mql_base_error()->start = size;
+    mql_base_error()->stop = limit;
+    return rc;
 }
 
 /* -- sizes ------------------------------------------------------------------------------------- */
@@ -189,10 +198,7 @@ int64_t mql_batch_records_size(const mql_record *records, size_t count, int64_t 
     if (count == 0) return 0;
     size_t fit = mql_batch_fit_records(records, count, now, MQL_BATCH_BYTES_MAX, &size);
     if (fit < count || size > MQL_BATCH_BYTES_MAX) {
-        int rc = mql_base_fail(MQL_E_TOO_LARGE, NULL, "%zu records do not fit into one batch", count);
-        mql_base_error()->start = size;
-        mql_base_error()->stop = MQL_BATCH_BYTES_MAX;
-        return rc;
+        return fail_too_large(size, MQL_BATCH_BYTES_MAX, "the records do not fit into one batch");
     }
     return size - MQL_BATCH_HEADER;
 }
@@ -208,40 +214,31 @@ static inline uint8_t *put_varint(uint8_t *p, int64_t v) {
     return p + 2;
 }
 
-/* Copies; short ones in words of 8 bytes. Where a value begins on a step of the CRC (it does when it
- * is 64 bytes to 8 KiB long and alone in its batch), the CRC then loads just what was stored. */
+/* Copies; the bytes behind the last whole word by stores of their own, not by one that overlaps.
+ * A value of 64 bytes to 8 KiB, alone in its batch, begins on a step of the CRC: each of its loads
+ * then lies within one store. */
 static inline uint8_t *put_bytes(uint8_t *p, const uint8_t *data, int64_t length) {
     if (length <= 0) return p; /* memcpy must not see the NULL of an empty view */
-    if (length > SHORT_COPY) {
-        memcpy(p, data, (size_t)length);
-        return p + length;
+    size_t words = (size_t)length & ~(size_t)7;
+    if (words > SHORT_COPY) {
+        memcpy(p, data, words);
+    } else {
+        for (size_t i = 0; i < words; i += 8) memcpy(p + i, data + i, 8);
     }
-    const uint8_t *end = data + length;
-    for (; end - data >= 8; data += 8, p += 8) memcpy(p, data, 8);
-    if (end - data >= 4) {
+    p += words;
+    data += words;
+    if (length & 4) {
         memcpy(p, data, 4);
         data += 4;
         p += 4;
     }
-    while (data < end) *p++ = *data++;
+    for (int64_t rest = length & 3; rest > 0; rest--) *p++ = *data++;
     return p;
 }
 
 static inline uint8_t *put_view(uint8_t *p, const mql_value *view) {
     p = put_varint(p, mql_base_max(view->length, -1));
     return put_bytes(p, view->data, view->length);
-}
-
-static inline uint8_t *put_record(uint8_t *p, const mql_record *record, int64_t time_delta,
-                                  int64_t delta) {
-    p = put_varint(p, record_body(record, time_delta, delta));
-    *p++ = 0; /* attributes */
-    p = put_varint(p, time_delta);
-    p = put_varint(p, delta);
-    p = put_view(p, &record->key);
-    p = put_view(p, &record->value);
-    p = put_varint(p, record->header_count);
-    return put_bytes(p, record->headers.data, record->headers.length);
 }
 
 /* A varint of at most two bytes, in the low end of a word: 0 <= v < 8,192. */
@@ -280,28 +277,45 @@ static inline uint8_t *put_value(uint8_t *p, const mql_value *value, int64_t del
     return p;
 }
 
-/* Writes the records, gives the end and the two timestamps. */
-static uint8_t *put_records(uint8_t *p, const mql_record *records, size_t count, int64_t now,
-                            summary *out) {
+static inline uint8_t *put_record(uint8_t *p, const mql_record *record, int64_t time_delta,
+                                  int64_t delta) {
+    bool bare = record->key.length < 0 && record->header_count == 0 && record->headers.length <= 0;
+    if (bare && time_delta == 0) return put_value(p, &record->value, delta);
+    p = put_varint(p, record_body(record, time_delta, delta));
+    *p++ = 0; /* attributes */
+    p = put_varint(p, time_delta);
+    p = put_varint(p, delta);
+    p = put_view(p, &record->key);
+    p = put_view(p, &record->value);
+    p = put_varint(p, record->header_count);
+    return put_bytes(p, record->headers.data, record->headers.length);
+}
+
+static inline uint8_t *put_records(uint8_t *p, const mql_record *records, size_t count,
+                                   int64_t now) {
+    int64_t base = timestamp_of(&records[0], now);
+    for (size_t i = 0; i < count; i++) {
+        int64_t time_delta = subtract_wrapping(timestamp_of(&records[i], now), base);
+        p = put_record(p, &records[i], time_delta, (int64_t)i);
+    }
+    return p;
+}
+
+static inline summary summary_of(const mql_record *records, size_t count, int64_t now) {
     int64_t base = timestamp_of(&records[0], now);
     int64_t max = base;
-    for (size_t i = 0; i < count; i++) {
-        int64_t timestamp = timestamp_of(&records[i], now);
-        max = mql_base_max(max, timestamp);
-        p = put_record(p, &records[i], subtract_wrapping(timestamp, base), (int64_t)i);
-    }
-    *out = (summary){.base_timestamp = base, .max_timestamp = max, .count = (int32_t)count};
-    return p;
+    for (size_t i = 1; i < count; i++) max = mql_base_max(max, timestamp_of(&records[i], now));
+    return (summary){.base_timestamp = base, .max_timestamp = max, .count = (int32_t)count};
 }
 
 int64_t mql_batch_write_records(uint8_t *out, int64_t size, const mql_record *records, size_t count,
                                 int64_t now, int64_t base_offset, int32_t epoch) {
     assert(count > 0 && count <= INT32_MAX);
-    summary of;
-    uint8_t *end = put_records(out + MQL_BATCH_HEADER, records, count, now, &of);
+    summary of = summary_of(records, count, now);
+    put_header(out, size, &of, base_offset, epoch);
+    const uint8_t *end = put_records(out + MQL_BATCH_HEADER, records, count, now);
     assert(end == out + size);
     (void)end;
-    put_header(out, size, &of, base_offset, epoch);
     put_crc(out, size);
     return of.max_timestamp;
 }
@@ -323,14 +337,9 @@ int64_t mql_batch_records_encode(const mql_record *records, size_t count, int64_
     int64_t size = mql_batch_records_size(records, count, now);
     if (size <= 0) return size;
     if ((uint64_t)size > capacity) {
-        int rc = mql_base_fail(MQL_E_TOO_LARGE, NULL, "%zu records need %lld bytes, not %zu", count,
-                               (long long)size, capacity);
-        mql_base_error()->start = size;
-        mql_base_error()->stop = (int64_t)capacity;
-        return rc;
+        return fail_too_large(size, (int64_t)capacity, "the records do not fit into the buffer");
     }
-    summary of;
-    uint8_t *end = put_records(out, records, count, now, &of);
+    const uint8_t *end = put_records(out, records, count, now);
     assert(end == out + size);
     (void)end;
     return size;
@@ -343,15 +352,11 @@ int mql_batch_header_build(const mql_record *records, size_t count, int64_t now,
     if (compression < MQL_NONE || compression > CODEC_MAX)
         return mql_base_fail(MQL_E_ARGUMENT, NULL, "there is no codec %d", compression);
     if (length > (size_t)MQL_BATCH_BYTES_MAX - MQL_BATCH_HEADER) {
-        int rc = mql_base_fail(MQL_E_TOO_LARGE, NULL, "a payload of %zu bytes is too large", length);
-        mql_base_error()->start = (int64_t)mql_base_min((int64_t)(length >> 1), INT64_MAX / 2) * 2;
-        mql_base_error()->stop = MQL_BATCH_BYTES_MAX;
-        return rc;
+        int64_t size = length > INT64_MAX ? INT64_MAX : (int64_t)length;
+        return fail_too_large(size, MQL_BATCH_BYTES_MAX, "the payload does not fit into a batch");
     }
-    summary of = {.count = (int32_t)count, .attributes = (int16_t)compression};
-    of.base_timestamp = of.max_timestamp = timestamp_of(&records[0], now);
-    for (size_t i = 1; i < count; i++)
-        of.max_timestamp = mql_base_max(of.max_timestamp, timestamp_of(&records[i], now));
+    summary of = summary_of(records, count, now);
+    of.attributes = (int16_t)compression;
     put_header(header, MQL_BATCH_HEADER + (int64_t)length, &of, 0, -1);
     uint32_t crc = mql_crc32c(0, header + MQL_BATCH_ATTRIBUTES,
                               MQL_BATCH_HEADER - MQL_BATCH_ATTRIBUTES);
@@ -443,7 +448,7 @@ static int walk_corrupt(const mql_walk *walk, const char *what) {
     return mql_base_fail_corrupt(NULL, -1, walk->base_offset, stop, what);
 }
 
-/* A varint of one or two bytes off the low end of *word, not yet un-zig-zagged. False: it is longer. */
+/* A varint of one or two bytes off the low end of *word, still zig-zagged. False: it is longer. */
 static inline bool take_short(uint64_t *word, unsigned *bytes, uint64_t *out) {
     uint64_t u = *word;
     *out = u & 0x7f;
@@ -480,8 +485,8 @@ static inline bool walk_to(mql_walk *walk, const uint8_t *end, int64_t time_delt
     return true;
 }
 
-/* Most records have no key and no headers, and numbers of at most two bytes: two loads show them. All
- * others, and all that is wrong, are left to walk_any. */
+/* Most records have no key and no headers, and numbers of at most two bytes: two loads show them.
+ * All others, and all that is wrong, are left to walk_any. */
 static inline bool walk_plain(mql_walk *walk, mql_record_view *out) {
     const uint8_t *p = walk->at;
     int64_t room = walk->end - p;
@@ -545,7 +550,7 @@ int mql_batch_walk_next(mql_walk *walk, mql_record_view *out) {
     return walk_corrupt(walk, "bytes follow the last record of a batch");
 }
 
-/* -- one header of a record ---------------------------------------------------------------------- */
+/* -- one header of a record -------------------------------------------------------------------- */
 size_t mql_batch_one_header_size(size_t name_length, int64_t value_length) {
     return mql_base_varint_size((int64_t)name_length) + name_length +
            mql_base_varint_size(mql_base_max(value_length, -1)) +
@@ -572,7 +577,7 @@ int mql_batch_one_header_next(mql_value *headers, mql_value *name, mql_value *va
     return MQL_OK;
 }
 
-/* -- the partitioner ----------------------------------------------------------------------------- */
+/* -- the partitioner --------------------------------------------------------------------------- */
 static uint32_t murmur2(const uint8_t *key, size_t length) {
     const uint32_t m = 0x5bd1e995;
     uint32_t h = 0x9747b28c ^ (uint32_t)length;

@@ -1,11 +1,12 @@
 /* mql_commit.c - stable storage.
  *
- * Why the durable end is true. One committer at a time samples the published end, syncs in order what
- * lies between it and the durable end (older segments with their exact lengths, the directory, then the
- * range in the active segment), and only then moves the durable latch. If any sync fails the log is
- * poisoned before the lock is dropped: the kernel reports a lost page once, so a second sync would
- * succeed and mean nothing. A committer that dies leaves the latch where it was; the next one makes
- * the range dirty again before it syncs, as the dead one may have been told of a failure.
+ * Why the durable end is true. One committer at a time samples the published end, syncs in order
+ * what lies between it and the durable end (older segments with their exact lengths, the directory,
+ * then the range in the active segment), and only then moves the durable latch. If any sync fails
+ * the log is poisoned before the lock is dropped: the kernel reports a lost page once, so a second
+ * sync would succeed and mean nothing. A committer that dies leaves the latch where it was; the
+ * next one makes the range dirty again before it syncs, as the dead one may have been told of a
+ * failure.
  *
  * Under the commit lock: the checkpoint file, `ceiling`, `sealed`, `log_start`.
  */
@@ -20,13 +21,15 @@
 
 static int poisoned(mql_log *log) {
     int rc = mql_base_fail(MQL_E_DURABILITY, log->directory,
-                           "a sync failed: what was not durable then may be lost; close the store everywhere and reopen it");
+                           "a sync failed: what was not durable then may be lost; close the store "
+                           "everywhere and reopen it");
     mql_base_error()->os_errno = EIO;
     return rc;
 }
 
 static bool is_poisoned(mql_log *log) {
-    return (atomic_load_explicit(&log->control->state, memory_order_acquire) & MQL_STATE_POISONED) != 0;
+    return (atomic_load_explicit(&log->control->state, memory_order_acquire) &
+            MQL_STATE_POISONED) != 0;
 }
 
 /* Takes the commit lock; *died: its owner did. */
@@ -48,8 +51,9 @@ static int take(mql_log *log, bool *died) {
 
 static void drop(mql_log *log) { mql_os_mutex_drop(&log->control->commit); }
 
-/* -- the checkpoint ----------------------------------------------------------------------------- */
-static int write_checkpoint_locked(mql_log *log, const mql_control_end *watermark, int64_t ceiling, bool clean) {
+/* -- the checkpoint ---------------------------------------------------------------------------- */
+static int write_checkpoint_locked(mql_log *log, const mql_control_end *watermark, int64_t ceiling,
+                                   bool clean) {
     mql_format_checkpoint checkpoint;
     memset(&checkpoint, 0, sizeof checkpoint);
     int rc = mql_recover_read_checkpoint(log->home->root, log->directory, &checkpoint);
@@ -69,7 +73,8 @@ static int write_checkpoint_locked(mql_log *log, const mql_control_end *watermar
         checkpoint.index_bytes = (int64_t)count * MQL_INDEX_ENTRY;
         checkpoint.time_bytes = (int64_t)times * MQL_TIME_ENTRY;
     }
-    return mql_recover_write_checkpoint(log->home->root, log->directory, &checkpoint, log->home->mode);
+    return mql_recover_write_checkpoint(log->home->root, log->directory, &checkpoint,
+                                        log->home->mode);
 }
 
 static int raise_locked(mql_log *log, int64_t offset) {
@@ -95,7 +100,7 @@ int mql_commit_raise(mql_log *log, int64_t offset) {
     return rc;
 }
 
-/* -- sealing -------------------------------------------------------------------------------------- */
+/* -- sealing ----------------------------------------------------------------------------------- */
 /* Seals what was rolled and not yet sealed, oldest first. */
 static int seal_locked(mql_log *log, int64_t active) {
     int64_t sealed = atomic_load_explicit(&log->control->sealed, memory_order_relaxed);
@@ -116,14 +121,16 @@ static int seal_locked(mql_log *log, int64_t active) {
     return rc;
 }
 
-/* -- committing ----------------------------------------------------------------------------------- */
+/* -- committing -------------------------------------------------------------------------------- */
 static void make_dirty_again(uint8_t *at, int64_t length) {
     for (int64_t i = 0; i < length; i += MQL_PAGE)
         atomic_fetch_or_explicit((_Atomic uint8_t *)(at + i), 0, memory_order_relaxed);
-    if (length > 0) atomic_fetch_or_explicit((_Atomic uint8_t *)(at + length - 1), 0, memory_order_relaxed);
+    if (length > 0)
+        atomic_fetch_or_explicit((_Atomic uint8_t *)(at + length - 1), 0, memory_order_relaxed);
 }
 
-static int sync_active(mql_log *log, const mql_control_end *from, const mql_control_end *to, bool died) {
+static int sync_active(mql_log *log, const mql_control_end *from, const mql_control_end *to,
+                       bool died) {
     int64_t start = from->segment == to->segment ? from->position : 0;
     if (start >= to->position) return MQL_OK;
     mql_segment *segment;
@@ -140,7 +147,8 @@ static void poison(mql_log *log) {
     mql_log_wake_everybody(log);
 }
 
-static bool checkpoint_due(mql_log *log, const mql_control_end *durable, const mql_control_end *before) {
+static bool checkpoint_due(mql_log *log, const mql_control_end *durable,
+                           const mql_control_end *before) {
     if (durable->segment != before->segment) return true;
     int64_t step = mql_log_is_sync(log) ? CHECKPOINT_SYNC : CHECKPOINT_OS;
     return durable->position / step != before->position / step;
@@ -156,7 +164,8 @@ static int commit_locked(mql_log *log, bool died) {
     if (rc == MQL_OK) rc = sync_active(log, &durable, &end, died);
     if (rc == MQL_E_OS) {
         int code = mql_base_error()->os_errno;
-        if (code != EIO && code != ENOSPC && code != EDQUOT) return rc; /* nothing was lost: try again later */
+        if (code != EIO && code != ENOSPC && code != EDQUOT)
+            return rc; /* nothing was lost: try again later */
         poison(log);
         rc = poisoned(log);
         mql_base_error()->os_errno = code;
@@ -169,7 +178,8 @@ static int commit_locked(mql_log *log, bool died) {
     bool low = ceiling - end.offset < CEILING_LOW;
     if (!low && !checkpoint_due(log, &end, &durable)) return MQL_OK;
     if (low) ceiling = end.offset + CEILING_STEP;
-    /* An older watermark only makes recovery scan more, and a low ceiling is raised by the appender. */
+    /* An older watermark only makes recovery scan more, and a low ceiling is raised by the
+     * appender. */
     if (write_checkpoint_locked(log, &end, ceiling, false) == MQL_OK && low)
         atomic_store_explicit(&log->control->ceiling, ceiling, memory_order_release);
     return MQL_OK;
@@ -205,7 +215,7 @@ int mql_commit_all(mql_log *log) {
     return rc;
 }
 
-/* -- trimming --------------------------------------------------------------------------------------- */
+/* -- trimming ---------------------------------------------------------------------------------- */
 static int unlink_segment(mql_log *log, int64_t base) {
     static const char *const suffixes[] = {".index", ".timeindex", ".log"};
     for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
@@ -215,7 +225,9 @@ static int unlink_segment(mql_log *log, int64_t base) {
         if (mql_os_stat_name(log->home->root, path, &stat) < 0) continue;
         int rc = mql_os_unlink(log->home->root, path);
         if (rc < 0 && rc != -ENOENT) return mql_base_fail_os(rc, path, "cannot remove the segment");
-        if (i == 2) atomic_fetch_sub_explicit(&log->home->bell->used_bytes, stat.size, memory_order_relaxed);
+        if (i == 2)
+            atomic_fetch_sub_explicit(&log->home->bell->used_bytes, stat.size,
+                                      memory_order_relaxed);
     }
     return MQL_OK;
 }
@@ -225,7 +237,8 @@ static int trim_locked(mql_log *log, int64_t before) {
     mql_control_read(&log->control->published, &end);
     mql_control_read(&log->control->durable, &durable);
     int64_t start = atomic_load_explicit(&log->control->log_start, memory_order_relaxed);
-    if (before < start || before > end.offset) return mql_base_fail_range(before, start, end.offset);
+    if (before < start || before > end.offset)
+        return mql_base_fail_range(before, start, end.offset);
     int rc = before == start ? MQL_OK : commit_locked(log, false);
     if (rc < 0) return rc;
     mql_control_read(&log->control->durable, &durable);
@@ -241,7 +254,8 @@ static int trim_locked(mql_log *log, int64_t before) {
     rc = mql_log_bases(log, &bases, &count);
     if (rc < 0) return rc;
     bool any = false;
-    for (size_t i = 0; rc == MQL_OK && i + 1 < count && bases[i + 1] <= before && bases[i] < end.segment; i++) {
+    for (size_t i = 0;
+         rc == MQL_OK && i + 1 < count && bases[i + 1] <= before && bases[i] < end.segment; i++) {
         rc = unlink_segment(log, bases[i]);
         any = true;
     }
@@ -282,7 +296,8 @@ static bool too_old(mql_log *log, int64_t base, int64_t oldest) {
 }
 
 int mql_commit_retain(mql_log *log) {
-    if (atomic_load_explicit(&log->cleanup, memory_order_relaxed) != MQL_CLEANUP_DELETE) return MQL_OK;
+    if (atomic_load_explicit(&log->cleanup, memory_order_relaxed) != MQL_CLEANUP_DELETE)
+        return MQL_OK;
     int64_t keep = atomic_load_explicit(&log->retention_bytes, memory_order_relaxed);
     int64_t age = atomic_load_explicit(&log->retention_age_ms, memory_order_relaxed);
     if (keep < 0 && age < 0) return MQL_OK;
@@ -309,7 +324,7 @@ int mql_commit_retain(mql_log *log) {
     return before > info.start_offset ? mql_commit_trim(log, before) : MQL_OK;
 }
 
-/* -- the last close --------------------------------------------------------------------------------- */
+/* -- the last close ---------------------------------------------------------------------------- */
 static int cut_active(mql_log *log, const mql_control_end *end) {
     bool died;
     int taken;
@@ -330,7 +345,8 @@ static int cut_active(mql_log *log, const mql_control_end *end) {
         if (rc == 0 && longer) rc = mql_os_sync(file);
         mql_os_close(file);
     }
-    if (rc == 0) atomic_store_explicit(&log->control->allocated, end->position, memory_order_release);
+    if (rc == 0)
+        atomic_store_explicit(&log->control->allocated, end->position, memory_order_release);
     mql_os_mutex_drop(&log->control->prepare);
     return rc < 0 ? mql_base_fail_os(rc, path, "cannot give the log its exact length") : MQL_OK;
 }
@@ -342,7 +358,8 @@ static int end_indexes(mql_log *log, const mql_control_end *end) {
     mql_segment_options options = mql_log_segment_options(log);
     mql_index_tail tail = mql_index_tail_of(log->control);
     if (end->position > 0 && mql_segment_open_tail(segment, &options, log->home->mode) == MQL_OK) {
-        mql_index_place place = {.root = options.root, .directory = options.directory, .base = end->segment};
+        mql_index_place place = {
+            .root = options.root, .directory = options.directory, .base = end->segment};
         mql_index_note_end(&segment->tail, &tail, &place);
         rc = mql_index_cut(options.root, options.directory, end->segment,
                            atomic_load_explicit(tail.index_count, memory_order_relaxed),
@@ -358,7 +375,9 @@ static int remove_next(mql_log *log) {
     char path[MQL_PATH_MAX];
     mql_segment_next_name(path, log->directory, number);
     int rc = mql_os_unlink(log->home->root, path);
-    return rc < 0 && rc != -ENOENT ? mql_base_fail_os(rc, path, "cannot remove the prepared segment") : MQL_OK;
+    return rc < 0 && rc != -ENOENT
+               ? mql_base_fail_os(rc, path, "cannot remove the prepared segment")
+               : MQL_OK;
 }
 
 int mql_commit_finish(mql_log *log) {

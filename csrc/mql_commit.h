@@ -1,4 +1,5 @@
-/* mql_commit.h - stable storage: the durable end, the offset ceiling, sealing, the checkpoint, trimming. */
+/* mql_commit.h - stable storage: the durable end, the offset ceiling, sealing, the checkpoint,
+ * trimming. */
 #ifndef MQL_COMMIT_H
 #define MQL_COMMIT_H
 

@@ -1,14 +1,16 @@
 /* mql_control.c - the shared page of a partition.
  *
- * Why a latch is enough. Writers of a latch exclude each other by its lock, so there is one at a time.
- * It writes the slot that no reader is sent to, and one release store of the generation sends them
- * there. A reader that was still copying the slot which is now being refilled sees the generation
- * moved and copies again. A writer that dies before its store leaves the old slot current and whole;
- * after it, the new one. There is no state in which a reader waits for a dead writer.
+ * Why a latch is enough. Writers of a latch exclude each other by its lock, so there is one at a
+ * time. It writes the slot that no reader is sent to, and one release store of the generation sends
+ * them there. A reader that was still copying the slot which is now being refilled sees the
+ * generation moved and copies again. A writer that dies before its store leaves the old slot
+ * current and whole; after it, the new one. There is no state in which a reader waits for a dead
+ * writer.
  */
 #include "mql_control.h"
 
-#define SPINS 2000 /* about 20 us: more than a hand-off between two busy cores, less than a sleep */
+#define SPINS 2000 /* about 20 us: more than a hand-off between two busy cores, less than a sleep  \
+                    */
 
 bool mql_control_trust(const mql_format_latch *latch, mql_control_end *out) {
     uint64_t generation = atomic_load_explicit(&latch->generation, memory_order_acquire);
@@ -69,7 +71,8 @@ static bool beyond(mql_format_latch *latch, int64_t offset) {
     return end.offset > offset;
 }
 
-int mql_control_wait(mql_format_waiters *waiters, mql_format_latch *latch, int64_t offset, int64_t timeout_ns) {
+int mql_control_wait(mql_format_waiters *waiters, mql_format_latch *latch, int64_t offset,
+                     int64_t timeout_ns) {
     if (beyond(latch, offset)) return MQL_OK;
     if (timeout_ns <= 0) return MQL_TIMEOUT;
     for (int i = 0; i < SPINS; i++) {

@@ -1,4 +1,5 @@
-/* mql_control.h - the shared page of a partition: whose it is, its two ends, its locks and waiters. */
+/* mql_control.h - the shared page of a partition: whose it is, its two ends, its locks and waiters.
+ */
 #ifndef MQL_CONTROL_H
 #define MQL_CONTROL_H
 
@@ -33,12 +34,13 @@ static inline mql_format_end *mql_control_current(mql_format_latch *latch) {
     return &latch->slots[atomic_load_explicit(&latch->generation, memory_order_relaxed) & 1];
 }
 
-/* Makes `end` the current one. The caller owns the latch (holds its lock). Whatever was stored before,
- * the records' bytes among it, is visible to whoever reads this end. */
+/* Makes `end` the current one. The caller owns the latch (holds its lock). Whatever was stored
+ * before, the records' bytes among it, is visible to whoever reads this end. */
 static inline void mql_control_publish(mql_format_latch *latch, const mql_control_end *end) {
     uint64_t generation = atomic_load_explicit(&latch->generation, memory_order_relaxed) + 1;
     mql_format_end *slot = &latch->slots[generation & 1];
-    /* A reader that still copies this slot must see the generation move: order its stores behind. */
+    /* A reader that still copies this slot must see the generation move: order its stores behind.
+     */
     atomic_thread_fence(memory_order_release);
     atomic_store_explicit(&slot->segment, end->segment, memory_order_relaxed);
     atomic_store_explicit(&slot->position, end->position, memory_order_relaxed);
@@ -68,8 +70,9 @@ bool mql_control_is(const mql_format_control *control, const mql_control_identit
 /* Wipes the page and gives it this identity; not ready yet (instance 0). */
 int mql_control_reset(mql_format_control *control, const mql_control_identity *identity);
 
-/* After a publish: ends the sleep of whoever waits on the latch. No system call when nobody does. The
- * fence pairs with the one in mql_control_wait: either the waiter sees the new end, or we see its flag. */
+/* After a publish: ends the sleep of whoever waits on the latch. No system call when nobody does.
+ * The fence pairs with the one in mql_control_wait: either the waiter sees the new end, or we see
+ * its flag. */
 static inline bool mql_control_take_flag(_Atomic uint32_t *flag) {
     return MQL_UNLIKELY(atomic_load_explicit(flag, memory_order_relaxed) != 0) &&
            atomic_exchange_explicit(flag, 0, memory_order_acq_rel) != 0;
@@ -80,8 +83,9 @@ static inline void mql_control_wake(mql_format_waiters *waiters, mql_format_latc
 /* The same without asking: deaths, closing, deleting, poison. */
 void mql_control_wake_all(mql_format_control *control);
 
-/* Sleeps until the latch's offset is above `offset`, spinning briefly first: MQL_OK; MQL_TIMEOUT after
- * `timeout_ns` (at most MQL_SLICE_NS) or spuriously. */
-int mql_control_wait(mql_format_waiters *waiters, mql_format_latch *latch, int64_t offset, int64_t timeout_ns);
+/* Sleeps until the latch's offset is above `offset`, spinning briefly first: MQL_OK; MQL_TIMEOUT
+ * after `timeout_ns` (at most MQL_SLICE_NS) or spuriously. */
+int mql_control_wait(mql_format_waiters *waiters, mql_format_latch *latch, int64_t offset,
+                     int64_t timeout_ns);
 
 #endif

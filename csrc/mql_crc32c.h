@@ -4,8 +4,8 @@
 
 #include "mql_base.h"
 
-/* The CRC of `length` bytes, continuing from `crc` (0 to begin). The CPU's instruction where there is
- * one, found at the first call. */
+/* The CRC of `length` bytes, continuing from `crc` (0 to begin). The CPU's instruction where there
+ * is one, found at the first call. */
 uint32_t mql_crc32c(uint32_t crc, const void *data, size_t length);
 /* The portable one, for tests to compare with. */
 uint32_t mql_crc32c_portable(uint32_t crc, const void *data, size_t length);

@@ -1,8 +1,9 @@
 /* mql_cursor.c - a reader's place in a partition.
  *
- * A reader takes no lock and writes no shared word: it reads the published end, then bytes below it. It
- * keeps a reference on the segment it stands in, so retention and close() may take the file away under
- * it. A segment that is not the last ends where the next begins, whatever its file's length is.
+ * A reader takes no lock and writes no shared word: it reads the published end, then bytes below
+ * it. It keeps a reference on the segment it stands in, so retention and close() may take the file
+ * away under it. A segment that is not the last ends where the next begins, whatever its file's
+ * length is.
  */
 #include "mql_cursor.h"
 
@@ -13,19 +14,19 @@ struct mql_lease {
 };
 
 struct mql_cursor {
-    mql_log *log;         /* borrows: the store outlives its cursors */
+    mql_log *log; /* borrows: the store outlives its cursors */
     int flags;
     int64_t next_base;    /* of the segment behind the current one; INT64_MAX: none yet */
     mql_segment *segment; /* owns a reference; NULL: not placed yet */
     mql_segment_walk walk;
     mql_segment_window window;
-    int64_t offset;       /* the next offset wanted */
-    int32_t epoch;        /* that batches below epoch_until carry; -1: not known */
+    int64_t offset; /* the next offset wanted */
+    int32_t epoch;  /* that batches below epoch_until carry; -1: not known */
     int64_t epoch_until;
-    int64_t end_seen;     /* offset of the end when last looked at */
+    int64_t end_seen; /* offset of the end when last looked at */
 };
 
-/* -- ends --------------------------------------------------------------------------------------- */
+/* -- ends -------------------------------------------------------------------------------------- */
 static void end_of(const mql_cursor *cursor, mql_control_end *end) {
     if ((cursor->flags & MQL_TO_END) != 0)
         mql_log_end(cursor->log, end);
@@ -39,15 +40,16 @@ static int out_of_range(const mql_cursor *cursor, int64_t offset) {
     return mql_base_fail_range(offset, mql_log_start(cursor->log), end.offset);
 }
 
-/* -- placing -------------------------------------------------------------------------------------- */
+/* -- placing ----------------------------------------------------------------------------------- */
 static void leave_segment(mql_cursor *cursor) {
     mql_segment_release(cursor->segment);
     cursor->segment = NULL;
     cursor->window.length = 0;
 }
 
-/* Entries of the index that may be used for this segment, and which one. Pairs with the roll, which resets
- * the count before it publishes: a count read while the segment is still the active one is its own. */
+/* Entries of the index that may be used for this segment, and which one. Pairs with the roll, which
+ * resets the count before it publishes: a count read while the segment is still the active one is
+ * its own. */
 static void choose_index(mql_cursor *cursor, const mql_control_end *end) {
     mql_segment *segment = cursor->segment;
     mql_format_control *control = cursor->log->control;
@@ -64,7 +66,8 @@ static void choose_index(mql_cursor *cursor, const mql_control_end *end) {
         cursor->walk.index_count = count;
         return;
     }
-    bool sealed = control == NULL || segment->base < atomic_load_explicit(&control->sealed, memory_order_acquire);
+    bool sealed = control == NULL ||
+                  segment->base < atomic_load_explicit(&control->sealed, memory_order_acquire);
     if (!sealed) return;
     mql_segment_open_index(segment, &options);
     if (!atomic_load_explicit(&segment->index_open, memory_order_acquire)) return;
@@ -118,10 +121,12 @@ static int place(mql_cursor *cursor) {
     mql_control_end end;
     end_of(cursor, &end);
     int64_t start = mql_log_start(log), base, next_base;
-    if (cursor->offset < start || cursor->offset > end.offset) return out_of_range(cursor, cursor->offset);
+    if (cursor->offset < start || cursor->offset > end.offset)
+        return out_of_range(cursor, cursor->offset);
     if (cursor->offset == end.offset) return MQL_END;
     int rc = mql_log_locate(log, cursor->offset, &base, &next_base);
-    /* The listing may know a segment that the end sampled above does not: read up to that end first. */
+    /* The listing may know a segment that the end sampled above does not: read up to that end
+     * first. */
     if (rc == MQL_OK && base > end.segment) base = end.segment;
     if (rc == MQL_OK) rc = enter_segment(cursor, base);
     if (rc == MQL_OK) rc = set_limit(cursor, &end);
@@ -140,7 +145,8 @@ int mql_cursor_make(mql_log *log, int64_t offset, int flags, mql_cursor **out) {
     int rc = mql_log_usable(log);
     if (rc < 0) return rc;
     mql_cursor *cursor = mql_os_allocate_memory(sizeof *cursor);
-    if (cursor == NULL) return mql_base_fail(MQL_E_MEMORY, log->directory, "no memory for a cursor");
+    if (cursor == NULL)
+        return mql_base_fail(MQL_E_MEMORY, log->directory, "no memory for a cursor");
     cursor->log = log;
     cursor->flags = flags;
     rc = mql_cursor_move(cursor, offset);
@@ -164,7 +170,8 @@ int mql_cursor_move(mql_cursor *cursor, int64_t offset) {
     if (rc < 0) return rc;
     mql_control_end end;
     end_of(cursor, &end);
-    if (offset < mql_log_start(cursor->log) || offset > end.offset) return out_of_range(cursor, offset);
+    if (offset < mql_log_start(cursor->log) || offset > end.offset)
+        return out_of_range(cursor, offset);
     leave_segment(cursor);
     cursor->offset = offset;
     return MQL_OK;
@@ -172,14 +179,15 @@ int mql_cursor_move(mql_cursor *cursor, int64_t offset) {
 
 int64_t mql_cursor_place(const mql_cursor *cursor) { return cursor->offset; }
 
-/* -- reading -------------------------------------------------------------------------------------- */
+/* -- reading ----------------------------------------------------------------------------------- */
 /* Damage at the walk's position: names it, and stands behind it. */
 static int damaged(mql_cursor *cursor, const char *what) {
     mql_control_end end;
     end_of(cursor, &end);
     mql_segment_walk *walk = &cursor->walk;
     (void)set_limit(cursor, &end); /* failing to leaves the older, narrower bounds */
-    int64_t position = walk->position, start = mql_base_max(walk->expected, mql_log_start(cursor->log));
+    int64_t position = walk->position,
+            start = mql_base_max(walk->expected, mql_log_start(cursor->log));
     int64_t before = mql_base_min(cursor->next_base, end.offset), stop = before;
     choose_index(cursor, &end);
     if (mql_segment_resync(walk, before) == MQL_OK) {
@@ -200,7 +208,8 @@ static bool epoch_right(mql_cursor *cursor) {
     return cursor->epoch < 0 || header->epoch == cursor->epoch;
 }
 
-/* There is nothing left in this segment: MQL_OK: stands in the next one; MQL_END; or what is missing. */
+/* There is nothing left in this segment: MQL_OK: stands in the next one; MQL_END; or what is
+ * missing. */
 static int go_on(mql_cursor *cursor) {
     mql_control_end end;
     end_of(cursor, &end);
@@ -213,14 +222,17 @@ static int go_on(mql_cursor *cursor) {
         int rc = set_limit(cursor, &end);
         if (rc < 0) return rc;
         if (cursor->next_base == INT64_MAX) return MQL_END;
-        if (cursor->walk.expected < cursor->next_base && cursor->walk.position < cursor->walk.limit) return MQL_OK;
+        if (cursor->walk.expected < cursor->next_base && cursor->walk.position < cursor->walk.limit)
+            return MQL_OK;
     }
     if (cursor->walk.expected < cursor->next_base) {
-        int64_t start = cursor->walk.expected, stop = cursor->next_base, position = cursor->walk.position;
+        int64_t start = cursor->walk.expected, stop = cursor->next_base,
+                position = cursor->walk.position;
         char path[MQL_PATH_MAX];
         snprintf(path, sizeof path, "%s", cursor->segment->path);
         cursor->walk.expected = cursor->offset = stop;
-        return mql_base_fail_corrupt(path, position, start, stop, "records are missing at the end of the segment");
+        return mql_base_fail_corrupt(path, position, start, stop,
+                                     "records are missing at the end of the segment");
     }
     int rc = enter_segment(cursor, cursor->next_base);
     return rc < 0 ? rc : set_limit(cursor, &end);
@@ -251,15 +263,15 @@ static int step(mql_cursor *cursor, mql_batch *out) {
         int rc = go_on(cursor);
         return rc == MQL_OK ? MQL_BUSY : rc;
     }
-    if (MQL_UNLIKELY(cursor->segment->map != NULL && walk->limit > (int64_t)cursor->segment->map_length)) {
+    if (MQL_UNLIKELY(cursor->segment->map != NULL &&
+                     walk->limit > (int64_t)cursor->segment->map_length)) {
         leave_segment(cursor); /* the segment's bound was raised: map it anew */
         return MQL_BUSY;
     }
     int64_t expected = walk->expected, position = walk->position;
     int rc = mql_segment_walk_next(walk);
     if (rc == MQL_END) { /* zeros where the walk may go: nothing in the active segment looks so */
-        if (cursor->next_base == INT64_MAX)
-            return damaged(cursor, "zeros where records should be");
+        if (cursor->next_base == INT64_MAX) return damaged(cursor, "zeros where records should be");
         walk->position = walk->limit;
         return MQL_BUSY;
     }
@@ -271,7 +283,8 @@ static int step(mql_cursor *cursor, mql_batch *out) {
         return damaged(cursor, epoch ? "the batch has another leader epoch than the log has here"
                                      : "the batch reaches into the next segment's offsets");
     }
-    if (MQL_UNLIKELY(walk->expected <= cursor->offset)) return MQL_BUSY; /* before the place wanted */
+    if (MQL_UNLIKELY(walk->expected <= cursor->offset))
+        return MQL_BUSY;                         /* before the place wanted */
     if (MQL_UNLIKELY(walk->header.count == 0)) { /* used up offsets */
         cursor->offset = walk->expected;
         return MQL_BUSY;
@@ -297,7 +310,8 @@ int mql_cursor_read(mql_cursor *cursor, mql_batch *out) {
 int mql_cursor_lend(mql_cursor *cursor, mql_lease **out) {
     if (cursor->segment == NULL || cursor->segment->map == NULL) return MQL_END;
     mql_lease *lease = mql_os_allocate_memory(sizeof *lease);
-    if (lease == NULL) return mql_base_fail(MQL_E_MEMORY, cursor->log->directory, "no memory for a lease");
+    if (lease == NULL)
+        return mql_base_fail(MQL_E_MEMORY, cursor->log->directory, "no memory for a lease");
     lease->segment = mql_segment_retain(cursor->segment);
     *out = lease;
     return MQL_OK;
@@ -309,7 +323,7 @@ void mql_cursor_give_back(mql_lease *lease) {
     mql_os_free_memory(lease);
 }
 
-/* -- by time ------------------------------------------------------------------------------------------ */
+/* -- by time ----------------------------------------------------------------------------------- */
 /* The offset from which on a segment may hold a record that young: what its time index says. */
 static int64_t time_floor(mql_cursor *cursor, int64_t timestamp) {
     mql_segment *segment = cursor->segment;
@@ -342,7 +356,8 @@ static bool all_older(mql_cursor *cursor, int64_t timestamp) {
     return last < timestamp;
 }
 
-/* The first batch from the cursor's segment on whose maximum is young enough. MQL_END: none in it. */
+/* The first batch from the cursor's segment on whose maximum is young enough. MQL_END: none in it.
+ */
 static int find_time(mql_cursor *cursor, int64_t timestamp, int64_t *offset) {
     mql_control_end end;
     end_of(cursor, &end);
@@ -357,10 +372,12 @@ static int find_time(mql_cursor *cursor, int64_t timestamp, int64_t *offset) {
     int rc;
     for (;;) {
         rc = walk->expected >= cursor->next_base ? MQL_END : mql_segment_walk_next(walk);
-        if (rc == MQL_E_CORRUPT && mql_segment_resync(walk, mql_base_min(cursor->next_base, end.offset)) == MQL_OK)
+        if (rc == MQL_E_CORRUPT &&
+            mql_segment_resync(walk, mql_base_min(cursor->next_base, end.offset)) == MQL_OK)
             continue;
         if (rc != MQL_OK) break;
-        if (walk->header.count > 0 && walk->header.max_timestamp >= timestamp && walk->expected > cursor->offset) {
+        if (walk->header.count > 0 && walk->header.max_timestamp >= timestamp &&
+            walk->expected > cursor->offset) {
             *offset = mql_base_max(walk->header.base_offset, cursor->offset);
             break;
         }

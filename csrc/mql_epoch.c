@@ -1,4 +1,5 @@
-/* mql_epoch.c - leader-epoch-checkpoint: text, "0\n<count>\n", then "<epoch> <start offset>\n" lines. */
+/* mql_epoch.c - leader-epoch-checkpoint: text, "0\n<count>\n", then "<epoch> <start offset>\n"
+ * lines. */
 #include "mql_epoch.h"
 
 #include <errno.h>
@@ -12,7 +13,8 @@
 static const char *number(const char *at, const char *end, char separator, int64_t *out) {
     int64_t value = 0;
     const char *start = at;
-    while (at < end && *at >= '0' && *at <= '9' && at - start < 19) value = value * 10 + (*at++ - '0');
+    while (at < end && *at >= '0' && *at <= '9' && at - start < 19)
+        value = value * 10 + (*at++ - '0');
     if (at == start || at >= end || *at != separator) return NULL;
     *out = value;
     return at + 1;
@@ -58,13 +60,14 @@ int mql_epoch_load(mql_os_file root, const char *directory, mql_epoch_table *out
     }
     int64_t length = mql_os_read(file, text, FILE_MAX_BYTES, 0);
     mql_os_close(file);
-    rc = length < 0 ? mql_base_fail_os((int)length, path, "cannot read") : parse(text, text + length, out);
+    rc = length < 0 ? mql_base_fail_os((int)length, path, "cannot read")
+                    : parse(text, text + length, out);
     mql_os_free_memory(text);
     return rc;
 }
 
-static int write_whole(mql_os_file root, const char *path, const mql_epoch_table *table, uint32_t mode,
-                       bool durable) {
+static int write_whole(mql_os_file root, const char *path, const mql_epoch_table *table,
+                       uint32_t mode, bool durable) {
     mql_os_file file;
     int rc = mql_os_open(root, path, MQL_OS_WRITE | MQL_OS_CREATE | MQL_OS_TRUNCATE, mode, &file);
     if (rc < 0) return rc;
@@ -83,8 +86,8 @@ static int write_whole(mql_os_file root, const char *path, const mql_epoch_table
     return rc;
 }
 
-int mql_epoch_save(mql_os_file root, const char *directory, const mql_epoch_table *table, uint32_t mode,
-                   bool durable) {
+int mql_epoch_save(mql_os_file root, const char *directory, const mql_epoch_table *table,
+                   uint32_t mode, bool durable) {
     char path[MQL_PATH_MAX], temporary[MQL_PATH_MAX];
     snprintf(path, sizeof path, "%s/" MQL_EPOCH_FILE, directory);
     snprintf(temporary, sizeof temporary, "%s/" MQL_EPOCH_FILE ".tmp", directory);

@@ -1,7 +1,8 @@
 /* mql_epoch.h - leader-epoch-checkpoint, Kafka's: which epoch the batches from an offset on carry.
  *
- * A reader compares each batch's epoch with this table, so a flipped base offset or epoch is found, and
- * whole batches that a dead writer left behind the end are not taken for new ones after a reboot.
+ * A reader compares each batch's epoch with this table, so a flipped base offset or epoch is found,
+ * and whole batches that a dead writer left behind the end are not taken for new ones after a
+ * reboot.
  */
 #ifndef MQL_EPOCH_H
 #define MQL_EPOCH_H
@@ -24,7 +25,8 @@ typedef struct mql_epoch_table {
 /* Reads <directory>/leader-epoch-checkpoint. MQL_END: there is none, or it is not one (count 0). */
 int mql_epoch_load(mql_os_file root, const char *directory, mql_epoch_table *out);
 /* Writes it as a whole: temporary file, rename; with syncs of both when `durable`. */
-int mql_epoch_save(mql_os_file root, const char *directory, const mql_epoch_table *table, uint32_t mode, bool durable);
+int mql_epoch_save(mql_os_file root, const char *directory, const mql_epoch_table *table,
+                   uint32_t mode, bool durable);
 /* From `start` on batches carry `epoch`; entries at or behind `start` go. In memory only. */
 int mql_epoch_add(mql_epoch_table *table, int32_t epoch, int64_t start);
 /* The epoch at `offset`, and where the next one starts (INT64_MAX: nowhere); -1: not known. */

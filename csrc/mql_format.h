@@ -157,7 +157,7 @@ typedef struct mql_format_control {
 
 enum mql_state { MQL_STATE_POISONED = 1, MQL_STATE_DELETED = 2 };
 
-/* -- checkpoint: two slots of 512 bytes, written in turn, each with a CRC; 1 KiB ----------------- */
+/* -- checkpoint: two slots of 512 bytes, written in turn, each with a CRC; 1 KiB --------------- */
 #define MQL_CHECKPOINT_BYTES 1024
 #define MQL_CHECKPOINT_SLOT 512
 #define MQL_CHECKPOINT_MAGIC "MQLCKPT"
@@ -210,7 +210,7 @@ typedef struct mql_format_group {
     uint8_t pad3[128];
 } mql_format_group;
 
-/* -- doorbell: one page a store ------------------------------------------------------------------- */
+/* -- doorbell: one page a store ---------------------------------------------------------------- */
 #define MQL_DOORBELL_BYTES 4096
 #define MQL_DOORBELL_MAGIC "MQLBELL"
 
@@ -238,7 +238,7 @@ typedef struct mql_format_doorbell {
     uint8_t pad3[128];
 } mql_format_doorbell;
 
-/* -- store.lock: no bytes, only byte locks --------------------------------------------------------- */
+/* -- store.lock: no bytes, only byte locks ----------------------------------------------------- */
 #define MQL_LOCK_GATE 0
 #define MQL_LOCK_ALIVE 1
 #define MQL_LOCK_MEMBER 16 /* + n */
@@ -294,7 +294,7 @@ typedef struct mql_format_slot {
 #define MQL_SLOT_CHECK_SHIFT 45
 #define MQL_SLOT_MEMBER_SHIFT 32
 
-/* -- shares/<group>.live: volatile companions of the state, reset by the first opener -------------- */
+/* -- shares/<group>.live: volatile companions of the state, reset by the first opener ---------- */
 #define MQL_LIVE_MAGIC "MQLLIVE"
 
 typedef struct mql_format_live {
@@ -312,7 +312,7 @@ typedef struct mql_format_live {
     uint8_t reserved[3584];
 } mql_format_live;
 
-/* -- every place, asserted ------------------------------------------------------------------------- */
+/* -- every place, asserted --------------------------------------------------------------------- */
 #define MQL_AT(type, field, place) \
     static_assert(offsetof(mql_format_##type, field) == (place), #type "." #field)
 #define MQL_SIZE(type, size) static_assert(sizeof(mql_format_##type) == (size), #type)

@@ -1,12 +1,12 @@
 /* mql_group.c - consumer groups.
  *
- * A commit fills the slot that is not the current one and counts on: a death in between leaves the current
- * slot whole, a power cut loses at most what was not synced, and a flipped bit makes a slot invalid, so
- * that the older one speaks (records are then read again, never skipped).
+ * A commit fills the slot that is not the current one and counts on: a death in between leaves the
+ * current slot whole, a power cut loses at most what was not synced, and a flipped bit makes a slot
+ * invalid, so that the older one speaks (records are then read again, never skipped).
  *
- * A partition's owner is one word, a member id. Ids are never given twice, and a dead process's ids are
- * told by the kernel (its byte lock is gone), so whoever finds a dead owner may put itself in its place by
- * one compare-and-swap.
+ * A partition's owner is one word, a member id. Ids are never given twice, and a dead process's ids
+ * are told by the kernel (its byte lock is gone), so whoever finds a dead owner may put itself in
+ * its place by one compare-and-swap.
  */
 #include "mql_group.h"
 
@@ -23,12 +23,13 @@ struct mql_group {
     char path[MQL_PATH_MAX * 2];
 };
 
-/* -- opening ------------------------------------------------------------------------------------ */
+/* -- opening ----------------------------------------------------------------------------------- */
 static int check_header(const mql_group *group, const mql_format_group *bytes) {
     if (memcmp(bytes->magic, MQL_GROUP_MAGIC, sizeof bytes->magic) != 0)
         return mql_base_fail(MQL_E_FORMAT, group->path, "not a consumer group's file");
     if (bytes->oldest_writer > MQL_LAYOUT)
-        return mql_base_fail(MQL_E_FORMAT, group->path, "written by a newer mqlog (layout %u, this one knows %u)",
+        return mql_base_fail(MQL_E_FORMAT, group->path,
+                             "written by a newer mqlog (layout %u, this one knows %u)",
                              bytes->layout, MQL_LAYOUT);
     return MQL_OK;
 }
@@ -42,9 +43,11 @@ static int map_group(mql_group *group, bool create) {
     if (rc == -ENOENT && create) {
         rc = mql_os_make_directory(home->root, directory, 0700);
         if (rc == 0 || rc == -EEXIST)
-            rc = mql_os_open(home->root, group->path, MQL_OS_WRITE | MQL_OS_CREATE, home->mode, &file);
+            rc = mql_os_open(home->root, group->path, MQL_OS_WRITE | MQL_OS_CREATE, home->mode,
+                             &file);
     }
-    if (rc == -ENOENT) return mql_base_fail(MQL_E_NOT_FOUND, group->path, "there is no such consumer group");
+    if (rc == -ENOENT)
+        return mql_base_fail(MQL_E_NOT_FOUND, group->path, "there is no such consumer group");
     if (rc < 0) return mql_base_fail_os(rc, group->path, "cannot open the consumer group");
     mql_os_stat stat;
     void *map = NULL;
@@ -56,7 +59,8 @@ static int map_group(mql_group *group, bool create) {
     if (rc < 0) return mql_base_fail_os(rc, group->path, "cannot map the consumer group");
     group->map = map;
     static const uint8_t nothing[8] = {0};
-    if (fresh || memcmp(group->map->magic, nothing, sizeof nothing) == 0) { /* several may do this at once: the same bytes */
+    if (fresh || memcmp(group->map->magic, nothing, sizeof nothing) ==
+                     0) { /* several may do this at once: the same bytes */
         memcpy(group->map->magic, MQL_GROUP_MAGIC, sizeof group->map->magic);
         group->map->layout = MQL_LAYOUT;
         group->map->oldest_writer = MQL_OLDEST_WRITER;
@@ -70,7 +74,8 @@ static void unlock(mql_log *log) { mql_os_mutex_drop(&log->table); }
 static mql_group *known_locked(mql_log *log, const char *name) {
     for (mql_group *group = log->groups; group != NULL; group = group->next)
         if (strcmp(group->name, name) == 0 &&
-            (group->map == NULL || atomic_load_explicit(&group->map->owner, memory_order_relaxed) != REMOVED))
+            (group->map == NULL ||
+             atomic_load_explicit(&group->map->owner, memory_order_relaxed) != REMOVED))
             return group;
     return NULL;
 }
@@ -94,9 +99,10 @@ int mql_group_find(mql_log *log, const char *name, bool create, mql_group **out)
         snprintf(group->path, sizeof group->path, "%s/groups/%s.offset", log->directory, name);
         mql_os_stat stat;
         if (log->home->read_only)
-            rc = mql_os_stat_name(log->home->root, group->path, &stat) < 0
-                     ? mql_base_fail(MQL_E_NOT_FOUND, group->path, "there is no such consumer group")
-                     : MQL_OK;
+            rc =
+                mql_os_stat_name(log->home->root, group->path, &stat) < 0
+                    ? mql_base_fail(MQL_E_NOT_FOUND, group->path, "there is no such consumer group")
+                    : MQL_OK;
         else
             rc = map_group(group, create);
         if (rc < 0) {
@@ -125,7 +131,7 @@ void mql_group_free_all(mql_log *log) {
     }
 }
 
-/* -- committed offsets ----------------------------------------------------------------------------- */
+/* -- committed offsets ------------------------------------------------------------------------- */
 typedef struct committed {
     int64_t offset;
     uint64_t sequence;
@@ -162,8 +168,9 @@ static int pick(const mql_group *group, const mql_format_group *bytes, int64_t *
             return MQL_OK;
         }
     }
-    return mql_base_fail_corrupt(group->path, (int64_t)offsetof(mql_format_group, slots), -1, -1,
-                                 "both slots of the committed offset are damaged: seek and commit anew");
+    return mql_base_fail_corrupt(
+        group->path, (int64_t)offsetof(mql_format_group, slots), -1, -1,
+        "both slots of the committed offset are damaged: seek and commit anew");
 }
 
 int mql_group_read(mql_group *group, int64_t *offset) {
@@ -183,7 +190,8 @@ int mql_group_read(mql_group *group, int64_t *offset) {
 }
 
 static int lost(const mql_group *group) {
-    return mql_base_fail(MQL_E_LOST, group->path, "this consumer does not own the partition (any more)");
+    return mql_base_fail(MQL_E_LOST, group->path,
+                         "this consumer does not own the partition (any more)");
 }
 
 int mql_group_store(mql_group *group, uint64_t member, int64_t offset, bool durable) {
@@ -191,14 +199,16 @@ int mql_group_store(mql_group *group, uint64_t member, int64_t offset, bool dura
     if (rc < 0) return rc;
     mql_control_end end;
     mql_log_end(group->log, &end);
-    if (offset < 0 || offset > end.offset) return mql_base_fail_range(offset, mql_log_start(group->log), end.offset);
+    if (offset < 0 || offset > end.offset)
+        return mql_base_fail_range(offset, mql_log_start(group->log), end.offset);
     if (member == 0 || mql_group_holder(group) != member) return lost(group);
     mql_format_group *map = group->map;
     committed last = {0};
     (void)newest(map, &last);
     committed next = {.offset = offset, .sequence = last.sequence + 1};
     mql_format_commit *slot = &map->slots[next.sequence & 1];
-    atomic_store_explicit(&slot->crc, ~crc_of(&next), memory_order_relaxed); /* invalid while it is filled */
+    atomic_store_explicit(&slot->crc, ~crc_of(&next),
+                          memory_order_relaxed); /* invalid while it is filled */
     atomic_thread_fence(memory_order_release);
     atomic_store_explicit(&slot->offset, next.offset, memory_order_relaxed);
     atomic_store_explicit(&slot->sequence, next.sequence, memory_order_relaxed);
@@ -208,12 +218,13 @@ int mql_group_store(mql_group *group, uint64_t member, int64_t offset, bool dura
     rc = mql_os_sync_map(map, MQL_GROUP_BYTES);
     if (rc == 0) rc = mql_log_sync_directory(group->log, false) < 0 ? -EIO : 0;
     if (rc == 0) return MQL_OK;
-    rc = mql_base_fail(MQL_E_DURABILITY, group->path, "the commit is in memory, but not known to be on disk");
+    rc = mql_base_fail(MQL_E_DURABILITY, group->path,
+                       "the commit is in memory, but not known to be on disk");
     mql_base_error()->os_errno = EIO;
     return rc;
 }
 
-/* -- ownership --------------------------------------------------------------------------------------- */
+/* -- ownership --------------------------------------------------------------------------------- */
 static bool dead(const mql_group *group, uint64_t member) {
     return !group->log->home->alive(group->log->home->context, member);
 }
@@ -230,10 +241,11 @@ int mql_group_take(mql_group *group, uint64_t member) {
     uint64_t owner = atomic_load_explicit(&group->map->owner, memory_order_acquire);
     for (;;) {
         if (owner == member) return MQL_OK;
-        if (owner == REMOVED) return mql_base_fail(MQL_E_NOT_FOUND, group->path, "the consumer group was deleted");
+        if (owner == REMOVED)
+            return mql_base_fail(MQL_E_NOT_FOUND, group->path, "the consumer group was deleted");
         if (owner != 0 && !dead(group, owner)) return MQL_BUSY;
-        if (atomic_compare_exchange_strong_explicit(&group->map->owner, &owner, member, memory_order_acq_rel,
-                                                    memory_order_acquire))
+        if (atomic_compare_exchange_strong_explicit(&group->map->owner, &owner, member,
+                                                    memory_order_acq_rel, memory_order_acquire))
             return MQL_OK;
     }
 }
@@ -241,7 +253,8 @@ int mql_group_take(mql_group *group, uint64_t member) {
 void mql_group_release(mql_group *group, uint64_t member) {
     if (group->map == NULL || member == 0) return;
     uint64_t owner = member;
-    atomic_compare_exchange_strong_explicit(&group->map->owner, &owner, 0, memory_order_acq_rel, memory_order_relaxed);
+    atomic_compare_exchange_strong_explicit(&group->map->owner, &owner, 0, memory_order_acq_rel,
+                                            memory_order_relaxed);
 }
 
 int mql_group_enter(mql_group *group, uint64_t *member) {
@@ -252,20 +265,22 @@ int mql_group_enter(mql_group *group, uint64_t *member) {
         _Atomic uint64_t *slot = &group->map->members[i];
         uint64_t held = atomic_load_explicit(slot, memory_order_acquire);
         if (held != 0 && !dead(group, held)) continue;
-        if (!atomic_compare_exchange_strong_explicit(slot, &held, id, memory_order_acq_rel, memory_order_relaxed))
+        if (!atomic_compare_exchange_strong_explicit(slot, &held, id, memory_order_acq_rel,
+                                                     memory_order_relaxed))
             continue;
         *member = id;
         return MQL_OK;
     }
-    return mql_base_fail(MQL_E_ARGUMENT, group->path, "a consumer group holds at most %d consumers", MQL_MEMBERS_MAX);
+    return mql_base_fail(MQL_E_ARGUMENT, group->path, "a consumer group holds at most %d consumers",
+                         MQL_MEMBERS_MAX);
 }
 
 void mql_group_exit(mql_group *group, uint64_t member) {
     if (group->map == NULL || member == 0) return;
     for (int i = 0; i < MQL_MEMBERS_MAX; i++) {
         uint64_t held = member;
-        if (atomic_compare_exchange_strong_explicit(&group->map->members[i], &held, 0, memory_order_acq_rel,
-                                                    memory_order_relaxed))
+        if (atomic_compare_exchange_strong_explicit(&group->map->members[i], &held, 0,
+                                                    memory_order_acq_rel, memory_order_relaxed))
             return;
     }
 }
@@ -278,8 +293,8 @@ int mql_group_live(mql_group *group, uint64_t *members, int capacity) {
         uint64_t held = atomic_load_explicit(&group->map->members[i], memory_order_acquire);
         if (held == 0) continue;
         if (dead(group, held)) {
-            atomic_compare_exchange_strong_explicit(&group->map->members[i], &held, 0, memory_order_acq_rel,
-                                                    memory_order_relaxed);
+            atomic_compare_exchange_strong_explicit(&group->map->members[i], &held, 0,
+                                                    memory_order_acq_rel, memory_order_relaxed);
             continue;
         }
         int at = count++;
@@ -295,12 +310,15 @@ int mql_group_remove(mql_group *group) {
     if (rc < 0) return rc;
     uint64_t owner = atomic_load_explicit(&group->map->owner, memory_order_acquire);
     for (;;) {
-        if (owner == REMOVED) return mql_base_fail(MQL_E_NOT_FOUND, group->path, "the consumer group was deleted");
+        if (owner == REMOVED)
+            return mql_base_fail(MQL_E_NOT_FOUND, group->path, "the consumer group was deleted");
         if (owner != 0 && !dead(group, owner)) return MQL_BUSY;
-        if (atomic_compare_exchange_strong_explicit(&group->map->owner, &owner, REMOVED, memory_order_acq_rel,
-                                                    memory_order_acquire))
+        if (atomic_compare_exchange_strong_explicit(&group->map->owner, &owner, REMOVED,
+                                                    memory_order_acq_rel, memory_order_acquire))
             break;
     }
     rc = mql_os_unlink(group->log->home->root, group->path);
-    return rc < 0 && rc != -ENOENT ? mql_base_fail_os(rc, group->path, "cannot remove the consumer group") : MQL_OK;
+    return rc < 0 && rc != -ENOENT
+               ? mql_base_fail_os(rc, group->path, "cannot remove the consumer group")
+               : MQL_OK;
 }

@@ -1,8 +1,9 @@
 /* mql_index.c - a segment's .index and .timeindex.
  *
- * Both are derived: whatever they say is checked against the log before it is used, and a lookup that
- * finds nothing walks the log instead. So their bytes are never synced, a missing entry only costs a
- * longer walk, and a death between an entry and its count leaves the entry to be written again.
+ * Both are derived: whatever they say is checked against the log before it is used, and a lookup
+ * that finds nothing walks the log instead. So their bytes are never synced, a missing entry only
+ * costs a longer walk, and a death between an entry and its count leaves the entry to be written
+ * again.
  */
 #include "mql_index.h"
 
@@ -18,7 +19,9 @@ void mql_index_tail_reset(const mql_index_tail *tail) {
 }
 
 /* An entry stands behind more than 4,096 bytes, and one time entry is forced at the end. */
-static int64_t most_entries(int64_t segment_bytes) { return segment_bytes / MQL_INDEX_INTERVAL + 2; }
+static int64_t most_entries(int64_t segment_bytes) {
+    return segment_bytes / MQL_INDEX_INTERVAL + 2;
+}
 
 size_t mql_index_offsets_capacity(int64_t segment_bytes) {
     return (size_t)mql_base_round_up(most_entries(segment_bytes) * MQL_INDEX_ENTRY, MQL_PAGE);
@@ -27,7 +30,8 @@ size_t mql_index_times_capacity(int64_t segment_bytes) {
     return (size_t)mql_base_round_up(most_entries(segment_bytes) * MQL_TIME_ENTRY, MQL_PAGE);
 }
 
-static int open_active(mql_index_file *file, mql_os_file root, const char *path, size_t capacity, uint32_t mode) {
+static int open_active(mql_index_file *file, mql_os_file root, const char *path, size_t capacity,
+                       uint32_t mode) {
     *file = (mql_index_file){0};
     mql_os_file opened;
     int rc = mql_os_open(root, path, MQL_OS_WRITE | MQL_OS_CREATE, mode, &opened);
@@ -38,8 +42,9 @@ static int open_active(mql_index_file *file, mql_os_file root, const char *path,
     if (rc == 0) rc = mql_os_map(opened, capacity, true, &bytes);
     mql_os_close(opened);
     if (rc < 0) return mql_base_fail_os(rc, path, "cannot map");
-    *file = (mql_index_file){
-        .bytes = bytes, .length = capacity, .allocated = mql_base_min(stat.size, (int64_t)capacity)};
+    *file = (mql_index_file){.bytes = bytes,
+                             .length = capacity,
+                             .allocated = mql_base_min(stat.size, (int64_t)capacity)};
     return MQL_OK;
 }
 
@@ -47,7 +52,8 @@ int mql_index_open_active(mql_index *index, mql_os_file root, const char *direct
                           int64_t segment_bytes, uint32_t mode) {
     char path[MQL_PATH_MAX];
     mql_base_file_name(path, directory, base, ".index");
-    int rc = open_active(&index->offsets, root, path, mql_index_offsets_capacity(segment_bytes), mode);
+    int rc =
+        open_active(&index->offsets, root, path, mql_index_offsets_capacity(segment_bytes), mode);
     if (rc < 0) return rc;
     mql_base_file_name(path, directory, base, ".timeindex");
     rc = open_active(&index->times, root, path, mql_index_times_capacity(segment_bytes), mode);
@@ -65,7 +71,8 @@ static int read_private(mql_index_file *file, mql_os_file opened, size_t length)
     return 0;
 }
 
-static int open_sealed(mql_index_file *file, mql_os_file root, const char *path, size_t most, bool is_private) {
+static int open_sealed(mql_index_file *file, mql_os_file root, const char *path, size_t most,
+                       bool is_private) {
     *file = (mql_index_file){0};
     mql_os_file opened;
     int rc = mql_os_open(root, path, MQL_OS_READ, 0, &opened);
@@ -87,16 +94,19 @@ static int open_sealed(mql_index_file *file, mql_os_file root, const char *path,
     return rc < 0 ? mql_base_fail_os(rc, path, "cannot read") : MQL_OK;
 }
 
-int mql_index_open_sealed(mql_index *index, mql_os_file root, const char *directory, int64_t base, bool is_private) {
+int mql_index_open_sealed(mql_index *index, mql_os_file root, const char *directory, int64_t base,
+                          bool is_private) {
     char path[MQL_PATH_MAX];
     mql_base_file_name(path, directory, base, ".index");
-    int rc = open_sealed(&index->offsets, root, path, mql_index_offsets_capacity(MQL_SEGMENT_BYTES_MAX), is_private);
+    int rc = open_sealed(&index->offsets, root, path,
+                         mql_index_offsets_capacity(MQL_SEGMENT_BYTES_MAX), is_private);
     if (rc < 0) {
         mql_index_close(index);
         return rc;
     }
     mql_base_file_name(path, directory, base, ".timeindex");
-    rc = open_sealed(&index->times, root, path, mql_index_times_capacity(MQL_SEGMENT_BYTES_MAX), is_private);
+    rc = open_sealed(&index->times, root, path, mql_index_times_capacity(MQL_SEGMENT_BYTES_MAX),
+                     is_private);
     if (rc < 0) mql_index_close(index);
     return rc;
 }
@@ -112,8 +122,10 @@ void mql_index_close(mql_index *index) {
     close_file(&index->times);
 }
 
-/* Whether entry bytes [0, end) have blocks behind them; lengthens the file by whole pages if not. */
-static bool reach(mql_index_file *file, const mql_index_place *place, const char *suffix, int64_t end) {
+/* Whether entry bytes [0, end) have blocks behind them; lengthens the file by whole pages if not.
+ */
+static bool reach(mql_index_file *file, const mql_index_place *place, const char *suffix,
+                  int64_t end) {
     if (MQL_LIKELY(end <= file->allocated)) return true;
     if (file->bytes == NULL || end > (int64_t)file->length) return false;
     char path[MQL_PATH_MAX];
@@ -141,8 +153,8 @@ static void add_time(mql_index *index, const mql_index_tail *tail, const mql_ind
     atomic_store_explicit(tail->time_count, count + 1, memory_order_release);
 }
 
-void mql_index_note(mql_index *index, const mql_index_tail *tail, const mql_index_place *place, int64_t last_offset,
-                    int64_t position, int64_t size, int64_t max_timestamp) {
+void mql_index_note(mql_index *index, const mql_index_tail *tail, const mql_index_place *place,
+                    int64_t last_offset, int64_t position, int64_t size, int64_t max_timestamp) {
     if (max_timestamp > *tail->max_timestamp) {
         *tail->max_timestamp = max_timestamp;
         *tail->max_timestamp_offset = last_offset;
@@ -162,17 +174,20 @@ void mql_index_note(mql_index *index, const mql_index_tail *tail, const mql_inde
     *tail->bytes_since_entry += size;
 }
 
-void mql_index_note_end(mql_index *index, const mql_index_tail *tail, const mql_index_place *place) {
+void mql_index_note_end(mql_index *index, const mql_index_tail *tail,
+                        const mql_index_place *place) {
     add_time(index, tail, place);
 }
 
-void mql_index_offset_entry(const mql_index_file *file, uint32_t i, int32_t *relative, int32_t *position) {
+void mql_index_offset_entry(const mql_index_file *file, uint32_t i, int32_t *relative,
+                            int32_t *position) {
     const uint8_t *entry = file->bytes + (size_t)i * MQL_INDEX_ENTRY;
     *relative = (int32_t)mql_base_get32(entry);
     *position = (int32_t)mql_base_get32(entry + 4);
 }
 
-void mql_index_time_entry(const mql_index_file *file, uint32_t i, int64_t *timestamp, int32_t *relative) {
+void mql_index_time_entry(const mql_index_file *file, uint32_t i, int64_t *timestamp,
+                          int32_t *relative) {
     const uint8_t *entry = file->bytes + (size_t)i * MQL_TIME_ENTRY;
     *timestamp = (int64_t)mql_base_get64(entry);
     *relative = (int32_t)mql_base_get32(entry + 8);
@@ -190,10 +205,15 @@ static uint32_t count_entries(const mql_index_file *file, size_t entry) {
     return (uint32_t)count;
 }
 
-uint32_t mql_index_count_offsets(const mql_index_file *file) { return count_entries(file, MQL_INDEX_ENTRY); }
-uint32_t mql_index_count_times(const mql_index_file *file) { return count_entries(file, MQL_TIME_ENTRY); }
+uint32_t mql_index_count_offsets(const mql_index_file *file) {
+    return count_entries(file, MQL_INDEX_ENTRY);
+}
+uint32_t mql_index_count_times(const mql_index_file *file) {
+    return count_entries(file, MQL_TIME_ENTRY);
+}
 
-int32_t mql_index_floor(const mql_index_file *file, uint32_t count, int64_t relative, int64_t *entry) {
+int32_t mql_index_floor(const mql_index_file *file, uint32_t count, int64_t relative,
+                        int64_t *entry) {
     uint32_t low = 0, high = count; /* entries below low have an offset <= relative */
     int32_t position = 0;
     while (low < high) {
@@ -229,12 +249,15 @@ int64_t mql_index_time_floor(const mql_index_file *file, uint32_t count, int64_t
     return relative;
 }
 
-uint32_t mql_index_sound_offsets(const mql_index_file *file, uint32_t count, int64_t end, int64_t limit) {
+uint32_t mql_index_sound_offsets(const mql_index_file *file, uint32_t count, int64_t end,
+                                 int64_t limit) {
     int32_t last_offset = -1, last_position = 0;
     for (uint32_t i = 0; i < count; i++) {
         int32_t offset, position;
         mql_index_offset_entry(file, i, &offset, &position);
-        if (offset <= last_offset || position <= last_position || offset >= end || position >= limit) return i;
+        if (offset <= last_offset || position <= last_position || offset >= end ||
+            position >= limit)
+            return i;
         last_offset = offset;
         last_position = position;
     }
@@ -255,7 +278,8 @@ uint32_t mql_index_sound_times(const mql_index_file *file, uint32_t count, int64
     return count;
 }
 
-static int cut(mql_os_file root, const char *directory, int64_t base, const char *suffix, int64_t size) {
+static int cut(mql_os_file root, const char *directory, int64_t base, const char *suffix,
+               int64_t size) {
     char path[MQL_PATH_MAX];
     mql_base_file_name(path, directory, base, suffix);
     mql_os_file opened;
@@ -270,7 +294,8 @@ static int cut(mql_os_file root, const char *directory, int64_t base, const char
     return rc < 0 ? mql_base_fail_os(rc, path, "cannot cut") : MQL_OK;
 }
 
-int mql_index_cut(mql_os_file root, const char *directory, int64_t base, uint32_t index_count, uint32_t time_count) {
+int mql_index_cut(mql_os_file root, const char *directory, int64_t base, uint32_t index_count,
+                  uint32_t time_count) {
     int rc = cut(root, directory, base, ".index", (int64_t)index_count * MQL_INDEX_ENTRY);
     if (rc < 0) return rc;
     return cut(root, directory, base, ".timeindex", (int64_t)time_count * MQL_TIME_ENTRY);

@@ -17,8 +17,8 @@ typedef struct mql_index {
     mql_index_file times;
 } mql_index;
 
-/* What appending the next entry needs to know of the segment's tail: lives in the control page, under
- * the writer lock. */
+/* What appending the next entry needs to know of the segment's tail: lives in the control page,
+ * under the writer lock. */
 typedef struct mql_index_tail {
     _Atomic uint32_t *index_count;
     _Atomic uint32_t *time_count;
@@ -47,9 +47,10 @@ size_t mql_index_times_capacity(int64_t segment_bytes);
 /* Maps both files for writing at full capacity, creating them: the active segment's. */
 int mql_index_open_active(mql_index *index, mql_os_file root, const char *directory, int64_t base,
                           int64_t segment_bytes, uint32_t mode);
-/* Those of any segment, for lookups: mapped as long as they are, or read when `is_private`. A missing
- * file is an empty one. */
-int mql_index_open_sealed(mql_index *index, mql_os_file root, const char *directory, int64_t base, bool is_private);
+/* Those of any segment, for lookups: mapped as long as they are, or read when `is_private`. A
+ * missing file is an empty one. */
+int mql_index_open_sealed(mql_index *index, mql_os_file root, const char *directory, int64_t base,
+                          bool is_private);
 void mql_index_close(mql_index *index);
 
 /* Where the active segment's index files are, to lengthen them. */
@@ -59,10 +60,11 @@ typedef struct mql_index_place {
     int64_t base;
 } mql_index_place;
 
-/* Notes a batch that was just published (format.md 2.3, 2.4: an entry for this batch if more than 4,096
- * bytes came since the last one). Without room on disk the entry is left out: lookups walk further. */
-void mql_index_note(mql_index *index, const mql_index_tail *tail, const mql_index_place *place, int64_t last_offset,
-                    int64_t position, int64_t size, int64_t max_timestamp);
+/* Notes a batch that was just published (format.md 2.3, 2.4: an entry for this batch if more than
+ * 4,096 bytes came since the last one). Without room on disk the entry is left out: lookups walk
+ * further. */
+void mql_index_note(mql_index *index, const mql_index_tail *tail, const mql_index_place *place,
+                    int64_t last_offset, int64_t position, int64_t size, int64_t max_timestamp);
 /* The .timeindex entry that a roll or a clean close forces. */
 void mql_index_note_end(mql_index *index, const mql_index_tail *tail, const mql_index_place *place);
 
@@ -71,20 +73,27 @@ uint32_t mql_index_count_offsets(const mql_index_file *file);
 uint32_t mql_index_count_times(const mql_index_file *file);
 
 /* Entry i. */
-void mql_index_offset_entry(const mql_index_file *file, uint32_t i, int32_t *relative, int32_t *position);
-void mql_index_time_entry(const mql_index_file *file, uint32_t i, int64_t *timestamp, int32_t *relative);
+void mql_index_offset_entry(const mql_index_file *file, uint32_t i, int32_t *relative,
+                            int32_t *position);
+void mql_index_time_entry(const mql_index_file *file, uint32_t i, int64_t *timestamp,
+                          int32_t *relative);
 
-/* The greatest entry with offset <= relative: its position, and its number in *entry; 0 and -1: none. */
-int32_t mql_index_floor(const mql_index_file *file, uint32_t count, int64_t relative, int64_t *entry);
+/* The greatest entry with offset <= relative: its position, and its number in *entry; 0 and -1:
+ * none. */
+int32_t mql_index_floor(const mql_index_file *file, uint32_t count, int64_t relative,
+                        int64_t *entry);
 /* The greatest entry with a timestamp < timestamp: its relative offset; -1: none. */
 int64_t mql_index_time_floor(const mql_index_file *file, uint32_t count, int64_t timestamp);
 
-/* How many entries from the front are in order and within the log: offsets strictly and positions strictly
- * increasing and below `limit`; timestamps strictly increasing, offsets not decreasing and below `end`. */
-uint32_t mql_index_sound_offsets(const mql_index_file *file, uint32_t count, int64_t end, int64_t limit);
+/* How many entries from the front are in order and within the log: offsets strictly and positions
+ * strictly increasing and below `limit`; timestamps strictly increasing, offsets not decreasing and
+ * below `end`. */
+uint32_t mql_index_sound_offsets(const mql_index_file *file, uint32_t count, int64_t end,
+                                 int64_t limit);
 uint32_t mql_index_sound_times(const mql_index_file *file, uint32_t count, int64_t end);
 
 /* Cuts both files to their entries; derived files are not synced. */
-int mql_index_cut(mql_os_file root, const char *directory, int64_t base, uint32_t index_count, uint32_t time_count);
+int mql_index_cut(mql_os_file root, const char *directory, int64_t base, uint32_t index_count,
+                  uint32_t time_count);
 
 #endif

@@ -1,8 +1,9 @@
 /* mql_keeper.c - the two background threads.
  *
- * The one never syncs, the other never prepares: a sync holds up whoever waits for it, and an appender
- * must not wait for one because its next pages come from the same thread. Both only do early what an
- * appender or a committer would do itself: without them everything is slower, nothing is wrong.
+ * The one never syncs, the other never prepares: a sync holds up whoever waits for it, and an
+ * appender must not wait for one because its next pages come from the same thread. Both only do
+ * early what an appender or a committer would do itself: without them everything is slower, nothing
+ * is wrong.
  */
 #include "mql_keeper.h"
 
@@ -17,7 +18,9 @@ void mql_keeper_init(mql_keeper *keeper, _Atomic(mql_log *) *logs, bool enabled)
     mql_os_mutex_init_private(&keeper->lock);
 }
 
-static mql_log *first(mql_keeper *keeper) { return atomic_load_explicit(keeper->logs, memory_order_acquire); }
+static mql_log *first(mql_keeper *keeper) {
+    return atomic_load_explicit(keeper->logs, memory_order_acquire);
+}
 
 int mql_keeper_prepare_round(mql_keeper *keeper) {
     int did = MQL_END;
@@ -43,7 +46,8 @@ static int sync_one(mql_log *log, int64_t now_ns, bool at_once, int64_t *wait_ns
     if (log->control == NULL || mql_log_usable(log) < 0) return MQL_OK;
     mql_log_forget(log);
     if (atomic_load_explicit(&log->unsynced, memory_order_acquire) && log->sync_due_ns == 0)
-        log->sync_due_ns = now_ns + atomic_load_explicit(&log->sync_interval_ns, memory_order_relaxed);
+        log->sync_due_ns =
+            now_ns + atomic_load_explicit(&log->sync_interval_ns, memory_order_relaxed);
     bool due = log->sync_due_ns != 0 && (at_once || log->sync_due_ns <= now_ns);
     if (!due && log->sync_due_ns != 0) *wait_ns = mql_base_min(*wait_ns, log->sync_due_ns - now_ns);
     if (!due && !lagging(log)) return MQL_OK;
@@ -68,8 +72,10 @@ int mql_keeper_sync_round(mql_keeper *keeper, int64_t now_ns, bool at_once, int6
     return result;
 }
 
-/* -- threads ---------------------------------------------------------------------------------------- */
-static bool stopping(mql_keeper *keeper) { return atomic_load_explicit(&keeper->stopping, memory_order_acquire); }
+/* -- threads ----------------------------------------------------------------------------------- */
+static bool stopping(mql_keeper *keeper) {
+    return atomic_load_explicit(&keeper->stopping, memory_order_acquire);
+}
 
 static void prepare_body(void *context) {
     mql_keeper *keeper = context;
@@ -94,7 +100,8 @@ void mql_keeper_start(mql_keeper *keeper) {
     if (!keeper->enabled || atomic_load_explicit(&keeper->running, memory_order_acquire)) return;
     mql_os_mutex_take(&keeper->lock, -1);
     if (!atomic_load_explicit(&keeper->running, memory_order_relaxed) && !stopping(keeper)) {
-        if (keeper->preparer == NULL) (void)mql_os_thread_start(prepare_body, keeper, &keeper->preparer);
+        if (keeper->preparer == NULL)
+            (void)mql_os_thread_start(prepare_body, keeper, &keeper->preparer);
         if (keeper->syncer == NULL) (void)mql_os_thread_start(sync_body, keeper, &keeper->syncer);
         bool both = keeper->preparer != NULL && keeper->syncer != NULL;
         atomic_store_explicit(&keeper->running, both, memory_order_release);

@@ -4,16 +4,17 @@
 
 #include "mql_log.h"
 
-/* One round over the logs of the store: *wait_ns is how long the thread may sleep afterwards (<= 0: not). */
+/* One round over the logs of the store: *wait_ns is how long the thread may sleep afterwards (<= 0:
+ * not). */
 typedef struct mql_keeper {
     _Atomic(mql_log *) *logs; /* borrows the store's list, which only grows */
     _Atomic uint32_t prepare_word;
     _Atomic uint32_t sync_word;
     _Atomic bool stopping;
     _Atomic bool running;
-    bool enabled;              /* threads may be started */
-    mql_os_mutex lock;         /* private: starting and stopping */
-    mql_os_thread *preparer;   /* owned; NULL: not running */
+    bool enabled;            /* threads may be started */
+    mql_os_mutex lock;       /* private: starting and stopping */
+    mql_os_thread *preparer; /* owned; NULL: not running */
     mql_os_thread *syncer;
 } mql_keeper;
 

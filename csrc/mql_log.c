@@ -1,33 +1,40 @@
 /* mql_log.c - a partition as one process sees it.
  *
- * The shared page says where the log ends; the directory says which segments there are. Both are looked
- * at again whenever a generation in the page has moved, so a process never acts on a segment that another
- * one has taken away, and never misses one that another one has made. The table of segments is guarded
- * by a private lock that is never held in a system call: files are opened outside it and put in after.
+ * The shared page says where the log ends; the directory says which segments there are. Both are
+ * looked at again whenever a generation in the page has moved, so a process never acts on a segment
+ * that another one has taken away, and never misses one that another one has made. The table of
+ * segments is guarded by a private lock that is never held in a system call: files are opened
+ * outside it and put in after.
  */
 #include "mql_log.h"
 
 #include <errno.h>
 #include <stdio.h>
 
-/* -- use ---------------------------------------------------------------------------------------- */
+/* -- use --------------------------------------------------------------------------------------- */
 int mql_log_usable(mql_log *log) {
     int gone = atomic_load_explicit(&log->home->gone, memory_order_acquire);
     if (MQL_UNLIKELY(gone != 0))
-        return mql_base_fail(gone, log->directory,
-                             gone == MQL_E_FORKED ? "the store was opened before a fork: open it again in this process"
-                                                  : "the store is closed");
+        return mql_base_fail(
+            gone, log->directory,
+            gone == MQL_E_FORKED
+                ? "the store was opened before a fork: open it again in this process"
+                : "the store is closed");
     if (log->control != NULL &&
-        MQL_UNLIKELY((atomic_load_explicit(&log->control->state, memory_order_relaxed) & MQL_STATE_DELETED) != 0))
+        MQL_UNLIKELY((atomic_load_explicit(&log->control->state, memory_order_relaxed) &
+                      MQL_STATE_DELETED) != 0))
         return mql_base_fail(MQL_E_DELETED, log->directory, "the topic was deleted");
     return MQL_OK;
 }
 
 int mql_log_writable(mql_log *log) {
     if (MQL_UNLIKELY(log->home->read_only))
-        return mql_base_fail(MQL_E_READ_ONLY, log->directory, "the store is open for reading only: open it with mode=\"rw\"");
+        return mql_base_fail(MQL_E_READ_ONLY, log->directory,
+                             "the store is open for reading only: open it with mode=\"rw\"");
     int rc = mql_log_usable(log);
-    if (MQL_LIKELY(rc == MQL_OK && !atomic_load_explicit(&log->home->closing, memory_order_acquire))) return MQL_OK;
+    if (MQL_LIKELY(rc == MQL_OK &&
+                   !atomic_load_explicit(&log->home->closing, memory_order_acquire)))
+        return MQL_OK;
     return rc < 0 ? rc : mql_base_fail(MQL_E_CLOSED, log->directory, "the store is closed");
 }
 
@@ -66,7 +73,7 @@ int mql_log_take(mql_log *log, mql_os_mutex *mutex, int64_t timeout_ns, bool *di
     return MQL_OK;
 }
 
-/* -- the table of segments ------------------------------------------------------------------------ */
+/* -- the table of segments --------------------------------------------------------------------- */
 static void lock_table(mql_log *log) { mql_os_mutex_take(&log->table, -1); }
 static void unlock_table(mql_log *log) { mql_os_mutex_drop(&log->table); }
 
@@ -74,7 +81,8 @@ mql_segment_options mql_log_segment_options(mql_log *log) {
     return (mql_segment_options){
         .root = log->home->root,
         .directory = log->directory,
-        .capacity = mql_base_round_up(atomic_load_explicit(&log->segment_bytes, memory_order_relaxed), MQL_PAGE),
+        .capacity = mql_base_round_up(
+            atomic_load_explicit(&log->segment_bytes, memory_order_relaxed), MQL_PAGE),
         .read_only = log->home->read_only,
         .writable = !log->home->read_only};
 }
@@ -96,7 +104,8 @@ static int reserve_locked(mql_log *log, size_t wanted) {
     if (wanted <= log->capacity) return MQL_OK;
     size_t capacity = wanted + wanted / 2 + 16;
     mql_log_slot *slots = mql_os_allocate_memory(capacity * sizeof *slots);
-    if (slots == NULL) return mql_base_fail(MQL_E_MEMORY, log->directory, "no memory for the segments");
+    if (slots == NULL)
+        return mql_base_fail(MQL_E_MEMORY, log->directory, "no memory for the segments");
     if (log->count > 0) memcpy(slots, log->slots, log->count * sizeof *slots);
     mql_os_free_memory(log->slots);
     log->slots = slots;
@@ -116,10 +125,13 @@ static uint32_t segments_generation(const mql_log *log) {
     return atomic_load_explicit(&log->control->segments_generation, memory_order_acquire);
 }
 
-/* Makes the table what the listing says, keeping what is mapped; the dropped references go to `dropped`. */
-static int merge_locked(mql_log *log, const mql_recover_listing *listing, mql_log_slot **dropped, size_t *count) {
+/* Makes the table what the listing says, keeping what is mapped; the dropped references go to
+ * `dropped`. */
+static int merge_locked(mql_log *log, const mql_recover_listing *listing, mql_log_slot **dropped,
+                        size_t *count) {
     mql_log_slot *slots = mql_os_allocate_memory((listing->count + 1) * sizeof *slots);
-    if (slots == NULL) return mql_base_fail(MQL_E_MEMORY, log->directory, "no memory for the segments");
+    if (slots == NULL)
+        return mql_base_fail(MQL_E_MEMORY, log->directory, "no memory for the segments");
     for (size_t i = 0; i < listing->count; i++) {
         slots[i].base = listing->bases[i];
         int64_t at = floor_locked(log, listing->bases[i]);
@@ -172,7 +184,8 @@ mql_segment *mql_log_mapped(mql_log *log, int64_t base) {
     return segment;
 }
 
-/* Puts `segment` (a reference is taken over) where `base` stands or belongs; an older mapping goes. */
+/* Puts `segment` (a reference is taken over) where `base` stands or belongs; an older mapping goes.
+ */
 static void insert_locked(mql_log *log, mql_segment *segment, mql_segment **old) {
     int64_t at = floor_locked(log, segment->base);
     if (at >= 0 && log->slots[at].base == segment->base) {
@@ -200,8 +213,10 @@ int mql_log_segment(mql_log *log, int64_t base, mql_segment **out) {
     mql_segment_options options = mql_log_segment_options(log);
     mql_control_end end;
     mql_log_end(log, &end);
-    /* The mapping must reach all that may be read or appended: the bound on segments may have grown. */
-    int64_t reach = segment == NULL ? 0 : atomic_load_explicit(&segment->length, memory_order_relaxed);
+    /* The mapping must reach all that may be read or appended: the bound on segments may have
+     * grown. */
+    int64_t reach =
+        segment == NULL ? 0 : atomic_load_explicit(&segment->length, memory_order_relaxed);
     if (base == end.segment) reach = mql_base_max(options.capacity, end.position);
     if (segment != NULL && (segment->map == NULL || (int64_t)segment->map_length >= reach)) {
         *out = segment;
@@ -245,12 +260,13 @@ int mql_log_bases(mql_log *log, int64_t **bases, size_t *count) {
     for (size_t i = 0; copy != NULL && i < log->count; i++) copy[i] = log->slots[i].base;
     *count = log->count;
     unlock_table(log);
-    if (copy == NULL) return mql_base_fail(MQL_E_MEMORY, log->directory, "no memory for the segments");
+    if (copy == NULL)
+        return mql_base_fail(MQL_E_MEMORY, log->directory, "no memory for the segments");
     *bases = copy;
     return MQL_OK;
 }
 
-/* -- epochs --------------------------------------------------------------------------------------- */
+/* -- epochs ------------------------------------------------------------------------------------ */
 static void reload_epochs(mql_log *log, uint32_t generation) {
     mql_epoch_table fresh, old;
     if (mql_epoch_load(log->home->root, log->directory, &fresh) < 0) return;
@@ -264,7 +280,8 @@ static void reload_epochs(mql_log *log, uint32_t generation) {
 
 int32_t mql_log_epoch_at(mql_log *log, int64_t offset, int64_t *next_start) {
     if (log->control != NULL) {
-        uint32_t generation = atomic_load_explicit(&log->control->epochs_generation, memory_order_acquire);
+        uint32_t generation =
+            atomic_load_explicit(&log->control->epochs_generation, memory_order_acquire);
         lock_table(log);
         bool stale = log->epochs_seen != generation;
         unlock_table(log);
@@ -276,11 +293,12 @@ int32_t mql_log_epoch_at(mql_log *log, int64_t offset, int64_t *next_start) {
     return epoch;
 }
 
-/* -- opening ---------------------------------------------------------------------------------------- */
+/* -- opening ----------------------------------------------------------------------------------- */
 void mql_log_set(mql_log *log, const mql_log_options *options) {
     atomic_store_explicit(&log->segment_bytes, options->segment_bytes, memory_order_relaxed);
     atomic_store_explicit(&log->batch_bytes, options->batch_bytes, memory_order_relaxed);
-    atomic_store_explicit(&log->max_message_bytes, options->max_message_bytes, memory_order_relaxed);
+    atomic_store_explicit(&log->max_message_bytes, options->max_message_bytes,
+                          memory_order_relaxed);
     atomic_store_explicit(&log->sync_interval_ns, options->sync_interval_ns, memory_order_relaxed);
     atomic_store_explicit(&log->retention_bytes, options->retention_bytes, memory_order_relaxed);
     atomic_store_explicit(&log->retention_age_ms, options->retention_age_ms, memory_order_relaxed);
@@ -288,16 +306,21 @@ void mql_log_set(mql_log *log, const mql_log_options *options) {
     atomic_store_explicit(&log->cleanup, options->cleanup, memory_order_relaxed);
 }
 
-static void tell(void *context, int row, int64_t segment, int64_t position, int64_t bytes, const char *file) {
+static void tell(void *context, int row, int64_t segment, int64_t position, int64_t bytes,
+                 const char *file) {
     mql_log *log = context;
-    mql_recovered what = {.partition = log->partition, .row = row, .segment = segment, .position = position,
+    mql_recovered what = {.partition = log->partition,
+                          .row = row,
+                          .segment = segment,
+                          .position = position,
                           .bytes = bytes};
     snprintf(what.topic, sizeof what.topic, "%s", log->topic);
     snprintf(what.file, sizeof what.file, "%s", file);
     log->home->recovered(log->home->context, &what);
 }
 
-static mql_recover_task recover_task(mql_log *log, mql_format_control *found, const mql_control_identity *identity) {
+static mql_recover_task recover_task(mql_log *log, mql_format_control *found,
+                                     const mql_control_identity *identity) {
     return (mql_recover_task){
         .root = log->home->root,
         .directory = log->directory,
@@ -329,7 +352,8 @@ static int map_control(mql_log *log, mql_control_identity *identity) {
     char path[MQL_PATH_MAX];
     control_path(log, path);
     mql_os_file file;
-    int rc = mql_os_open(log->home->root, path, MQL_OS_WRITE | MQL_OS_CREATE, log->home->mode, &file);
+    int rc =
+        mql_os_open(log->home->root, path, MQL_OS_WRITE | MQL_OS_CREATE, log->home->mode, &file);
     if (rc < 0) return mql_base_fail_os(rc, path, "cannot open");
     mql_os_stat stat;
     void *map = NULL;
@@ -340,8 +364,10 @@ static int map_control(mql_log *log, mql_control_identity *identity) {
     if (rc < 0) return mql_base_fail_os(rc, path, "cannot map");
     log->control = map;
     identity_of(log, &stat, identity);
-    if (memcmp(log->control->magic, MQL_CONTROL_MAGIC, 8) == 0 && log->control->oldest_writer > MQL_LAYOUT)
-        return mql_base_fail(MQL_E_FORMAT, path, "written by a newer mqlog (layout %u, this one knows %u)",
+    if (memcmp(log->control->magic, MQL_CONTROL_MAGIC, 8) == 0 &&
+        log->control->oldest_writer > MQL_LAYOUT)
+        return mql_base_fail(MQL_E_FORMAT, path,
+                             "written by a newer mqlog (layout %u, this one knows %u)",
                              log->control->layout, MQL_LAYOUT);
     return MQL_OK;
 }
@@ -357,10 +383,13 @@ static int set_tail(mql_log *log, const mql_recover_state *state, int64_t *alloc
     if (rc < 0) return rc;
     *allocated = atomic_load_explicit(&segment->length, memory_order_relaxed);
     mql_segment_options options = mql_log_segment_options(log);
-    if (state->end.position > 0 && mql_segment_open_tail(segment, &options, log->home->mode) == MQL_OK) {
+    if (state->end.position > 0 &&
+        mql_segment_open_tail(segment, &options, log->home->mode) == MQL_OK) {
         mql_segment_window window = {0};
-        mql_index_place place = {.root = options.root, .directory = options.directory, .base = segment->base};
-        mql_segment_rebuild_index(segment, &window, &tail, &place, state->end.position, state->end.offset);
+        mql_index_place place = {
+            .root = options.root, .directory = options.directory, .base = segment->base};
+        mql_segment_rebuild_index(segment, &window, &tail, &place, state->end.position,
+                                  state->end.offset);
     }
     mql_segment_release(segment);
     return MQL_OK;
@@ -387,8 +416,10 @@ static int make_ready(mql_log *log, const mql_control_identity *identity) {
     atomic_store_explicit(&control->log_start, now.log_start, memory_order_relaxed);
     atomic_store_explicit(&control->sealed, now.sealed, memory_order_relaxed);
     atomic_store_explicit(&control->last_number, now.last_number, memory_order_relaxed);
-    atomic_store_explicit(&control->segments_generation, found.segments_generation + 1, memory_order_relaxed);
-    atomic_store_explicit(&control->epochs_generation, found.epochs_generation + 1, memory_order_relaxed);
+    atomic_store_explicit(&control->segments_generation, found.segments_generation + 1,
+                          memory_order_relaxed);
+    atomic_store_explicit(&control->epochs_generation, found.epochs_generation + 1,
+                          memory_order_relaxed);
     int64_t allocated;
     rc = set_tail(log, &now, &allocated);
     if (rc < 0) return rc;
@@ -410,7 +441,8 @@ static int look(mql_log *log) {
     if (rc == 0) {
         rc = mql_os_stat_file(file, &stat);
         if (rc == 0) identity_of(log, &stat, &identity);
-        if (rc == 0 && mql_os_read(file, found, sizeof *found, 0) != (int64_t)sizeof *found) memset(found, 0, sizeof *found);
+        if (rc == 0 && mql_os_read(file, found, sizeof *found, 0) != (int64_t)sizeof *found)
+            memset(found, 0, sizeof *found);
         mql_os_close(file);
     }
     mql_recover_task task = recover_task(log, rc == 0 ? found : NULL, &identity);
@@ -436,10 +468,12 @@ int mql_log_refresh(mql_log *log) {
 
 static int make_partition(mql_log *log) {
     int rc = mql_os_make_directory(log->home->root, log->directory, 0700);
-    if (rc < 0 && rc != -EEXIST) return mql_base_fail_os(rc, log->directory, "cannot make the partition's directory");
+    if (rc < 0 && rc != -EEXIST)
+        return mql_base_fail_os(rc, log->directory, "cannot make the partition's directory");
     mql_os_file opened;
     rc = mql_os_open_directory(log->home->root, log->directory, &opened);
-    if (rc < 0) return mql_base_fail_os(rc, log->directory, "cannot open the partition's directory");
+    if (rc < 0)
+        return mql_base_fail_os(rc, log->directory, "cannot open the partition's directory");
     mql_os_no_copy_on_write(opened); /* best effort: btrfs only */
     mql_os_close(opened);
     mql_recover_listing listing;
@@ -452,7 +486,8 @@ static int make_partition(mql_log *log) {
     mql_epoch_table epochs = {0};
     rc = mql_epoch_load(log->home->root, log->directory, &epochs);
     if (rc == MQL_END) rc = mql_epoch_add(&epochs, 0, 0);
-    if (rc == MQL_OK) rc = mql_epoch_save(log->home->root, log->directory, &epochs, log->home->mode, false);
+    if (rc == MQL_OK)
+        rc = mql_epoch_save(log->home->root, log->directory, &epochs, log->home->mode, false);
     mql_epoch_free(&epochs);
     return rc;
 }
@@ -460,8 +495,10 @@ static int make_partition(mql_log *log) {
 static int open_shared(mql_log *log, bool create) {
     mql_os_stat stat;
     int rc = mql_os_stat_name(log->home->root, log->directory, &stat);
-    if (rc == -ENOENT && !create) return mql_base_fail(MQL_E_NOT_FOUND, log->directory, "the partition is not there");
-    if (rc < 0 && rc != -ENOENT) return mql_base_fail_os(rc, log->directory, "cannot open the partition");
+    if (rc == -ENOENT && !create)
+        return mql_base_fail(MQL_E_NOT_FOUND, log->directory, "the partition is not there");
+    if (rc < 0 && rc != -ENOENT)
+        return mql_base_fail_os(rc, log->directory, "cannot open the partition");
     if (rc == 0 && stat.kind != MQL_OS_DIRECTORY)
         return mql_base_fail_os(-ENOTDIR, log->directory, "cannot open the partition");
     bool missing = rc == -ENOENT;
@@ -475,20 +512,22 @@ static int open_shared(mql_log *log, bool create) {
     }
     rc = map_control(log, &identity);
     if (rc < 0) return rc;
-    if (atomic_load_explicit(&log->control->instance, memory_order_acquire) == log->home->instance &&
+    if (atomic_load_explicit(&log->control->instance, memory_order_acquire) ==
+            log->home->instance &&
         mql_control_is(log->control, &identity))
         return relist(log, true);
     rc = log->home->gate(log->home->context);
     if (rc != MQL_OK) return rc;
-    if (atomic_load_explicit(&log->control->instance, memory_order_acquire) != log->home->instance ||
+    if (atomic_load_explicit(&log->control->instance, memory_order_acquire) !=
+            log->home->instance ||
         !mql_control_is(log->control, &identity))
         rc = make_ready(log, &identity);
     log->home->ungate(log->home->context);
     return rc < 0 ? rc : relist(log, true);
 }
 
-int mql_log_open(mql_log_home *home, const char *topic, int partition, bool create, const mql_log_options *options,
-                 mql_log **out) {
+int mql_log_open(mql_log_home *home, const char *topic, int partition, bool create,
+                 const mql_log_options *options, mql_log **out) {
     mql_log *log = mql_os_allocate_memory(sizeof *log);
     if (log == NULL) return mql_base_fail(MQL_E_MEMORY, topic, "no memory for a partition");
     log->home = home;
@@ -524,7 +563,7 @@ void mql_log_free(mql_log *log) {
     mql_os_free_memory(log);
 }
 
-/* -- waiting ------------------------------------------------------------------------------------------ */
+/* -- waiting ----------------------------------------------------------------------------------- */
 int mql_log_wait(mql_log *log, int64_t offset, int64_t timeout_ns) {
     int rc = mql_log_writable(log);
     if (rc < 0) return rc;
@@ -543,7 +582,7 @@ void mql_log_wake_everybody(mql_log *log) {
     mql_os_wake(&log->home->bell->bell, INT32_MAX);
 }
 
-/* -- the rest ------------------------------------------------------------------------------------------- */
+/* -- the rest ---------------------------------------------------------------------------------- */
 int mql_log_sync_directory(mql_log *log, bool root_too) {
     mql_os_file opened;
     int rc = mql_os_open_directory(log->home->root, log->directory, &opened);
@@ -563,8 +602,10 @@ int mql_log_describe_all(mql_log *log, mql_log_info *out) {
     mql_control_end end, durable;
     mql_log_end(log, &end);
     mql_log_durable(log, &durable);
-    *out = (mql_log_info){.start_offset = mql_log_start(log), .end_offset = end.offset,
-                          .durable_offset = durable.offset, .segments = (int32_t)count};
+    *out = (mql_log_info){.start_offset = mql_log_start(log),
+                          .end_offset = end.offset,
+                          .durable_offset = durable.offset,
+                          .segments = (int32_t)count};
     for (size_t i = 0; i < count; i++) {
         char path[MQL_PATH_MAX];
         mql_os_stat stat;
@@ -577,7 +618,8 @@ int mql_log_describe_all(mql_log *log, mql_log_info *out) {
     mql_os_free_memory(bases);
     if (log->control != NULL) {
         out->epoch = log->control->epoch;
-        out->poisoned = (atomic_load_explicit(&log->control->state, memory_order_relaxed) & MQL_STATE_POISONED) != 0;
+        out->poisoned = (atomic_load_explicit(&log->control->state, memory_order_relaxed) &
+                         MQL_STATE_POISONED) != 0;
     } else {
         out->epoch = log->snapshot.epoch;
     }
@@ -607,15 +649,16 @@ int mql_log_delete(mql_log *log) {
     int rc = mql_log_writable(log);
     if (rc < 0) return rc;
     char gone[MQL_NAME_MAX + 64];
-    snprintf(gone, sizeof gone, "%s.%016llx%016llx-delete", log->directory, (unsigned long long)mql_os_random(),
-             (unsigned long long)mql_os_random());
+    snprintf(gone, sizeof gone, "%s.%016llx%016llx-delete", log->directory,
+             (unsigned long long)mql_os_random(), (unsigned long long)mql_os_random());
     if (strlen(gone) > MQL_NAME_MAX)
         snprintf(gone, sizeof gone, "%.200s.%016llx%016llx-delete", log->directory,
                  (unsigned long long)mql_os_random(), (unsigned long long)mql_os_random());
     atomic_fetch_or_explicit(&log->control->state, MQL_STATE_DELETED, memory_order_release);
     rc = mql_os_rename(log->home->root, log->directory, gone);
     if (rc < 0) {
-        atomic_fetch_and_explicit(&log->control->state, ~(uint32_t)MQL_STATE_DELETED, memory_order_release);
+        atomic_fetch_and_explicit(&log->control->state, ~(uint32_t)MQL_STATE_DELETED,
+                                  memory_order_release);
         return mql_base_fail_os(rc, log->directory, "cannot delete the partition");
     }
     mql_log_wake_everybody(log);
@@ -626,5 +669,7 @@ int mql_log_delete(mql_log *log) {
     mql_os_close(what.directory);
     if (rc == 0) rc = what.failed;
     if (rc == 0) rc = mql_os_remove_directory(log->home->root, gone);
-    return rc < 0 ? mql_base_fail_os(rc, gone, "the topic is deleted, but its files could not all be removed") : MQL_OK;
+    return rc < 0 ? mql_base_fail_os(rc, gone,
+                                     "the topic is deleted, but its files could not all be removed")
+                  : MQL_OK;
 }

@@ -13,19 +13,19 @@ typedef struct mql_log_home {
     mql_format_doorbell *bell; /* NULL in read-only stores */
     uint32_t mode;
     bool read_only;
-    bool live;         /* read-only: somebody has the store open */
-    uint64_t instance; /* of the store, while it is open anywhere */
-    _Atomic int gone;  /* 0, or MQL_E_CLOSED, MQL_E_FORKED */
+    bool live;            /* read-only: somebody has the store open */
+    uint64_t instance;    /* of the store, while it is open anywhere */
+    _Atomic int gone;     /* 0, or MQL_E_CLOSED, MQL_E_FORKED */
     _Atomic bool closing; /* the last opening is being closed: nothing may be changed any more */
     mql_os_identity identity;
-    void *context;     /* for the calls below */
+    void *context; /* for the calls below */
     int (*gate)(void *context);
     void (*ungate)(void *context);
     void (*want_prepare)(void *context);
     void (*want_sync)(void *context);
     void (*recovered)(void *context, const mql_recovered *what);
-    uint64_t (*new_member)(void *context);              /* an id that was never given before */
-    bool (*alive)(void *context, uint64_t member);      /* false only when the kernel says so */
+    uint64_t (*new_member)(void *context);         /* an id that was never given before */
+    bool (*alive)(void *context, uint64_t member); /* false only when the kernel says so */
 } mql_log_home;
 
 /* One known segment: mapped when somebody needed it. */
@@ -53,33 +53,33 @@ struct mql_log {
     mql_os_mutex table;
     mql_log_slot *slots; /* owns; ascending, under `table` */
     size_t count, capacity;
-    uint32_t segments_seen;   /* control->segments_generation of the listing, under `table` */
-    mql_epoch_table epochs;   /* under `table` */
+    uint32_t segments_seen; /* control->segments_generation of the listing, under `table` */
+    mql_epoch_table epochs; /* under `table` */
     uint32_t epochs_seen;
     struct mql_group *groups; /* under `table`; owned by mql_group */
 
     mql_segment *active; /* owns a reference; under the shared writer lock */
-    _Atomic bool remap;    /* `active` is to be looked up again: a longer mapping is in the table */
+    _Atomic bool remap;  /* `active` is to be looked up again: a longer mapping is in the table */
     _Atomic(mql_segment *) prepared; /* owns: the mapped next.<n>, taken by exchange */
 
     /* this process's background work */
-    _Atomic int64_t prepare_at;  /* an append that ends above it asks for preparation */
-    _Atomic int64_t populated;   /* in this process's mapping of the active segment */
+    _Atomic int64_t prepare_at; /* an append that ends above it asks for preparation */
+    _Atomic int64_t populated;  /* in this process's mapping of the active segment */
     _Atomic int64_t populated_segment;
-    _Atomic int64_t appended;    /* bytes by this process since the last preparation */
-    _Atomic bool unsynced;       /* something was appended since the last background sync */
+    _Atomic int64_t appended; /* bytes by this process since the last preparation */
+    _Atomic bool unsynced;    /* something was appended since the last background sync */
     _Atomic bool wants_room;
-    int64_t sync_due_ns;         /* when the background sync is due; 0: not; the sync thread's */
-    int64_t lagging_offset;      /* the durable end when a peer's records were first seen unsynced */
+    int64_t sync_due_ns;    /* when the background sync is due; 0: not; the sync thread's */
+    int64_t lagging_offset; /* the durable end when a peer was first seen to lag */
     int lagging_rounds;
 
     mql_recover_state snapshot; /* read-only stores: how it stood */
 };
 
-/* Opens a partition: maps its page, and brings it in order if nobody has since the store was opened.
- * MQL_E_NOT_FOUND without `create`. */
-int mql_log_open(mql_log_home *home, const char *topic, int partition, bool create, const mql_log_options *options,
-                 mql_log **out);
+/* Opens a partition: maps its page, and brings it in order if nobody has since the store was
+ * opened. MQL_E_NOT_FOUND without `create`. */
+int mql_log_open(mql_log_home *home, const char *topic, int partition, bool create,
+                 const mql_log_options *options, mql_log **out);
 void mql_log_free(mql_log *log);
 void mql_log_set(mql_log *log, const mql_log_options *options);
 /* Read-only stores: looks again. */
@@ -102,16 +102,18 @@ static inline bool mql_log_is_sync(mql_log *log) {
 mql_segment_options mql_log_segment_options(mql_log *log);
 /* The segment with that base, mapped; the caller owns a reference. MQL_E_NOT_FOUND: it is gone. */
 int mql_log_segment(mql_log *log, int64_t base, mql_segment **out);
-/* The base of the segment that holds `offset` (the greatest base <= offset), and the base of the one
- * behind it (INT64_MAX: none). MQL_E_RANGE: it lies below the first. */
+/* The base of the segment that holds `offset` (the greatest base <= offset), and the base of the
+ * one behind it (INT64_MAX: none). MQL_E_RANGE: it lies below the first. */
 int mql_log_locate(mql_log *log, int64_t offset, int64_t *base, int64_t *next_base);
 /* The bases, ascending, owned by the caller (mql_os_free_memory). */
 int mql_log_bases(mql_log *log, int64_t **bases, size_t *count);
 /* Room for one more segment in the table, so that a roll allocates nothing. */
 int mql_log_reserve(mql_log *log);
-/* Puts the segment that a roll has just named into the table, which has room. Takes over a reference. */
+/* Puts the segment that a roll has just named into the table, which has room. Takes over a
+ * reference. */
 void mql_log_add_segment(mql_log *log, mql_segment *segment);
-/* The mapped segment if the table has it: no system call. The caller owns a reference; NULL: it has not. */
+/* The mapped segment if the table has it: no system call. The caller owns a reference; NULL: it has
+ * not. */
 mql_segment *mql_log_mapped(mql_log *log, int64_t base);
 /* Forgets segments that retention has taken away. */
 void mql_log_forget(mql_log *log);
@@ -119,11 +121,14 @@ void mql_log_forget(mql_log *log);
 /* The epoch that a batch at `offset` must carry (-1: not known), and where the next one starts. */
 int32_t mql_log_epoch_at(mql_log *log, int64_t offset, int64_t *next_start);
 
-/* Waits until a record at `offset` may be read, at most a slice: MQL_OK, MQL_TIMEOUT, or a failure. */
+/* Waits until a record at `offset` may be read, at most a slice: MQL_OK, MQL_TIMEOUT, or a failure.
+ */
 int mql_log_wait(mql_log *log, int64_t offset, int64_t timeout_ns);
 /* After a publish on either latch: wakes those who wait on it, and on the doorbell. */
-static inline void mql_log_wake(mql_log *log, mql_format_waiters *waiters, mql_format_latch *latch) {
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with mql_control_wait and mql_store's doorbell */
+static inline void mql_log_wake(mql_log *log, mql_format_waiters *waiters,
+                                mql_format_latch *latch) {
+    /* Pairs with the fences of mql_control_wait and of mql_store's doorbell. */
+    atomic_thread_fence(memory_order_seq_cst);
     mql_control_wake(waiters, latch);
     mql_format_doorbell *bell = log->home->bell;
     if (mql_control_take_flag(&bell->waiting)) {

@@ -16,7 +16,7 @@
 typedef int mql_os_file;
 #define MQL_OS_NO_FILE (-1)
 
-/* -- files ----------------------------------------------------------------------------------- */
+/* -- files ------------------------------------------------------------------------------------- */
 enum mql_os_kind { MQL_OS_OTHER = 0, MQL_OS_REGULAR = 1, MQL_OS_DIRECTORY = 2, MQL_OS_LINK = 3 };
 enum mql_os_open_flags { MQL_OS_READ = 0, MQL_OS_WRITE = 1, MQL_OS_CREATE = 2, MQL_OS_EXCLUSIVE = 4, MQL_OS_TRUNCATE = 8 };
 
@@ -57,19 +57,19 @@ int mql_os_free_bytes(mql_os_file directory, uint64_t *available, uint64_t *tota
 int mql_os_check_filesystem(mql_os_file directory, const char **name);
 int mql_os_no_copy_on_write(mql_os_file directory); /* asked of btrfs; 0 elsewhere */
 
-/* -- mappings -------------------------------------------------------------------------------- */
+/* -- mappings ---------------------------------------------------------------------------------- */
 int mql_os_map(mql_os_file file, size_t length, bool writable, void **out); /* shared; may reach past the end */
 void mql_os_unmap(void *address, size_t length);
 int mql_os_populate(void *address, size_t length); /* makes pages writable without faults; -EFAULT past the end */
 int mql_os_sync_map(void *address, size_t length); /* any address: widened to whole pages */
 
-/* -- byte locks on files: gone when the description is closed or its last process dies ---------- */
+/* -- byte locks on files: gone when the description is closed or its last process dies --------- */
 enum mql_os_lock_result { MQL_OS_HELD = 1 }; /* somebody else has it */
 int mql_os_lock(mql_os_file file, int64_t byte, bool exclusive); /* at once: 0, MQL_OS_HELD, -errno; also converts */
 int mql_os_unlock(mql_os_file file, int64_t byte);
 int mql_os_lock_test(mql_os_file file, int64_t byte); /* MQL_OS_HELD by another description, or 0 */
 
-/* -- shared mutexes: robust, process-shared; private ones for one process --------------------- */
+/* -- shared mutexes: robust, process-shared; private ones for one process ---------------------- */
 typedef struct mql_os_mutex {
     _Alignas(8) uint8_t opaque[64];
 } mql_os_mutex;
@@ -82,7 +82,7 @@ int mql_os_mutex_take(mql_os_mutex *mutex, int64_t timeout_ns); /* the same; < 0
 void mql_os_mutex_consistent(mql_os_mutex *mutex);              /* after OWNER_DIED, once repaired */
 void mql_os_mutex_drop(mql_os_mutex *mutex);
 
-/* -- waiting on a word (across processes) ----------------------------------------------------- */
+/* -- waiting on a word (across processes) ------------------------------------------------------ */
 enum mql_os_wait_result { MQL_OS_WOKEN = 0, MQL_OS_TIMED_OUT = 1 };
 /* Woken also: spuriously, by a signal (EINTR is not retried), or since the word is not `expected`. */
 int mql_os_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns);
@@ -102,7 +102,7 @@ static inline void mql_os_pause(void) {
 #endif
 }
 
-/* -- clocks and identity ------------------------------------------------------------------------ */
+/* -- clocks and identity ----------------------------------------------------------------------- */
 int64_t mql_os_now_ms(void);        /* wall clock since 1970, coarse */
 int64_t mql_os_monotonic_ns(void);  /* since boot, suspend included (CLOCK_BOOTTIME) */
 int64_t mql_os_coarse_ns(void);     /* monotonic, a few ms of grain, cheap */

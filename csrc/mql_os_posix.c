@@ -68,7 +68,7 @@ static_assert(sizeof(_Atomic uint32_t) == 4, "a futex word");
         (rc) = (call);                            \
     } while ((rc) < 0 && errno == EINTR)
 
-/* -- files ------------------------------------------------------------------------------------ */
+/* -- files ------------------------------------------------------------------------------------- */
 /* Takes over a fresh descriptor (or the failure to make one), moving it above the standard ones. */
 static int finish_open(int fd, mql_os_file *out) {
     if (fd < 0) return -errno;
@@ -489,7 +489,7 @@ int mql_os_no_copy_on_write(mql_os_file directory) {
     return ioctl(directory, FS_IOC_SETFLAGS, &flags) < 0 ? -errno : 0;
 }
 
-/* -- mappings --------------------------------------------------------------------------------- */
+/* -- mappings ---------------------------------------------------------------------------------- */
 int mql_os_map(mql_os_file file, size_t length, bool writable, void **out) {
     int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
     void *address = mmap(NULL, length, protection, MAP_SHARED, file, 0);
@@ -524,7 +524,7 @@ int mql_os_sync_map(void *address, size_t length) {
     return rc < 0 ? -errno : 0;
 }
 
-/* -- byte locks ------------------------------------------------------------------------------- */
+/* -- byte locks -------------------------------------------------------------------------------- */
 static struct flock one_byte(int64_t byte, short type) {
     return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
 }
@@ -552,7 +552,7 @@ int mql_os_lock_test(mql_os_file file, int64_t byte) {
     return lock.l_type == F_UNLCK ? 0 : MQL_OS_HELD;
 }
 
-/* -- mutexes ---------------------------------------------------------------------------------- */
+/* -- mutexes ----------------------------------------------------------------------------------- */
 static pthread_mutex_t *native(mql_os_mutex *mutex) {
     return (pthread_mutex_t *)(void *)mutex->opaque;
 }
@@ -622,7 +622,7 @@ void mql_os_mutex_consistent(mql_os_mutex *mutex) { pthread_mutex_consistent(nat
 
 void mql_os_mutex_drop(mql_os_mutex *mutex) { pthread_mutex_unlock(native(mutex)); }
 
-/* -- waiting on a word ------------------------------------------------------------------------ */
+/* -- waiting on a word ------------------------------------------------------------------------- */
 /* Not the PRIVATE flavours: the word is in memory that several processes map. */
 int mql_os_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns) {
     struct timespec timeout = to_timespec(timeout_ns);
@@ -635,7 +635,7 @@ void mql_os_wake(_Atomic uint32_t *word, int count) {
     syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
 }
 
-/* -- threads ---------------------------------------------------------------------------------- */
+/* -- threads ----------------------------------------------------------------------------------- */
 struct mql_os_thread {
     pthread_t thread;
     void (*body)(void *context);
@@ -698,7 +698,7 @@ void mql_os_sleep(int64_t ns) {
     }
 }
 
-/* -- clocks and identity ---------------------------------------------------------------------- */
+/* -- clocks and identity ----------------------------------------------------------------------- */
 int64_t mql_os_now_ms(void) { return clock_ns(CLOCK_REALTIME_COARSE) / NS_PER_MS; }
 
 int64_t mql_os_monotonic_ns(void) { return clock_ns(CLOCK_BOOTTIME); }

@@ -1,14 +1,15 @@
 /* mql_recover.c - how a partition stands when it is opened.
  *
  * Why nothing acknowledged is lost. If only processes died (R8) the page cache and the control page
- * hold all that was published, and nothing is scanned. Otherwise the checkpoint's watermark says what
- * was on stable storage: below it nothing is ever cut. Past it, batches are kept while each is whole
- * and the one expected; what comes after the first that is not was never durable, so it may go, but
- * if it holds whole batches it is set aside, not thrown away.
+ * hold all that was published, and nothing is scanned. Otherwise the checkpoint's watermark says
+ * what was on stable storage: below it nothing is ever cut. Past it, batches are kept while each is
+ * whole and the one expected; what comes after the first that is not was never durable, so it may
+ * go, but if it holds whole batches it is set aside, not thrown away.
  *
  * Why an offset means one record for ever. Every offset ever given out is below the checkpoint's
- * ceiling, which was durable before. After a cut the offsets up to it are used up by one empty batch
- * of a new epoch, as compaction leaves them in Kafka, so the log has no gap and no offset comes back.
+ * ceiling, which was durable before. After a cut the offsets up to it are used up by one empty
+ * batch of a new epoch, as compaction leaves them in Kafka, so the log has no gap and no offset
+ * comes back.
  */
 #include "mql_recover.h"
 
@@ -18,7 +19,7 @@
 
 #define COPY_BYTES ((size_t)1 << 20)
 
-/* -- listing ---------------------------------------------------------------------------------- */
+/* -- listing ----------------------------------------------------------------------------------- */
 typedef struct lister {
     mql_recover_listing *listing;
     size_t capacity;
@@ -50,8 +51,10 @@ static int list_one(void *context, const char *name) {
     if (length == 24 && digits(name, 20) && strcmp(name + 20, ".log") == 0 && name[0] == '0') {
         if (grow((void **)&listing->bases, listing->count, &into->capacity) < 0) return -ENOMEM;
         listing->bases[listing->count++] = strtoll(name, NULL, 10);
-    } else if (length > 5 && length < 25 && memcmp(name, "next.", 5) == 0 && digits(name + 5, length - 5)) {
-        if (grow((void **)&listing->nexts, listing->next_count, &into->next_capacity) < 0) return -ENOMEM;
+    } else if (length > 5 && length < 25 && memcmp(name, "next.", 5) == 0 &&
+               digits(name + 5, length - 5)) {
+        if (grow((void **)&listing->nexts, listing->next_count, &into->next_capacity) < 0)
+            return -ENOMEM;
         listing->nexts[listing->next_count++] = strtoull(name + 5, NULL, 10);
     }
     return 0;
@@ -67,7 +70,8 @@ int mql_recover_list(mql_os_file root, const char *directory, mql_recover_listin
     lister into = {.listing = out};
     mql_os_file opened;
     int rc = mql_os_open_directory(root, directory, &opened);
-    if (rc == -ENOENT) return mql_base_fail(MQL_E_NOT_FOUND, directory, "the partition is not there");
+    if (rc == -ENOENT)
+        return mql_base_fail(MQL_E_NOT_FOUND, directory, "the partition is not there");
     if (rc == 0) {
         rc = mql_os_list(opened, list_one, &into);
         mql_os_close(opened);
@@ -86,7 +90,7 @@ void mql_recover_listing_free(mql_recover_listing *listing) {
     *listing = (mql_recover_listing){0};
 }
 
-/* -- the checkpoint ----------------------------------------------------------------------------- */
+/* -- the checkpoint ---------------------------------------------------------------------------- */
 static void checkpoint_path(char out[MQL_PATH_MAX], const char *directory) {
     snprintf(out, MQL_PATH_MAX, "%s/checkpoint", directory);
 }
@@ -96,11 +100,13 @@ static uint32_t checkpoint_crc(const mql_format_checkpoint *slot) {
 }
 
 static bool sound(const mql_format_checkpoint *slot) {
-    return memcmp(slot->magic, MQL_CHECKPOINT_MAGIC, sizeof slot->magic) == 0 && slot->crc == checkpoint_crc(slot) &&
-           slot->segment >= 0 && slot->position >= 0 && slot->offset >= slot->segment && slot->log_start >= 0;
+    return memcmp(slot->magic, MQL_CHECKPOINT_MAGIC, sizeof slot->magic) == 0 &&
+           slot->crc == checkpoint_crc(slot) && slot->segment >= 0 && slot->position >= 0 &&
+           slot->offset >= slot->segment && slot->log_start >= 0;
 }
 
-int mql_recover_read_checkpoint(mql_os_file root, const char *directory, mql_format_checkpoint *out) {
+int mql_recover_read_checkpoint(mql_os_file root, const char *directory,
+                                mql_format_checkpoint *out) {
     char path[MQL_PATH_MAX];
     checkpoint_path(path, directory);
     mql_os_file file;
@@ -116,13 +122,14 @@ int mql_recover_read_checkpoint(mql_os_file root, const char *directory, mql_for
     if (!first && !second) return MQL_END;
     *out = slots[first && (!second || slots[0].sequence > slots[1].sequence) ? 0 : 1];
     if (out->oldest_writer > MQL_LAYOUT)
-        return mql_base_fail(MQL_E_FORMAT, path, "written by a newer mqlog (layout %u, this one knows %u)", out->layout,
+        return mql_base_fail(MQL_E_FORMAT, path,
+                             "written by a newer mqlog (layout %u, this one knows %u)", out->layout,
                              MQL_LAYOUT);
     return MQL_OK;
 }
 
-int mql_recover_write_checkpoint(mql_os_file root, const char *directory, mql_format_checkpoint *checkpoint,
-                                 uint32_t mode) {
+int mql_recover_write_checkpoint(mql_os_file root, const char *directory,
+                                 mql_format_checkpoint *checkpoint, uint32_t mode) {
     char path[MQL_PATH_MAX];
     checkpoint_path(path, directory);
     memcpy(checkpoint->magic, MQL_CHECKPOINT_MAGIC, sizeof checkpoint->magic);
@@ -140,7 +147,7 @@ int mql_recover_write_checkpoint(mql_os_file root, const char *directory, mql_fo
     return rc < 0 ? mql_base_fail_os(rc, path, "cannot write the checkpoint") : MQL_OK;
 }
 
-/* -- the run ------------------------------------------------------------------------------------ */
+/* -- the run ----------------------------------------------------------------------------------- */
 typedef struct recovery {
     const mql_recover_task *task;
     mql_epoch_table *epochs;
@@ -148,7 +155,7 @@ typedef struct recovery {
     mql_recover_listing listing;
     mql_format_checkpoint checkpoint;
     bool has_checkpoint;
-    bool fresh;             /* the end is where no file is yet: begin a segment there */
+    bool fresh; /* the end is where no file is yet: begin a segment there */
     mql_segment_window window;
 } recovery;
 
@@ -182,17 +189,21 @@ static int make_segment(const recovery *run, int64_t base) {
     char path[MQL_PATH_MAX];
     mql_base_file_name(path, run->task->directory, base, ".log");
     mql_os_file file;
-    int rc = mql_os_open(run->task->root, path, MQL_OS_WRITE | MQL_OS_CREATE, run->task->mode, &file);
+    int rc =
+        mql_os_open(run->task->root, path, MQL_OS_WRITE | MQL_OS_CREATE, run->task->mode, &file);
     if (rc < 0) return mql_base_fail_os(rc, path, "cannot make a segment");
     mql_os_close(file);
     return sync_directory(run->task);
 }
 
-/* Batches from `start` on carry a new epoch: what a dead writer left behind it is then not theirs. */
+/* Batches from `start` on carry a new epoch: what a dead writer left behind it is then not theirs.
+ */
 static int raise_epoch(recovery *run, int64_t start) {
     int32_t epoch = run->out->epoch + 1;
     int rc = mql_epoch_add(run->epochs, epoch, start);
-    if (rc == MQL_OK) rc = mql_epoch_save(run->task->root, run->task->directory, run->epochs, run->task->mode, true);
+    if (rc == MQL_OK)
+        rc = mql_epoch_save(run->task->root, run->task->directory, run->epochs, run->task->mode,
+                            true);
     if (rc == MQL_OK) run->out->epoch = epoch;
     return rc;
 }
@@ -206,16 +217,20 @@ static int cut_name(const recovery *run, int64_t base, char path[MQL_PATH_MAX]) 
         mql_os_stat stat;
         if (mql_os_stat_name(run->task->root, path, &stat) == -ENOENT) return MQL_OK;
     }
-    return mql_base_fail(MQL_E_FORMAT, path, "there are 10,000 set-aside files of this segment: move them away");
+    return mql_base_fail(MQL_E_FORMAT, path,
+                         "there are 10,000 set-aside files of this segment: move them away");
 }
 
-static int copy_out(mql_os_file root, const char *from, int64_t position, int64_t end, const char *to, uint32_t mode) {
+static int copy_out(mql_os_file root, const char *from, int64_t position, int64_t end,
+                    const char *to, uint32_t mode) {
     mql_os_file source = MQL_OS_NO_FILE, target = MQL_OS_NO_FILE;
     uint8_t *buffer = mql_os_allocate_memory(COPY_BYTES);
     int rc = buffer == NULL ? -ENOMEM : mql_os_open(root, from, MQL_OS_READ, 0, &source);
-    if (rc == 0) rc = mql_os_open(root, to, MQL_OS_WRITE | MQL_OS_CREATE | MQL_OS_EXCLUSIVE, mode, &target);
+    if (rc == 0)
+        rc = mql_os_open(root, to, MQL_OS_WRITE | MQL_OS_CREATE | MQL_OS_EXCLUSIVE, mode, &target);
     for (int64_t at = position; rc == 0 && at < end;) {
-        int64_t got = mql_os_read(source, buffer, (size_t)mql_base_min(end - at, (int64_t)COPY_BYTES), at);
+        int64_t got =
+            mql_os_read(source, buffer, (size_t)mql_base_min(end - at, (int64_t)COPY_BYTES), at);
         if (got <= 0) break;
         rc = mql_os_write(target, buffer, (size_t)got, at - position);
         at += got;
@@ -232,11 +247,14 @@ static const char *file_of(const char *path) {
     return slash == NULL ? path : slash + 1;
 }
 
-static void tell(const recovery *run, int row, int64_t segment, int64_t position, int64_t bytes, const char *path) {
-    run->task->tell(run->task->context, row, segment, position, bytes, path == NULL ? "" : file_of(path));
+static void tell(const recovery *run, int row, int64_t segment, int64_t position, int64_t bytes,
+                 const char *path) {
+    run->task->tell(run->task->context, row, segment, position, bytes,
+                    path == NULL ? "" : file_of(path));
 }
 
-/* Gives the segment the length `position`; what lay behind is set aside if it holds a whole batch. */
+/* Gives the segment the length `position`; what lay behind is set aside if it holds a whole batch.
+ */
 static int cut_segment(recovery *run, mql_segment_walk *walk, int row) {
     char path[MQL_PATH_MAX], aside[MQL_PATH_MAX];
     mql_base_file_name(path, run->task->directory, walk->segment->base, ".log");
@@ -246,9 +264,11 @@ static int cut_segment(recovery *run, mql_segment_walk *walk, int row) {
         bool keep = mql_segment_holds_more(walk);
         if (keep) rc = cut_name(run, walk->segment->base, aside);
         if (keep && rc == MQL_OK)
-            rc = copy_out(run->task->root, path, walk->position, walk->limit, aside, run->task->mode);
+            rc = copy_out(run->task->root, path, walk->position, walk->limit, aside,
+                          run->task->mode);
         if (rc < 0) return rc;
-        tell(run, row, walk->segment->base, walk->position, walk->limit - walk->position, keep ? aside : NULL);
+        tell(run, row, walk->segment->base, walk->position, walk->limit - walk->position,
+             keep ? aside : NULL);
     }
     mql_os_file file;
     rc = mql_os_open(run->task->root, path, MQL_OS_WRITE, 0, &file);
@@ -287,8 +307,8 @@ static int set_aside(recovery *run, size_t from, int row) {
     return MQL_OK;
 }
 
-/* Empty prepared segments go, others are set aside. While only processes died they are empty unless a batch
- * stands at their front, so looking at `most` bytes is enough. */
+/* Empty prepared segments go, others are set aside. While only processes died they are empty unless
+ * a batch stands at their front, so looking at `most` bytes is enough. */
 static int clear_nexts(recovery *run, int64_t most) {
     mql_segment_options options = segment_options(run->task);
     for (size_t i = 0; i < run->listing.next_count; i++) {
@@ -297,7 +317,9 @@ static int clear_nexts(recovery *run, int64_t most) {
         if (rc == MQL_E_NOT_FOUND) continue;
         if (rc < 0) return rc;
         int64_t length = atomic_load_explicit(&segment->length, memory_order_relaxed);
-        mql_segment_walk walk = {.segment = segment, .window = &run->window, .expected = -1,
+        mql_segment_walk walk = {.segment = segment,
+                                 .window = &run->window,
+                                 .expected = -1,
                                  .limit = mql_base_min(length, most),
                                  .max_size = MQL_BATCH_BYTES_MAX};
         bool empty = mql_segment_walk_next(&walk) == MQL_END;
@@ -316,7 +338,7 @@ static int clear_nexts(recovery *run, int64_t most) {
     return MQL_OK;
 }
 
-/* -- R8 ------------------------------------------------------------------------------------------ */
+/* -- R8 ---------------------------------------------------------------------------------------- */
 /* Takes the end of a page that passes every check. False: the log has to be scanned. */
 static bool take_control(recovery *run) {
     mql_format_control *control = run->task->control;
@@ -327,15 +349,18 @@ static bool take_control(recovery *run) {
     char path[MQL_PATH_MAX];
     mql_base_file_name(path, run->task->directory, run->out->end.segment, ".log");
     mql_os_stat stat;
-    if (mql_os_stat_name(run->task->root, path, &stat) < 0 || stat.size < run->out->end.position) return false;
+    if (mql_os_stat_name(run->task->root, path, &stat) < 0 || stat.size < run->out->end.position)
+        return false;
     /* One segment may follow: a roll whose owner died between the rename and the publish. */
     if (at + 2 < run->listing.count) return false;
-    if (at + 1 < run->listing.count && run->listing.bases[at + 1] != run->out->end.offset) return false;
+    if (at + 1 < run->listing.count && run->listing.bases[at + 1] != run->out->end.offset)
+        return false;
     if (!mql_control_trust(&control->durable, &run->out->durable) ||
         run->out->durable.offset > run->out->end.offset) {
         mql_format_checkpoint *c = &run->checkpoint;
         run->out->durable = (mql_control_end){c->segment, c->position, c->offset};
-        if (!run->has_checkpoint) run->out->durable = (mql_control_end){run->listing.bases[0], 0, run->listing.bases[0]};
+        if (!run->has_checkpoint)
+            run->out->durable = (mql_control_end){run->listing.bases[0], 0, run->listing.bases[0]};
     }
     return true;
 }
@@ -363,7 +388,8 @@ static int write_again(recovery *run) {
         if (rc < 0) return rc;
         int64_t length = atomic_load_explicit(&segment->length, memory_order_relaxed);
         for (int64_t at = 0; at + 8 <= length; at += MQL_PAGE)
-            atomic_fetch_or_explicit((_Atomic uint64_t *)(void *)(segment->map + at), 0, memory_order_relaxed);
+            atomic_fetch_or_explicit((_Atomic uint64_t *)(void *)(segment->map + at), 0,
+                                     memory_order_relaxed);
         rc = length > 0 ? mql_os_sync_map(segment->map, (size_t)length) : 0;
         char path[MQL_PATH_MAX];
         snprintf(path, sizeof path, "%s", segment->path);
@@ -382,7 +408,8 @@ static int finish_control(recovery *run) {
     int64_t dirty = atomic_load_explicit(&control->dirty, memory_order_relaxed);
     int rc = MQL_OK;
     if (!run->task->look_only) {
-        if (dirty > run->out->end.position && dirty <= MQL_SEGMENT_BYTES_MAX) rc = wipe_dirty(run, dirty);
+        if (dirty > run->out->end.position && dirty <= MQL_SEGMENT_BYTES_MAX)
+            rc = wipe_dirty(run, dirty);
         uint32_t state = atomic_load_explicit(&control->state, memory_order_relaxed);
         if (rc == MQL_OK && (state & MQL_STATE_POISONED) != 0) rc = write_again(run);
         if (rc == MQL_OK) rc = clear_nexts(run, MQL_PAGE);
@@ -391,28 +418,30 @@ static int finish_control(recovery *run) {
     return rc;
 }
 
-/* -- the scan ------------------------------------------------------------------------------------ */
+/* -- the scan ---------------------------------------------------------------------------------- */
 /* Whether the batch carries the epoch that its offset must have; a newer one is learnt. */
 static bool epoch_fits(recovery *run, const mql_batch_header *header) {
     int64_t next_start;
     int32_t epoch = mql_epoch_at(run->epochs, header->base_offset, &next_start);
     if (header->epoch < epoch || (next_start != INT64_MAX && header->epoch > epoch)) return false;
-    if (header->epoch > epoch && mql_epoch_add(run->epochs, header->epoch, header->base_offset) < 0) return false;
+    if (header->epoch > epoch && mql_epoch_add(run->epochs, header->epoch, header->base_offset) < 0)
+        return false;
     run->out->epoch = (int32_t)mql_base_max(run->out->epoch, header->epoch);
     return true;
 }
 
-/* Walks one segment from the end so far. Returns the row that ended it, or a failure; the walk stands at the
- * end. The segment is the caller's to release. */
+/* Walks one segment from the end so far. Returns the row that ended it, or a failure; the walk
+ * stands at the end. The segment is the caller's to release. */
 static int scan_segment(recovery *run, mql_segment *segment, mql_segment_walk *walk) {
-    *walk = (mql_segment_walk){.segment = segment,
-                               .window = &run->window,
-                               .position = run->out->end.position,
-                               .limit = atomic_load_explicit(&segment->length, memory_order_relaxed),
-                               .expected = run->out->end.offset,
-                               .max_size = MQL_BATCH_BYTES_MAX,
-                               .gaps = run->task->gaps,
-                               .verify = true};
+    *walk =
+        (mql_segment_walk){.segment = segment,
+                           .window = &run->window,
+                           .position = run->out->end.position,
+                           .limit = atomic_load_explicit(&segment->length, memory_order_relaxed),
+                           .expected = run->out->end.offset,
+                           .max_size = MQL_BATCH_BYTES_MAX,
+                           .gaps = run->task->gaps,
+                           .verify = true};
     for (;;) {
         int64_t position = walk->position, expected = walk->expected;
         int rc = mql_segment_walk_next(walk);
@@ -433,21 +462,27 @@ static int scan_segment(recovery *run, mql_segment *segment, mql_segment_walk *w
 /* R7: the first batch of a segment must be the one that its name says. */
 static int check_name(recovery *run, mql_segment *segment) {
     const uint8_t *bytes = mql_segment_bytes(segment, &run->window, 0, MQL_BATCH_HEADER);
-    if (bytes == NULL || atomic_load_explicit(&segment->length, memory_order_relaxed) < MQL_BATCH_HEADER) return MQL_OK;
+    if (bytes == NULL ||
+        atomic_load_explicit(&segment->length, memory_order_relaxed) < MQL_BATCH_HEADER)
+        return MQL_OK;
     mql_batch_header header;
     mql_batch_read_header(bytes, &header);
-    if (mql_batch_implausible(&header, MQL_BATCH_BYTES_MAX) != NULL || header.base_offset == segment->base ||
+    if (mql_batch_implausible(&header, MQL_BATCH_BYTES_MAX) != NULL ||
+        header.base_offset == segment->base ||
         (run->task->gaps && header.base_offset > segment->base))
         return MQL_OK;
     int64_t length = atomic_load_explicit(&segment->length, memory_order_relaxed);
     bytes = mql_segment_bytes(segment, &run->window, 0, mql_base_min(header.size, length));
-    if (bytes == NULL || header.size > length || !mql_batch_crc_right(bytes, header.size)) return MQL_OK;
+    if (bytes == NULL || header.size > length || !mql_batch_crc_right(bytes, header.size))
+        return MQL_OK;
     return mql_base_fail(MQL_E_FORMAT, segment->path,
-                         "the file is misplaced: its first batch has offset %lld; move it away (nothing was changed)",
+                         "the file is misplaced: its first batch has offset %lld; move it away "
+                         "(nothing was changed)",
                          (long long)header.base_offset);
 }
 
-/* R10: names the prepared segment that holds the batch expected next. True: there is one more to scan. */
+/* R10: names the prepared segment that holds the batch expected next. True: there is one more to
+ * scan. */
 static int adopt_next(recovery *run, bool *more) {
     mql_segment_options options = segment_options(run->task);
     *more = false;
@@ -456,10 +491,15 @@ static int adopt_next(recovery *run, bool *more) {
         int rc = mql_segment_open_next(&options, run->listing.nexts[i], &segment);
         if (rc == MQL_E_NOT_FOUND) continue;
         if (rc < 0) return rc;
-        mql_segment_walk walk = {.segment = segment, .window = &run->window, .expected = run->out->end.offset,
-                                 .limit = atomic_load_explicit(&segment->length, memory_order_relaxed),
-                                 .max_size = MQL_BATCH_BYTES_MAX, .verify = true};
-        if (mql_segment_walk_next(&walk) == MQL_OK && walk.at == 0 && epoch_fits(run, &walk.header)) {
+        mql_segment_walk walk = {.segment = segment,
+                                 .window = &run->window,
+                                 .expected = run->out->end.offset,
+                                 .limit =
+                                     atomic_load_explicit(&segment->length, memory_order_relaxed),
+                                 .max_size = MQL_BATCH_BYTES_MAX,
+                                 .verify = true};
+        if (mql_segment_walk_next(&walk) == MQL_OK && walk.at == 0 &&
+            epoch_fits(run, &walk.header)) {
             char path[MQL_PATH_MAX];
             mql_base_file_name(path, run->task->directory, run->out->end.offset, ".log");
             rc = mql_os_rename_new(run->task->root, segment->path, path);
@@ -489,9 +529,11 @@ static int scan(recovery *run) {
         rc = check_name(run, segment);
         int row = rc < 0 ? rc : scan_segment(run, segment, &walk);
         bool whole = row == 1 || row == 2;
-        bool follows = whole && at + 1 < run->listing.count && run->listing.bases[at + 1] == run->out->end.offset;
+        bool follows = whole && at + 1 < run->listing.count &&
+                       run->listing.bases[at + 1] == run->out->end.offset;
         bool named = false;
-        if (whole && !follows && !run->task->look_only && at + 1 == run->listing.count && run->out->end.position > 0)
+        if (whole && !follows && !run->task->look_only && at + 1 == run->listing.count &&
+            run->out->end.position > 0)
             rc = adopt_next(run, &named);
         if (row > 0 && rc == MQL_OK && !follows && !named && !run->task->look_only) {
             rc = cut_segment(run, &walk, row);
@@ -508,7 +550,8 @@ static int scan(recovery *run) {
     return MQL_OK;
 }
 
-/* Where the scan begins: the watermark. False: what it names is damaged, nothing can be appended there. */
+/* Where the scan begins: the watermark. False: what it names is damaged, nothing can be appended
+ * there. */
 static bool begin_at_watermark(recovery *run) {
     size_t at;
     if (!run->has_checkpoint) {
@@ -516,34 +559,42 @@ static bool begin_at_watermark(recovery *run) {
         run->out->end = (mql_control_end){last, 0, last};
         return true;
     }
-    run->out->end = (mql_control_end){run->checkpoint.segment, run->checkpoint.position, run->checkpoint.offset};
+    run->out->end = (mql_control_end){run->checkpoint.segment, run->checkpoint.position,
+                                      run->checkpoint.offset};
     if (!listed(run, run->checkpoint.segment, &at)) return false;
     char path[MQL_PATH_MAX];
     mql_os_stat stat;
     mql_base_file_name(path, run->task->directory, run->checkpoint.segment, ".log");
-    return mql_os_stat_name(run->task->root, path, &stat) == 0 && stat.size >= run->checkpoint.position;
+    return mql_os_stat_name(run->task->root, path, &stat) == 0 &&
+           stat.size >= run->checkpoint.position;
 }
 
 /* A clean close left everything at its exact length: nothing to scan. */
 static bool took_clean(recovery *run) {
     size_t at;
-    if (!run->has_checkpoint || run->checkpoint.clean != 1 || !listed(run, run->checkpoint.segment, &at)) return false;
+    if (!run->has_checkpoint || run->checkpoint.clean != 1 ||
+        !listed(run, run->checkpoint.segment, &at))
+        return false;
     if (at + 1 != run->listing.count) return false;
     char path[MQL_PATH_MAX];
     mql_os_stat stat;
     mql_base_file_name(path, run->task->directory, run->checkpoint.segment, ".log");
-    if (mql_os_stat_name(run->task->root, path, &stat) < 0 || stat.size != run->checkpoint.position) return false;
-    run->out->end = (mql_control_end){run->checkpoint.segment, run->checkpoint.position, run->checkpoint.offset};
+    if (mql_os_stat_name(run->task->root, path, &stat) < 0 || stat.size != run->checkpoint.position)
+        return false;
+    run->out->end = (mql_control_end){run->checkpoint.segment, run->checkpoint.position,
+                                      run->checkpoint.offset};
     run->out->durable = run->out->end;
     return true;
 }
 
-/* Uses up the offsets from the end to the ceiling by an empty batch, so that none is given out twice. */
+/* Uses up the offsets from the end to the ceiling by an empty batch, so that none is given out
+ * twice. */
 static int fill_to_ceiling(recovery *run) {
     mql_control_end *end = &run->out->end;
     int64_t ceiling = run->checkpoint.ceiling;
     if (!run->has_checkpoint || run->checkpoint.clean == 1 || ceiling <= end->offset) return MQL_OK;
-    if (ceiling - end->segment > INT32_MAX || end->position + MQL_BATCH_HEADER > MQL_SEGMENT_BYTES_MAX) {
+    if (ceiling - end->segment > INT32_MAX ||
+        end->position + MQL_BATCH_HEADER > MQL_SEGMENT_BYTES_MAX) {
         int rc = make_segment(run, end->offset);
         if (rc < 0) return rc;
         *end = (mql_control_end){end->offset, 0, end->offset};
@@ -557,7 +608,8 @@ static int fill_to_ceiling(recovery *run) {
     if (rc == 0) rc = mql_os_write(file, batch, sizeof batch, end->position);
     if (rc == 0) rc = mql_os_sync(file);
     mql_os_close(file);
-    if (rc < 0) return mql_base_fail_os(rc, path, "cannot use up the offsets that may have been seen");
+    if (rc < 0)
+        return mql_base_fail_os(rc, path, "cannot use up the offsets that may have been seen");
     end->position += MQL_BATCH_HEADER;
     end->offset = ceiling;
     return MQL_OK;
@@ -573,7 +625,8 @@ static int settle(recovery *run) {
     }
     if (rc == MQL_OK && run->has_checkpoint) rc = raise_epoch(run, end->offset);
     if (rc == MQL_OK && !run->has_checkpoint && run->epochs->count > 0)
-        rc = mql_epoch_save(run->task->root, run->task->directory, run->epochs, run->task->mode, true);
+        rc = mql_epoch_save(run->task->root, run->task->directory, run->epochs, run->task->mode,
+                            true);
     if (rc == MQL_OK) rc = fill_to_ceiling(run);
     if (rc == MQL_OK) rc = sync_directory(run->task);
     if (rc < 0) return rc;
@@ -585,13 +638,15 @@ static int settle(recovery *run) {
     run->checkpoint.ceiling = mql_base_max(end->offset, run->checkpoint.ceiling);
     run->checkpoint.epoch = run->out->epoch;
     run->checkpoint.clean = 0;
-    return mql_recover_write_checkpoint(run->task->root, run->task->directory, &run->checkpoint, run->task->mode);
+    return mql_recover_write_checkpoint(run->task->root, run->task->directory, &run->checkpoint,
+                                        run->task->mode);
 }
 
 static int decide(recovery *run) {
     const mql_recover_task *task = run->task;
     if (run->listing.count == 0) {
-        int64_t base = run->has_checkpoint ? mql_base_max(run->checkpoint.ceiling, run->checkpoint.offset) : 0;
+        int64_t base =
+            run->has_checkpoint ? mql_base_max(run->checkpoint.ceiling, run->checkpoint.offset) : 0;
         run->out->end = run->out->durable = (mql_control_end){base, 0, base};
         return task->look_only ? MQL_OK : make_segment(run, base);
     }
@@ -614,7 +669,8 @@ int mql_recover_run(const mql_recover_task *task, mql_epoch_table *epochs, mql_r
     recovery run = {.task = task, .epochs = epochs, .out = out};
     memset(out, 0, sizeof *out);
     int rc = mql_recover_list(task->root, task->directory, &run.listing);
-    if (rc == MQL_OK) rc = mql_recover_read_checkpoint(task->root, task->directory, &run.checkpoint);
+    if (rc == MQL_OK)
+        rc = mql_recover_read_checkpoint(task->root, task->directory, &run.checkpoint);
     run.has_checkpoint = rc == MQL_OK;
     if (rc >= 0) rc = mql_epoch_load(task->root, task->directory, epochs);
     if (rc >= 0) {
@@ -629,7 +685,8 @@ int mql_recover_run(const mql_recover_task *task, mql_epoch_table *epochs, mql_r
     }
     if (rc >= 0) {
         bool unclean = run.has_checkpoint && run.checkpoint.clean != 1;
-        out->ceiling = unclean ? mql_base_max(run.checkpoint.ceiling, out->end.offset) : out->end.offset;
+        out->ceiling =
+            unclean ? mql_base_max(run.checkpoint.ceiling, out->end.offset) : out->end.offset;
         out->sealed = run.has_checkpoint ? run.checkpoint.segment : out->end.segment;
         out->log_start = mql_base_min(out->log_start, out->end.offset);
         rc = MQL_OK;

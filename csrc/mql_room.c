@@ -1,11 +1,12 @@
 /* mql_room.c - space ahead of the log's tail.
  *
- * Stores into a mapping must never meet a page without blocks: that is SIGBUS on a full disk. So files
- * grow by fallocate, which says ENOSPC here and now, and appends stay below `allocated`. A file's length
- * changes only under the prepare lock, after looking that the segment is still the active one: a peer
- * that was about to lengthen it when it was rolled would spoil a sealed file.
+ * Stores into a mapping must never meet a page without blocks: that is SIGBUS on a full disk. So
+ * files grow by fallocate, which says ENOSPC here and now, and appends stay below `allocated`. A
+ * file's length changes only under the prepare lock, after looking that the segment is still the
+ * active one: a peer that was about to lengthen it when it was rolled would spoil a sealed file.
  *
- * Populating is a process's own affair (its page tables), needs no lock, and only saves page faults.
+ * Populating is a process's own affair (its page tables), needs no lock, and only saves page
+ * faults.
  */
 #include "mql_room.h"
 
@@ -18,8 +19,8 @@
 #define FREE_SHARE 64 /* preparation takes at most 1/64 of the free space at once */
 #define FREE_DEFAULT_MOST ((uint64_t)64 << 20)
 
-/* The lock's owner may have died anywhere: every word under it is stored after the fact it tells, and
- * mql_room_next looks whether the file it names is there, so there is nothing to repair. */
+/* The lock's owner may have died anywhere: every word under it is stored after the fact it tells,
+ * and mql_room_next looks whether the file it names is there, so there is nothing to repair. */
 static int take_prepare(mql_log *log) {
     bool died = false;
     int rc;
@@ -40,20 +41,24 @@ static int check_bounds(mql_log *log, int64_t bytes, int64_t *most) {
     int rc = mql_os_free_bytes(log->home->root, &available, &total);
     if (rc < 0) return mql_base_fail_os(rc, log->directory, "cannot ask for free space");
     uint64_t reserve = atomic_load_explicit(&bell->min_free_bytes, memory_order_relaxed);
-    if (reserve == MQL_DEFAULT_FREE) reserve = total / 20 < FREE_DEFAULT_MOST ? total / 20 : FREE_DEFAULT_MOST;
+    if (reserve == MQL_DEFAULT_FREE)
+        reserve = total / 20 < FREE_DEFAULT_MOST ? total / 20 : FREE_DEFAULT_MOST;
     if (available < reserve + (uint64_t)bytes)
-        return mql_base_fail_os(-ENOSPC, log->directory, "the disk is full down to min_free_bytes: free space, or lower it");
+        return mql_base_fail_os(-ENOSPC, log->directory,
+                                "the disk is full down to min_free_bytes: free space, or lower it");
     uint64_t bound = atomic_load_explicit(&bell->max_bytes, memory_order_relaxed);
     int64_t used = atomic_load_explicit(&bell->used_bytes, memory_order_relaxed);
     if (bound != 0 && used + bytes > (int64_t)bound)
-        return mql_base_fail_os(-ENOSPC, log->directory, "the store has reached max_bytes: trim, or raise it");
+        return mql_base_fail_os(-ENOSPC, log->directory,
+                                "the store has reached max_bytes: trim, or raise it");
     *most = (int64_t)((available - reserve) / FREE_SHARE);
     if (bound != 0) *most = mql_base_min(*most, (int64_t)bound - used);
     return MQL_OK;
 }
 
 /* Lengthens a file from `from` to about `to`, at least to `least`; *reached: where it ends. */
-static int lengthen(mql_log *log, const char *path, int64_t from, int64_t least, int64_t to, int64_t *reached) {
+static int lengthen(mql_log *log, const char *path, int64_t from, int64_t least, int64_t to,
+                    int64_t *reached) {
     int64_t most = 0;
     int rc = check_bounds(log, least - from, &most);
     if (rc < 0) return rc;
@@ -75,7 +80,8 @@ static int lengthen(mql_log *log, const char *path, int64_t from, int64_t least,
 }
 
 static int64_t segment_limit(mql_log *log) {
-    return mql_base_round_up(atomic_load_explicit(&log->segment_bytes, memory_order_relaxed), MQL_PAGE);
+    return mql_base_round_up(atomic_load_explicit(&log->segment_bytes, memory_order_relaxed),
+                             MQL_PAGE);
 }
 
 /* How far ahead of the tail to be: as much as was appended since the last look, within bounds. */
@@ -93,7 +99,8 @@ static int allocate_locked(mql_log *log, int64_t segment, int64_t least, int64_t
     mql_base_file_name(path, log->directory, segment, ".log");
     int64_t reached;
     int rc = lengthen(log, path, from, least, mql_base_max(to, least), &reached);
-    if (rc == MQL_OK) atomic_store_explicit(&log->control->allocated, reached, memory_order_release);
+    if (rc == MQL_OK)
+        atomic_store_explicit(&log->control->allocated, reached, memory_order_release);
     return rc;
 }
 
@@ -102,12 +109,13 @@ int mql_room_allocate(mql_log *log, int64_t segment, int64_t want) {
     if (rc < 0) return rc;
     int64_t least = mql_base_round_up(want, MQL_PAGE);
     int64_t step = least <= FIRST_BYTES ? FIRST_BYTES : least + mql_base_min(least, AHEAD_LEAST);
-    rc = allocate_locked(log, segment, least, mql_base_min(step, mql_base_max(least, segment_limit(log))));
+    rc = allocate_locked(log, segment, least,
+                         mql_base_min(step, mql_base_max(least, segment_limit(log))));
     mql_os_mutex_drop(&log->control->prepare);
     return rc;
 }
 
-/* -- the next segment ------------------------------------------------------------------------------ */
+/* -- the next segment -------------------------------------------------------------------------- */
 /* Makes an empty next.<n> under a number never used before. */
 static int make_next_locked(mql_log *log, uint64_t *number) {
     mql_format_control *control = log->control;
@@ -118,8 +126,8 @@ static int make_next_locked(mql_log *log, uint64_t *number) {
         *number = atomic_load_explicit(&control->last_number, memory_order_relaxed) + 1;
         atomic_store_explicit(&control->last_number, *number, memory_order_relaxed);
         mql_segment_next_name(path, log->directory, *number);
-        rc = mql_os_open(log->home->root, path, MQL_OS_WRITE | MQL_OS_CREATE | MQL_OS_EXCLUSIVE, log->home->mode,
-                         &file);
+        rc = mql_os_open(log->home->root, path, MQL_OS_WRITE | MQL_OS_CREATE | MQL_OS_EXCLUSIVE,
+                         log->home->mode, &file);
     } while (rc == -EEXIST);
     if (rc < 0) return mql_base_fail_os(rc, path, "cannot make the next segment");
     mql_os_close(file);
@@ -148,12 +156,13 @@ static int next_locked(mql_log *log, int64_t want, uint64_t *number) {
     mql_segment_next_name(path, log->directory, *number);
     int64_t least = mql_base_round_up(want, MQL_PAGE), reached;
     rc = lengthen(log, path, from, least, least, &reached);
-    if (rc == MQL_OK) atomic_store_explicit(&log->control->next_allocated, reached, memory_order_release);
+    if (rc == MQL_OK)
+        atomic_store_explicit(&log->control->next_allocated, reached, memory_order_release);
     return rc;
 }
 
-/* This process's mapping of next.<number>; lent by log->prepared only while nobody rolls, so pages are
- * populated before it is put there. */
+/* This process's mapping of next.<number>; lent by log->prepared only while nobody rolls, so pages
+ * are populated before it is put there. */
 static int map_next(mql_log *log, uint64_t number, int64_t populate) {
     mql_segment *held = atomic_exchange_explicit(&log->prepared, NULL, memory_order_acq_rel);
     if (held != NULL && held->number != number) {
@@ -173,7 +182,8 @@ static int map_next(mql_log *log, uint64_t number, int64_t populate) {
     }
     int64_t done = held->populated;
     for (; done < populate && done < (int64_t)held->map_length; done += POPULATE_STEP) {
-        int64_t step = mql_base_min(mql_base_min(POPULATE_STEP, populate - done), (int64_t)held->map_length - done);
+        int64_t step = mql_base_min(mql_base_min(POPULATE_STEP, populate - done),
+                                    (int64_t)held->map_length - done);
         if (mql_os_populate(held->map + done, (size_t)step) < 0) break;
     }
     held->populated = mql_base_min(done, populate);
@@ -191,7 +201,7 @@ int mql_room_next(mql_log *log, int64_t want) {
     return rc < 0 ? rc : map_next(log, number, 0);
 }
 
-/* -- the prepare thread's round ---------------------------------------------------------------------- */
+/* -- the prepare thread's round ---------------------------------------------------------------- */
 static void populate(mql_log *log, const mql_control_end *end, int64_t to) {
     mql_segment *segment;
     if (mql_log_segment(log, end->segment, &segment) < 0) return;
@@ -219,13 +229,16 @@ int mql_room_prepare(mql_log *log) {
     atomic_store_explicit(&log->appended, 0, memory_order_relaxed);
     int64_t target = mql_base_min(mql_base_round_up(end.position + distance, MQL_PAGE), limit);
     int rc = MQL_OK;
-    if (atomic_load_explicit(&log->control->allocated, memory_order_relaxed) < target && take_prepare(log) == MQL_OK) {
+    if (atomic_load_explicit(&log->control->allocated, memory_order_relaxed) < target &&
+        take_prepare(log) == MQL_OK) {
         int64_t from = atomic_load_explicit(&log->control->allocated, memory_order_relaxed);
         rc = allocate_locked(log, end.segment, mql_base_min(from + MQL_PAGE, limit), target);
         mql_os_mutex_drop(&log->control->prepare);
     }
     if (rc == MQL_OK)
-        populate(log, &end, mql_base_min(target, atomic_load_explicit(&log->control->allocated, memory_order_acquire)));
+        populate(log, &end,
+                 mql_base_min(
+                     target, atomic_load_explicit(&log->control->allocated, memory_order_acquire)));
     /* The next segment, once the end of this one comes into reach. */
     int64_t left = limit - end.position;
     if (rc == MQL_OK && left < 2 * distance && end.position > 0) {

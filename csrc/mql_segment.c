@@ -1,8 +1,8 @@
 /* mql_segment.c - one .log file with its indexes.
  *
- * A segment ends where the next one begins, so the walk needs no length that is exact: it is told the
- * offset or the position to stop at, and zeros behind the last batch are prepared space. Bytes are
- * never trusted: a header is copied out, judged, and only then is its length used; in read-only
+ * A segment ends where the next one begins, so the walk needs no length that is exact: it is told
+ * the offset or the position to stop at, and zeros behind the last batch are prepared space. Bytes
+ * are never trusted: a header is copied out, judged, and only then is its length used; in read-only
  * stores the bytes are private copies, so that a file which shrinks gives short reads, not signals.
  */
 #include "mql_segment.h"
@@ -13,19 +13,21 @@
 #define RESYNC_BUDGET ((int64_t)64 << 20) /* bytes whose CRC is taken while looking for a batch */
 #define WINDOW_BYTES ((int64_t)256 << 10)
 
-/* -- opening ---------------------------------------------------------------------------------- */
+/* -- opening ----------------------------------------------------------------------------------- */
 static int open_path(const mql_segment_options *options, mql_segment *segment) {
     unsigned flags = options->writable ? MQL_OS_WRITE : MQL_OS_READ;
     mql_os_file file;
     int rc = mql_os_open(options->root, segment->path, flags, 0, &file);
-    if (rc == -ENOENT) return mql_base_fail(MQL_E_NOT_FOUND, segment->path, "the segment is not there");
+    if (rc == -ENOENT)
+        return mql_base_fail(MQL_E_NOT_FOUND, segment->path, "the segment is not there");
     if (rc < 0) return mql_base_fail_os(rc, segment->path, "cannot open the segment");
     mql_os_stat stat;
     rc = mql_os_stat_file(file, &stat);
     if (rc == 0) atomic_store_explicit(&segment->length, stat.size, memory_order_relaxed);
     if (rc == 0 && stat.size > MQL_SEGMENT_BYTES_MAX) {
         mql_os_close(file);
-        return mql_base_fail(MQL_E_FORMAT, segment->path, "the segment is larger than 2^31 - 1 bytes");
+        return mql_base_fail(MQL_E_FORMAT, segment->path,
+                             "the segment is larger than 2^31 - 1 bytes");
     }
     if (rc == 0 && options->read_only) {
         segment->file = file;
@@ -42,7 +44,8 @@ static int open_path(const mql_segment_options *options, mql_segment *segment) {
     return rc < 0 ? mql_base_fail_os(rc, segment->path, "cannot map the segment") : MQL_OK;
 }
 
-static int finish_open(const mql_segment_options *options, mql_segment *segment, mql_segment **out) {
+static int finish_open(const mql_segment_options *options, mql_segment *segment,
+                       mql_segment **out) {
     segment->file = MQL_OS_NO_FILE;
     segment->writable = options->writable;
     atomic_init(&segment->references, 1);
@@ -58,7 +61,8 @@ static int finish_open(const mql_segment_options *options, mql_segment *segment,
 
 int mql_segment_open(const mql_segment_options *options, int64_t base, mql_segment **out) {
     mql_segment *segment = mql_os_allocate_memory(sizeof *segment);
-    if (segment == NULL) return mql_base_fail(MQL_E_MEMORY, options->directory, "no memory for a segment");
+    if (segment == NULL)
+        return mql_base_fail(MQL_E_MEMORY, options->directory, "no memory for a segment");
     segment->base = base;
     mql_base_file_name(segment->path, options->directory, base, ".log");
     return finish_open(options, segment, out);
@@ -70,7 +74,8 @@ void mql_segment_next_name(char out[MQL_PATH_MAX], const char *directory, uint64
 
 int mql_segment_open_next(const mql_segment_options *options, uint64_t number, mql_segment **out) {
     mql_segment *segment = mql_os_allocate_memory(sizeof *segment);
-    if (segment == NULL) return mql_base_fail(MQL_E_MEMORY, options->directory, "no memory for a segment");
+    if (segment == NULL)
+        return mql_base_fail(MQL_E_MEMORY, options->directory, "no memory for a segment");
     segment->base = -1;
     segment->number = number;
     mql_segment_next_name(segment->path, options->directory, number);
@@ -99,8 +104,9 @@ void mql_segment_release(mql_segment *segment) {
 
 int mql_segment_refresh(mql_segment *segment, const mql_segment_options *options) {
     mql_os_stat stat;
-    int rc = segment->file != MQL_OS_NO_FILE ? mql_os_stat_file(segment->file, &stat)
-                                             : mql_os_stat_name(options->root, segment->path, &stat);
+    int rc = segment->file != MQL_OS_NO_FILE
+                 ? mql_os_stat_file(segment->file, &stat)
+                 : mql_os_stat_name(options->root, segment->path, &stat);
     if (rc == -ENOENT) return mql_base_fail(MQL_E_NOT_FOUND, segment->path, "the segment is gone");
     if (rc < 0) return mql_base_fail_os(rc, segment->path, "cannot ask for the segment's length");
     atomic_store_explicit(&segment->length, stat.size, memory_order_relaxed);
@@ -131,13 +137,14 @@ int mql_segment_open_tail(mql_segment *segment, const mql_segment_options *optio
     return rc;
 }
 
-/* -- bytes ------------------------------------------------------------------------------------ */
+/* -- bytes ------------------------------------------------------------------------------------- */
 void mql_segment_window_free(mql_segment_window *window) {
     mql_os_free_memory(window->bytes);
     *window = (mql_segment_window){0};
 }
 
-static bool fill(mql_segment *segment, mql_segment_window *window, int64_t position, int64_t length) {
+static bool fill(mql_segment *segment, mql_segment_window *window, int64_t position,
+                 int64_t length) {
     int64_t want = mql_base_max(length, WINDOW_BYTES);
     if ((int64_t)window->capacity < want) {
         mql_segment_window_free(window);
@@ -151,20 +158,22 @@ static bool fill(mql_segment *segment, mql_segment_window *window, int64_t posit
     return window->length >= length;
 }
 
-const uint8_t *mql_segment_bytes(mql_segment *segment, mql_segment_window *window, int64_t position, int64_t length) {
+const uint8_t *mql_segment_bytes(mql_segment *segment, mql_segment_window *window, int64_t position,
+                                 int64_t length) {
     if (position < 0 || length < 0 || length > MQL_BATCH_BYTES_MAX) return NULL;
     if (segment->map != NULL) {
         if (position + length > (int64_t)segment->map_length) return NULL;
         return segment->map + position;
     }
-    if (position + length > atomic_load_explicit(&segment->length, memory_order_relaxed)) return NULL;
+    if (position + length > atomic_load_explicit(&segment->length, memory_order_relaxed))
+        return NULL;
     bool held = window->bytes != NULL && position >= window->position &&
                 position + length <= window->position + window->length;
     if (!held && !fill(segment, window, position, length)) return NULL;
     return window->bytes + (position - window->position);
 }
 
-/* -- walking ---------------------------------------------------------------------------------- */
+/* -- walking ----------------------------------------------------------------------------------- */
 static bool only_zeros(mql_segment_walk *walk) {
     for (int64_t at = walk->position; at < walk->limit;) {
         int64_t length = mql_base_min(walk->limit - at, MQL_PAGE);
@@ -197,8 +206,10 @@ int mql_segment_walk_next(mql_segment_walk *walk) {
         walk->row = 1;
         return MQL_END;
     }
-    if (room < MQL_BATCH_HEADER) return no_batch(walk, 3, "fewer bytes are left than a batch header has");
-    const uint8_t *bytes = mql_segment_bytes(walk->segment, walk->window, walk->position, MQL_BATCH_HEADER);
+    if (room < MQL_BATCH_HEADER)
+        return no_batch(walk, 3, "fewer bytes are left than a batch header has");
+    const uint8_t *bytes =
+        mql_segment_bytes(walk->segment, walk->window, walk->position, MQL_BATCH_HEADER);
     if (bytes == NULL) return refuse(walk, 3, "the file ends inside a batch header");
     mql_batch_header header;
     mql_batch_read_header(bytes, &header);
@@ -206,7 +217,8 @@ int mql_segment_walk_next(mql_segment_walk *walk) {
     if (wrong != NULL) return no_batch(walk, header.size > room ? 4 : 5, wrong);
     bytes = mql_segment_bytes(walk->segment, walk->window, walk->position, header.size);
     if (bytes == NULL) return refuse(walk, 4, "the file ends inside a batch");
-    if (walk->verify && !mql_batch_crc_right(bytes, header.size)) return refuse(walk, 5, "the CRC is wrong");
+    if (walk->verify && !mql_batch_crc_right(bytes, header.size))
+        return refuse(walk, 5, "the CRC is wrong");
     if (walk->expected >= 0 && header.base_offset != walk->expected &&
         !(walk->gaps && header.base_offset > walk->expected))
         return refuse(walk, 5, "the batch has another offset than the log has here");
@@ -219,11 +231,13 @@ int mql_segment_walk_next(mql_segment_walk *walk) {
 }
 
 /* Whether a whole batch with a right CRC stands at `at`; takes its bytes off the budget. */
-static bool whole_batch(mql_segment_walk *walk, int64_t at, int64_t *budget, mql_batch_header *header) {
+static bool whole_batch(mql_segment_walk *walk, int64_t at, int64_t *budget,
+                        mql_batch_header *header) {
     const uint8_t *bytes = mql_segment_bytes(walk->segment, walk->window, at, MQL_BATCH_HEADER);
     if (bytes == NULL || bytes[MQL_BATCH_MAGIC] != MQL_BATCH_MAGIC_V2) return false;
     mql_batch_read_header(bytes, header);
-    if (mql_batch_implausible(header, mql_base_min(walk->limit - at, walk->max_size)) != NULL) return false;
+    if (mql_batch_implausible(header, mql_base_min(walk->limit - at, walk->max_size)) != NULL)
+        return false;
     *budget -= header->size;
     bytes = mql_segment_bytes(walk->segment, walk->window, at, header->size);
     return bytes != NULL && mql_batch_crc_right(bytes, header->size);
@@ -237,8 +251,10 @@ bool mql_segment_holds_more(mql_segment_walk *walk) {
     return false;
 }
 
-/* Whether an index entry tells the truth: a batch that ends with that offset stands at its position. */
-static bool entry_holds(mql_segment_walk *walk, uint32_t entry, int64_t *position, mql_batch_header *header) {
+/* Whether an index entry tells the truth: a batch that ends with that offset stands at its
+ * position. */
+static bool entry_holds(mql_segment_walk *walk, uint32_t entry, int64_t *position,
+                        mql_batch_header *header) {
     int32_t relative, at;
     mql_index_offset_entry(walk->index, entry, &relative, &at);
     if (at <= 0 || at >= walk->limit) return false;
@@ -277,18 +293,21 @@ static bool chains(mql_segment_walk *walk, int64_t at, int64_t offset, const kno
         mql_batch_header header;
         if (bytes == NULL) return false;
         mql_batch_read_header(bytes, &header);
-        if (mql_batch_implausible(&header, walk->limit - at) != NULL || header.base_offset < offset) return false;
+        if (mql_batch_implausible(&header, walk->limit - at) != NULL || header.base_offset < offset)
+            return false;
         if (header.base_offset > offset && !walk->gaps) return false;
         at += header.size;
         offset = header.last_offset + 1;
     }
-    return place->is_batch ? at == place->position && offset <= place->offset : offset == place->offset;
+    return place->is_batch ? at == place->position && offset <= place->offset
+                           : offset == place->offset;
 }
 
 int mql_segment_resync(mql_segment_walk *walk, int64_t before) {
     int64_t budget = RESYNC_BUDGET;
     known_place place = next_known(walk, before);
-    for (int64_t at = walk->position + 1; at + MQL_BATCH_HEADER <= place.position && budget > 0; at++) {
+    for (int64_t at = walk->position + 1; at + MQL_BATCH_HEADER <= place.position && budget > 0;
+         at++) {
         mql_batch_header header;
         if (!whole_batch(walk, at, &budget, &header)) continue;
         if (header.base_offset <= walk->expected || header.last_offset >= before) continue;
@@ -320,7 +339,9 @@ void mql_segment_find(mql_segment_walk *walk, int64_t offset) {
         position = walk->position;
         int rc = mql_segment_walk_next(walk);
         if (rc == MQL_OK && walk->expected <= offset) continue;
-        if (rc == MQL_E_CORRUPT && mql_segment_resync(walk, INT64_MAX) == MQL_OK && walk->expected <= offset) continue;
+        if (rc == MQL_E_CORRUPT && mql_segment_resync(walk, INT64_MAX) == MQL_OK &&
+            walk->expected <= offset)
+            continue;
         walk->position = position;
         walk->expected = expected;
         break;
@@ -350,7 +371,8 @@ static void wipe_behind(mql_index_file *file, size_t used) {
 }
 
 /* Keeps what is sound of the index files and sets the walk to the batch of the last entry kept. */
-static void keep_sound(mql_segment *segment, mql_segment_walk *walk, const mql_index_tail *tail, int64_t end_offset) {
+static void keep_sound(mql_segment *segment, mql_segment_walk *walk, const mql_index_tail *tail,
+                       int64_t end_offset) {
     mql_index_file *offsets = &segment->tail.offsets, *times = &segment->tail.times;
     bool damaged;
     uint32_t count = sound_offsets(offsets, walk, end_offset - segment->base);
@@ -358,11 +380,14 @@ static void keep_sound(mql_segment *segment, mql_segment_walk *walk, const mql_i
     mql_batch_header header = {0};
     int64_t position = 0, timestamp;
     /* Time entries say what lies before the last offset entry: without all of them, begin anew. */
-    if (count > 0 && (damaged || time_count == 0 || !entry_holds(walk, count - 1, &position, &header))) count = 0;
+    if (count > 0 &&
+        (damaged || time_count == 0 || !entry_holds(walk, count - 1, &position, &header)))
+        count = 0;
     int64_t relative = header.last_offset - segment->base;
     int32_t at;
     while (time_count > 0 &&
-           (count == 0 || (mql_index_time_entry(times, time_count - 1, &timestamp, &at), at > relative)))
+           (count == 0 ||
+            (mql_index_time_entry(times, time_count - 1, &timestamp, &at), at > relative)))
         time_count--;
     mql_index_tail_reset(tail);
     atomic_store_explicit(tail->index_count, count, memory_order_relaxed);
@@ -379,26 +404,33 @@ static void keep_sound(mql_segment *segment, mql_segment_walk *walk, const mql_i
     walk->expected = count > 0 ? header.base_offset : segment->base;
 }
 
-int mql_segment_rebuild_index(mql_segment *segment, mql_segment_window *window, const mql_index_tail *tail,
-                              const mql_index_place *place, int64_t limit, int64_t end_offset) {
-    mql_segment_walk walk = {.segment = segment, .window = window, .limit = limit, .gaps = true,
+int mql_segment_rebuild_index(mql_segment *segment, mql_segment_window *window,
+                              const mql_index_tail *tail, const mql_index_place *place,
+                              int64_t limit, int64_t end_offset) {
+    mql_segment_walk walk = {.segment = segment,
+                             .window = window,
+                             .limit = limit,
+                             .gaps = true,
                              .index = &segment->tail.offsets,
                              .max_size = MQL_BATCH_BYTES_MAX};
     keep_sound(segment, &walk, tail, end_offset);
     for (;;) {
         int rc = mql_segment_walk_next(&walk);
         if (rc == MQL_OK)
-            mql_index_note(&segment->tail, tail, place, walk.header.last_offset, walk.at, walk.header.size,
-                           walk.header.max_timestamp);
+            mql_index_note(&segment->tail, tail, place, walk.header.last_offset, walk.at,
+                           walk.header.size, walk.header.max_timestamp);
         else if (rc == MQL_END || mql_segment_resync(&walk, end_offset) != MQL_OK)
             return MQL_OK;
     }
 }
 
-/* -- sealing ---------------------------------------------------------------------------------- */
+/* -- sealing ----------------------------------------------------------------------------------- */
 /* Where the batches end that lie before `next_base`; -1: it cannot be told. */
 static int64_t exact_end(mql_segment *segment, mql_segment_window *window, int64_t next_base) {
-    mql_segment_walk walk = {.segment = segment, .window = window, .expected = segment->base, .gaps = true,
+    mql_segment_walk walk = {.segment = segment,
+                             .window = window,
+                             .expected = segment->base,
+                             .gaps = true,
                              .limit = atomic_load_explicit(&segment->length, memory_order_relaxed),
                              .max_size = MQL_BATCH_BYTES_MAX};
     if (next_base <= segment->base) return 0;
@@ -420,7 +452,8 @@ static int cut_log(const mql_segment_options *options, mql_segment *segment, int
     return rc < 0 ? mql_base_fail_os(rc, segment->path, "cannot seal the segment") : MQL_OK;
 }
 
-int mql_segment_seal(const mql_segment_options *options, int64_t base, int64_t next_base, uint32_t mode) {
+int mql_segment_seal(const mql_segment_options *options, int64_t base, int64_t next_base,
+                     uint32_t mode) {
     mql_segment *segment;
     int rc = mql_segment_open(options, base, &segment);
     if (rc == MQL_E_NOT_FOUND) return MQL_OK;
@@ -428,7 +461,9 @@ int mql_segment_seal(const mql_segment_options *options, int64_t base, int64_t n
     mql_segment_window window = {0};
     mql_index_place place = {.root = options->root, .directory = options->directory, .base = base};
     /* A failure here leaves the indexes longer than they need to be; the log is what counts. */
-    int64_t end = mql_segment_open_tail(segment, options, mode) < 0 ? -1 : exact_end(segment, &window, next_base);
+    int64_t end = mql_segment_open_tail(segment, options, mode) < 0
+                      ? -1
+                      : exact_end(segment, &window, next_base);
     if (end >= 0) {
         _Atomic uint32_t counts[2] = {0, 0};
         int64_t since, max, max_offset, last;

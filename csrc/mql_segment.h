@@ -1,28 +1,29 @@
-/* mql_segment.h - one .log file with its indexes: map it, walk its batches, find a place, seal it. */
+/* mql_segment.h - one .log file with its indexes: map it, walk its batches, find a place, seal it.
+ */
 #ifndef MQL_SEGMENT_H
 #define MQL_SEGMENT_H
 
 #include "mql_batch.h"
 #include "mql_index.h"
 
-/* A counted, process-local view of one segment file. Whoever holds a reference may read the mapping,
- * also after the file was unlinked. */
+/* A counted, process-local view of one segment file. Whoever holds a reference may read the
+ * mapping, also after the file was unlinked. */
 typedef struct mql_segment {
     int64_t base;
-    uint8_t *map;             /* owns; NULL in read-only stores */
-    size_t map_length;        /* may reach past the end of the file */
-    mql_os_file file;         /* owns; read-only stores only */
+    uint8_t *map;      /* owns; NULL in read-only stores */
+    size_t map_length; /* may reach past the end of the file */
+    mql_os_file file;  /* owns; read-only stores only */
     bool writable;
-    _Atomic int64_t length;   /* of the file, when last asked; what lies below may be read */
+    _Atomic int64_t length; /* of the file, when last asked; what lies below may be read */
     _Atomic int references;
-    uint64_t number;          /* of the next.<n> that it is or was; 0: none */
-    int64_t populated;        /* of a next segment: pages made writable before it was named */
-    mql_os_mutex lock;        /* private: opening the indexes */
-    _Atomic bool index_open;  /* `index` is filled: release-stored under `lock` */
-    _Atomic bool tail_open;   /* `tail` likewise */
-    mql_index index;          /* of a sealed segment, for lookups */
-    mql_index tail;           /* while active: mapped at full capacity; entries below the count may be read */
-    char path[MQL_PATH_MAX];  /* within the store */
+    uint64_t number;         /* of the next.<n> that it is or was; 0: none */
+    int64_t populated;       /* of a next segment: pages made writable before it was named */
+    mql_os_mutex lock;       /* private: opening the indexes */
+    _Atomic bool index_open; /* `index` is filled: release-stored under `lock` */
+    _Atomic bool tail_open;  /* `tail` likewise */
+    mql_index index;         /* of a sealed segment, for lookups */
+    mql_index tail;          /* while active: at full capacity; below the count it may be read */
+    char path[MQL_PATH_MAX]; /* within the store */
 } mql_segment;
 
 typedef struct mql_segment_options {
@@ -49,7 +50,7 @@ void mql_segment_open_index(mql_segment *segment, const mql_segment_options *opt
 /* Opens (makes) the indexes of the active segment, once. */
 int mql_segment_open_tail(mql_segment *segment, const mql_segment_options *options, uint32_t mode);
 
-/* -- walking ---------------------------------------------------------------------------------- */
+/* -- walking ----------------------------------------------------------------------------------- */
 /* Private bytes that read-only stores read into; empty to begin with. */
 typedef struct mql_segment_window {
     uint8_t *bytes; /* owns */
@@ -59,54 +60,60 @@ typedef struct mql_segment_window {
 } mql_segment_window;
 void mql_segment_window_free(mql_segment_window *window);
 
-/* `length` bytes at `position`, lent until the window's next use; NULL: the file does not hold them. */
-const uint8_t *mql_segment_bytes(mql_segment *segment, mql_segment_window *window, int64_t position, int64_t length);
+/* `length` bytes at `position`, lent until the window's next use; NULL: the file does not hold
+ * them. */
+const uint8_t *mql_segment_bytes(mql_segment *segment, mql_segment_window *window, int64_t position,
+                                 int64_t length);
 
 /* A walk over the batches from a position on. */
 typedef struct mql_segment_walk {
-    mql_segment *segment;       /* borrows */
-    mql_segment_window *window; /* borrows */
-    int64_t position;           /* of the batch to come */
-    int64_t limit;              /* the walk ends there */
-    int64_t expected;           /* the offset that the batch to come must have; -1: any */
-    int64_t max_size;           /* the greatest batch to believe in */
+    mql_segment *segment;        /* borrows */
+    mql_segment_window *window;  /* borrows */
+    int64_t position;            /* of the batch to come */
+    int64_t limit;               /* the walk ends there */
+    int64_t expected;            /* the offset that the batch to come must have; -1: any */
+    int64_t max_size;            /* the greatest batch to believe in */
     const mql_index_file *index; /* borrows; NULL: walk */
-    uint32_t index_count;       /* entries of it that may be used */
-    bool gaps;                  /* compacted: offsets may be missing before a batch */
-    bool verify;                /* check CRCs */
-    mql_batch_header header;    /* of the last batch given */
-    const uint8_t *bytes;       /* its bytes, lent until the next step; with its position: */
+    uint32_t index_count;        /* entries of it that may be used */
+    bool gaps;                   /* compacted: offsets may be missing before a batch */
+    bool verify;                 /* check CRCs */
+    mql_batch_header header;     /* of the last batch given */
+    const uint8_t *bytes;        /* its bytes, lent until the next step; with its position: */
     int64_t at;
-    const char *wrong;          /* after MQL_E_CORRUPT: what is */
-    int row;                    /* after MQL_E_CORRUPT, MQL_END: n of R<n> */
+    const char *wrong; /* after MQL_E_CORRUPT: what is */
+    int row;           /* after MQL_E_CORRUPT, MQL_END: n of R<n> */
 } mql_segment_walk;
 
-/* The next batch: MQL_OK and the walk stands behind it. MQL_END: at the limit, or zeros up to it (R2).
- * MQL_E_CORRUPT: the bytes at `position` are no batch (nothing recorded; `wrong` and `row` say why), the
- * walk stays. */
+/* The next batch: MQL_OK and the walk stands behind it. MQL_END: at the limit, or zeros up to it
+ * (R2). MQL_E_CORRUPT: the bytes at `position` are no batch (nothing recorded; `wrong` and `row`
+ * say why), the walk stays. */
 int mql_segment_walk_next(mql_segment_walk *walk);
 /* Moves the walk behind damage, to the next batch that the log surely has: one whose offset lies in
- * (expected, before), whose CRC is right, and from which batch follows batch exactly to the next place
- * that is known (an index entry, or the end: `before` or the limit), so that a batch stored inside a value is
- * never taken for one of the log's. MQL_OK with position and expected set, or MQL_END: there is
- * none. Bounded work. */
+ * (expected, before), whose CRC is right, and from which batch follows batch exactly to the next
+ * place that is known (an index entry, or the end: `before` or the limit), so that a batch stored
+ * inside a value is never taken for one of the log's. MQL_OK with position and expected set, or
+ * MQL_END: there is none. Bounded work. */
 int mql_segment_resync(mql_segment_walk *walk, int64_t before);
 /* Whether a whole batch with a right CRC stands anywhere behind the position. Bounded work. */
 bool mql_segment_holds_more(mql_segment_walk *walk);
 
-/* Sets position and expected to the batch that holds `offset`, by the index and a walk of headers (no
- * CRCs). Damage on the way that ends before `offset` is passed over; else it stands at it. Past the last
- * batch: stands at the limit. All of the walk's settings, and expected = the segment's base, are set. */
+/* Sets position and expected to the batch that holds `offset`, by the index and a walk of headers
+ * (no CRCs). Damage on the way that ends before `offset` is passed over; else it stands at it. Past
+ * the last batch: stands at the limit. All of the walk's settings, and expected = the segment's
+ * base, are set. */
 void mql_segment_find(mql_segment_walk *walk, int64_t offset);
 
-/* -- sealing ---------------------------------------------------------------------------------- */
-/* What the tail of a segment says about its indexes, rebuilt from index and log up to walk->limit: keeps
- * the entries that are sound, adds those that are missing. For opens after a crash and for sealing. */
-int mql_segment_rebuild_index(mql_segment *segment, mql_segment_window *window, const mql_index_tail *tail,
-                              const mql_index_place *place, int64_t limit, int64_t end_offset);
+/* -- sealing ----------------------------------------------------------------------------------- */
+/* What the tail of a segment says about its indexes, rebuilt from index and log up to walk->limit:
+ * keeps the entries that are sound, adds those that are missing. For opens after a crash and for
+ * sealing. */
+int mql_segment_rebuild_index(mql_segment *segment, mql_segment_window *window,
+                              const mql_index_tail *tail, const mql_index_place *place,
+                              int64_t limit, int64_t end_offset);
 
-/* Gives the files of a segment that is no longer active their exact lengths and syncs the log. It ends
- * where `next_base` begins. Idempotent. A damaged tail is left as it is. */
-int mql_segment_seal(const mql_segment_options *options, int64_t base, int64_t next_base, uint32_t mode);
+/* Gives the files of a segment that is no longer active their exact lengths and syncs the log. It
+ * ends where `next_base` begins. Idempotent. A damaged tail is left as it is. */
+int mql_segment_seal(const mql_segment_options *options, int64_t base, int64_t next_base,
+                     uint32_t mode);
 
 #endif

@@ -1,9 +1,9 @@
 /* mql_store.c - a store as one process has it open.
  *
- * Who is alive is said by byte locks on store.lock, which the kernel drops when a process dies: "alive"
- * is held shared by every opening and exclusively, for a moment, by the first and the last; byte
- * 16 + n belongs to member n. They sit on descriptors that are never mapped, close on exec, and are closed first
- * thing in a forked child, so a child never keeps its dead parent's place.
+ * Who is alive is said by byte locks on store.lock, which the kernel drops when a process dies:
+ * "alive" is held shared by every opening and exclusively, for a moment, by the first and the last;
+ * byte 16 + n belongs to member n. They sit on descriptors that are never mapped, close on exec,
+ * and are closed first thing in a forked child, so a child never keeps its dead parent's place.
  *
  * One mql_store per directory and process, counted. The list of them is the engine's one mutable
  * global besides the last error: pthread_atfork must find what is open.
@@ -25,26 +25,26 @@
 #define OPTIONS_MAX ((int64_t)16 << 20)
 
 struct mql_store {
-    mql_store *next;       /* of the process's list, under the registry lock */
-    int opens;             /* not closed yet, under the registry lock */
-    int references;        /* not freed yet, likewise */
+    mql_store *next; /* of the process's list, under the registry lock */
+    int opens;       /* not closed yet, under the registry lock */
+    int references;  /* not freed yet, likewise */
     uint64_t device, inode;
     mql_log_home home;
-    mql_os_file alive;     /* owns: holds "alive" shared */
-    mql_os_file member;    /* owns: holds byte 16 + number */
-    mql_os_file gate;      /* owns, while the gate is held */
+    mql_os_file alive;                 /* owns: holds "alive" shared */
+    mql_os_file member;                /* owns: holds byte 16 + number */
+    mql_os_file gate;                  /* owns, while the gate is held */
     _Atomic(const void *) gate_holder; /* the thread that has it: an address of its own */
-    int gate_depth;        /* the holder's */
-    uint64_t number;       /* member number */
-    _Atomic(mql_log *) logs; /* owns */
-    mql_os_mutex lock;     /* private: opening logs, the recovered list */
+    int gate_depth;                    /* the holder's */
+    uint64_t number;                   /* member number */
+    _Atomic(mql_log *) logs;           /* owns */
+    mql_os_mutex lock;                 /* private: opening logs, the recovered list */
     mql_keeper keeper;
     mql_recovered *recovered; /* owns */
     size_t recovered_count;
     char path[4096];
 };
 
-/* -- the process's stores ---------------------------------------------------------------------------- */
+/* -- the process's stores ---------------------------------------------------------------------- */
 static mql_store *stores;
 static mql_os_mutex registry;
 static _Atomic int registry_state; /* 0 not made, 1 being made, 2 made */
@@ -53,7 +53,8 @@ static void registry_unlock(void) { mql_os_mutex_drop(&registry); }
 
 static void before_fork(void) {
     mql_os_mutex_take(&registry, -1);
-    for (mql_store *store = stores; store != NULL; store = store->next) mql_keeper_stop(&store->keeper);
+    for (mql_store *store = stores; store != NULL; store = store->next)
+        mql_keeper_stop(&store->keeper);
 }
 
 static void close_locks(mql_store *store) {
@@ -70,7 +71,8 @@ static void child_forked(void) {
         atomic_compare_exchange_strong(&store->home.gone, &open, MQL_E_FORKED);
     }
     mql_os_mutex_init_private(&registry);
-    /* Later openings of the child are its own: the parent's stores are only freed, by their references. */
+    /* Later openings of the child are its own: the parent's stores are only freed, by their
+     * references. */
     stores = NULL;
 }
 
@@ -85,7 +87,7 @@ static void registry_lock(void) {
     mql_os_mutex_take(&registry, -1);
 }
 
-/* -- the gate ------------------------------------------------------------------------------------------ */
+/* -- the gate ---------------------------------------------------------------------------------- */
 static const void *this_thread(void) {
     static _Thread_local char own;
     return &own;
@@ -124,56 +126,68 @@ void mql_store_ungate(mql_store *store) {
     mql_os_close(file);
 }
 
-/* -- what a store does for its logs --------------------------------------------------------------------- */
+/* -- what a store does for its logs ------------------------------------------------------------ */
 static int home_gate(void *context) {
     int rc = mql_store_gate(context, GATE_OPEN_NS);
     if (rc != MQL_TIMEOUT) return rc;
-    return mql_base_fail_os(-ETIMEDOUT, "store.lock", "another process holds the store's gate for too long");
+    return mql_base_fail_os(-ETIMEDOUT, "store.lock",
+                            "another process holds the store's gate for too long");
 }
 static void home_ungate(void *context) { mql_store_ungate(context); }
-static void home_want_prepare(void *context) { mql_keeper_want_prepare(&((mql_store *)context)->keeper); }
+static void home_want_prepare(void *context) {
+    mql_keeper_want_prepare(&((mql_store *)context)->keeper);
+}
 static void home_want_sync(void *context) { mql_keeper_want_sync(&((mql_store *)context)->keeper); }
 
 static void home_recovered(void *context, const mql_recovered *what) {
     mql_store *store = context;
-    if (store->recovered == NULL) store->recovered = mql_os_allocate_memory(RECOVERED_MAX * sizeof *store->recovered);
+    if (store->recovered == NULL)
+        store->recovered = mql_os_allocate_memory(RECOVERED_MAX * sizeof *store->recovered);
     if (store->recovered == NULL || store->recovered_count == RECOVERED_MAX) return;
     store->recovered[store->recovered_count++] = *what;
 }
 
 static uint64_t home_new_member(void *context) {
     mql_store *store = context;
-    uint64_t counter = atomic_fetch_add_explicit(&store->home.bell->next_id, 1, memory_order_relaxed);
+    uint64_t counter =
+        atomic_fetch_add_explicit(&store->home.bell->next_id, 1, memory_order_relaxed);
     return store->number << MQL_MEMBER_SHIFT | (counter & MQL_MEMBER_COUNTER);
 }
 
-/* A member is dead when its process's number has been given to another since, or its byte is free. */
+/* A member is dead when its process's number has been given to another since, or its byte is free.
+ */
 static bool home_alive(void *context, uint64_t member) {
     mql_store *store = context;
     uint64_t number = member >> MQL_MEMBER_SHIFT;
     if (number >= MQL_MEMBERS_MAX || store->alive == MQL_OS_NO_FILE) return false;
-    uint64_t joined = atomic_load_explicit(&store->home.bell->members[number], memory_order_acquire);
+    uint64_t joined =
+        atomic_load_explicit(&store->home.bell->members[number], memory_order_acquire);
     if ((member & MQL_MEMBER_COUNTER) < joined) return false;
     if (number == store->number) return true;
     return mql_os_lock_test(store->alive, MQL_LOCK_MEMBER + (int64_t)number) != 0;
 }
 
-/* -- opening ------------------------------------------------------------------------------------------------ */
+/* -- opening ----------------------------------------------------------------------------------- */
 static int map_bell(mql_store *store) {
     mql_os_file file;
-    int rc = mql_os_open(store->home.root, "doorbell", MQL_OS_WRITE | MQL_OS_CREATE, store->home.mode, &file);
+    int rc = mql_os_open(store->home.root, "doorbell", MQL_OS_WRITE | MQL_OS_CREATE,
+                         store->home.mode, &file);
     if (rc < 0) return mql_base_fail_os(rc, "doorbell", "cannot open");
     mql_os_stat stat;
     void *map = NULL;
     rc = mql_os_stat_file(file, &stat);
-    if (rc == 0 && stat.size < MQL_DOORBELL_BYTES) rc = mql_os_allocate(file, 0, MQL_DOORBELL_BYTES);
+    if (rc == 0 && stat.size < MQL_DOORBELL_BYTES)
+        rc = mql_os_allocate(file, 0, MQL_DOORBELL_BYTES);
     if (rc == 0) rc = mql_os_map(file, MQL_DOORBELL_BYTES, true, &map);
     mql_os_close(file);
     if (rc < 0) return mql_base_fail_os(rc, "doorbell", "cannot map");
     store->home.bell = map;
-    if (memcmp(store->home.bell->magic, MQL_DOORBELL_MAGIC, 8) == 0 && store->home.bell->oldest_writer > MQL_LAYOUT)
-        return mql_base_fail(MQL_E_FORMAT, "doorbell", "the store was written by a newer mqlog (layout %u, this one knows %u)",
-                             store->home.bell->layout, MQL_LAYOUT);
+    if (memcmp(store->home.bell->magic, MQL_DOORBELL_MAGIC, 8) == 0 &&
+        store->home.bell->oldest_writer > MQL_LAYOUT)
+        return mql_base_fail(
+            MQL_E_FORMAT, "doorbell",
+            "the store was written by a newer mqlog (layout %u, this one knows %u)",
+            store->home.bell->layout, MQL_LAYOUT);
     return MQL_OK;
 }
 
@@ -186,7 +200,8 @@ typedef struct summing {
 static int sum_file(void *context, const char *name) {
     summing *sum = context;
     mql_os_stat stat;
-    if (mql_os_stat_name(sum->root, name, &stat) == 0 && stat.kind == MQL_OS_REGULAR) sum->bytes += stat.size;
+    if (mql_os_stat_name(sum->root, name, &stat) == 0 && stat.kind == MQL_OS_REGULAR)
+        sum->bytes += stat.size;
     return 0;
 }
 
@@ -214,8 +229,10 @@ static void reset_bell(mql_store *store, const mql_open_options *options) {
     bool ours = memcmp(bell->magic, MQL_DOORBELL_MAGIC, sizeof bell->magic) == 0;
     /* Ids must never come back: go on from the last one, or from a clock when it is lost. */
     uint64_t next = (uint64_t)mql_os_now_ms() << 10 & MQL_MEMBER_COUNTER;
-    uint64_t last = ours ? atomic_load_explicit(&bell->next_id, memory_order_relaxed) & MQL_MEMBER_COUNTER : 0;
-    uint32_t generation = ours ? atomic_load_explicit(&bell->options_generation, memory_order_relaxed) : 0;
+    uint64_t last =
+        ours ? atomic_load_explicit(&bell->next_id, memory_order_relaxed) & MQL_MEMBER_COUNTER : 0;
+    uint32_t generation =
+        ours ? atomic_load_explicit(&bell->options_generation, memory_order_relaxed) : 0;
     atomic_store_explicit(&bell->instance, 0, memory_order_release);
     memset(bell->members, 0, sizeof bell->members);
     memcpy(bell->magic, MQL_DOORBELL_MAGIC, sizeof bell->magic);
@@ -241,16 +258,21 @@ static int check_bell(mql_store *store) {
     const mql_format_doorbell *bell = store->home.bell;
     const mql_os_identity *own = &store->home.identity;
     if (bell->pid_namespace != own->pid_namespace)
-        return mql_base_fail(MQL_E_REFUSED, store->path,
-                             "the store is open in another PID namespace: let the containers share one (--pid)");
+        return mql_base_fail(
+            MQL_E_REFUSED, store->path,
+            "the store is open in another PID namespace: let the containers share one (--pid)");
     if (bell->time_namespace != own->time_namespace)
-        return mql_base_fail(MQL_E_REFUSED, store->path, "the store is open in another time namespace: use the same one");
-    if (bell->c_library != own->c_library)
         return mql_base_fail(MQL_E_REFUSED, store->path,
-                             "the store is open in a process with another C library: use one image for all of them");
+                             "the store is open in another time namespace: use the same one");
+    if (bell->c_library != own->c_library)
+        return mql_base_fail(
+            MQL_E_REFUSED, store->path,
+            "the store is open in a process with another C library: use one image for all of them");
     if (bell->layout != MQL_LAYOUT)
-        return mql_base_fail(MQL_E_FORMAT, store->path, "the store is open in a process with another mqlog (layout %u, not %u)",
-                             bell->layout, MQL_LAYOUT);
+        return mql_base_fail(
+            MQL_E_FORMAT, store->path,
+            "the store is open in a process with another mqlog (layout %u, not %u)", bell->layout,
+            MQL_LAYOUT);
     return MQL_OK;
 }
 
@@ -263,14 +285,18 @@ static int join(mql_store *store) {
         if (rc == MQL_OS_HELD) continue;
         if (rc < 0) return mql_base_fail_os(rc, "store.lock", "cannot take a member's place");
         store->number = number;
-        uint64_t joined = atomic_fetch_add_explicit(&store->home.bell->next_id, 1, memory_order_relaxed);
-        atomic_store_explicit(&store->home.bell->members[number], joined & MQL_MEMBER_COUNTER, memory_order_release);
+        uint64_t joined =
+            atomic_fetch_add_explicit(&store->home.bell->next_id, 1, memory_order_relaxed);
+        atomic_store_explicit(&store->home.bell->members[number], joined & MQL_MEMBER_COUNTER,
+                              memory_order_release);
         return MQL_OK;
     }
-    return mql_base_fail(MQL_E_REFUSED, store->path, "%d processes have the store open, which is the most", MQL_MEMBERS_MAX);
+    return mql_base_fail(MQL_E_REFUSED, store->path,
+                         "%d processes have the store open, which is the most", MQL_MEMBERS_MAX);
 }
 
-/* Enters the store: the first opener of the machine resets its memory, the others look that they fit. */
+/* Enters the store: the first opener of the machine resets its memory, the others look that they
+ * fit. */
 static int enter_gated(mql_store *store, const mql_open_options *options) {
     int rc = mql_os_open(store->home.root, "store.lock", MQL_OS_WRITE, 0, &store->alive);
     if (rc < 0) return mql_base_fail_os(rc, "store.lock", "cannot open");
@@ -286,15 +312,18 @@ static int enter_gated(mql_store *store, const mql_open_options *options) {
     if (rc < 0) return rc;
     store->home.instance = atomic_load_explicit(&store->home.bell->instance, memory_order_acquire);
     if (!first && options->min_free_bytes != MQL_DEFAULT_FREE)
-        atomic_store_explicit(&store->home.bell->min_free_bytes, options->min_free_bytes, memory_order_relaxed);
+        atomic_store_explicit(&store->home.bell->min_free_bytes, options->min_free_bytes,
+                              memory_order_relaxed);
     if (!first && options->max_bytes != 0)
-        atomic_store_explicit(&store->home.bell->max_bytes, options->max_bytes, memory_order_relaxed);
+        atomic_store_explicit(&store->home.bell->max_bytes, options->max_bytes,
+                              memory_order_relaxed);
     return join(store);
 }
 
 static int enter(mql_store *store, const mql_open_options *options) {
     mql_os_file file;
-    int rc = mql_os_open(store->home.root, "store.lock", MQL_OS_WRITE | MQL_OS_CREATE, store->home.mode, &file);
+    int rc = mql_os_open(store->home.root, "store.lock", MQL_OS_WRITE | MQL_OS_CREATE,
+                         store->home.mode, &file);
     if (rc < 0) return mql_base_fail_os(rc, "store.lock", "cannot open");
     mql_os_close(file);
     rc = home_gate(store);
@@ -316,9 +345,12 @@ static int look(mql_store *store) {
     if (mql_os_open(store->home.root, "doorbell", MQL_OS_READ, 0, &file) == 0) {
         int64_t got = mql_os_read(file, &bell, sizeof bell, 0);
         mql_os_close(file);
-        if (got == (int64_t)sizeof bell && memcmp(bell.magic, MQL_DOORBELL_MAGIC, 8) == 0 && bell.oldest_writer > MQL_LAYOUT)
-            return mql_base_fail(MQL_E_FORMAT, "doorbell", "the store was written by a newer mqlog (layout %u, this one knows %u)",
-                                 bell.layout, MQL_LAYOUT);
+        if (got == (int64_t)sizeof bell && memcmp(bell.magic, MQL_DOORBELL_MAGIC, 8) == 0 &&
+            bell.oldest_writer > MQL_LAYOUT)
+            return mql_base_fail(
+                MQL_E_FORMAT, "doorbell",
+                "the store was written by a newer mqlog (layout %u, this one knows %u)",
+                bell.layout, MQL_LAYOUT);
     }
     return MQL_OK;
 }
@@ -335,7 +367,10 @@ static int open_root(mql_store *store, const char *path, const mql_open_options 
     const char *kind = "";
     rc = mql_os_check_filesystem(store->home.root, &kind);
     if (rc < 0)
-        return mql_base_fail(MQL_E_REFUSED, path, "the store is on %s, whose locks and mappings cannot be shared safely: use a local disk", kind);
+        return mql_base_fail(MQL_E_REFUSED, path,
+                             "the store is on %s, whose locks and mappings cannot be shared "
+                             "safely: use a local disk",
+                             kind);
     mql_os_stat stat;
     rc = mql_os_stat_file(store->home.root, &stat);
     if (rc < 0) return mql_base_fail_os(rc, path, "cannot look at the store's directory");
@@ -390,7 +425,11 @@ int mql_store_open(const char *path, const mql_open_options *options, mql_store 
     set_home(store, options);
     snprintf(store->path, sizeof store->path, "%s", path);
     int rc = open_root(store, path, options);
-    if (rc == MQL_OK) rc = mql_os_identify(&store->home.identity) < 0 ? mql_base_fail(MQL_E_REFUSED, path, "cannot tell this boot from others: /proc is needed") : MQL_OK;
+    if (rc == MQL_OK)
+        rc = mql_os_identify(&store->home.identity) < 0
+                 ? mql_base_fail(MQL_E_REFUSED, path,
+                                 "cannot tell this boot from others: /proc is needed")
+                 : MQL_OK;
     if (rc < 0) {
         destroy(store);
         return rc;
@@ -420,12 +459,14 @@ int mql_store_open(const char *path, const mql_open_options *options, mql_store 
     return MQL_OK;
 }
 
-/* -- logs ---------------------------------------------------------------------------------------------------- */
+/* -- logs -------------------------------------------------------------------------------------- */
 static mql_log *find_log(mql_store *store, const char *topic, int partition) {
-    for (mql_log *log = atomic_load_explicit(&store->logs, memory_order_acquire); log != NULL; log = log->next)
+    for (mql_log *log = atomic_load_explicit(&store->logs, memory_order_acquire); log != NULL;
+         log = log->next)
         if (log->partition == partition && strcmp(log->topic, topic) == 0 &&
             (log->control == NULL ||
-             (atomic_load_explicit(&log->control->state, memory_order_relaxed) & MQL_STATE_DELETED) == 0))
+             (atomic_load_explicit(&log->control->state, memory_order_relaxed) &
+              MQL_STATE_DELETED) == 0))
             return log;
     return NULL;
 }
@@ -434,12 +475,13 @@ static int usable(mql_store *store) {
     int gone = atomic_load_explicit(&store->home.gone, memory_order_acquire);
     if (gone == 0) return MQL_OK; /* also while closing: the closer itself comes by here */
     return mql_base_fail(gone, store->path,
-                         gone == MQL_E_FORKED ? "the store was opened before a fork: open it again in this process"
-                                              : "the store is closed");
+                         gone == MQL_E_FORKED
+                             ? "the store was opened before a fork: open it again in this process"
+                             : "the store is closed");
 }
 
-int mql_store_log(mql_store *store, const char *topic, int partition, bool create, const mql_log_options *options,
-                  mql_log **out) {
+int mql_store_log(mql_store *store, const char *topic, int partition, bool create,
+                  const mql_log_options *options, mql_log **out) {
     int rc = usable(store);
     if (rc < 0) return rc;
     mql_os_mutex_take(&store->lock, -1);
@@ -462,7 +504,7 @@ int mql_store_log(mql_store *store, const char *topic, int partition, bool creat
     return MQL_OK;
 }
 
-/* -- closing --------------------------------------------------------------------------------------------------- */
+/* -- closing ----------------------------------------------------------------------------------- */
 typedef struct finishing {
     mql_store *store;
     int rc;
@@ -482,7 +524,9 @@ static int finish_one(void *context, const char *name) {
     const char *dash = strrchr(name, '-');
     char topic[MQL_NAME_MAX + 1];
     char *end = NULL;
-    if (dash == NULL || dash == name || dash[1] < '0' || dash[1] > '9' || strlen(name) > MQL_NAME_MAX) return 0;
+    if (dash == NULL || dash == name || dash[1] < '0' || dash[1] > '9' ||
+        strlen(name) > MQL_NAME_MAX)
+        return 0;
     long partition = strtol(dash + 1, &end, 10);
     if (*end != 0 || partition < 0 || partition > MQL_PARTITIONS_MAX) return 0;
     snprintf(topic, sizeof topic, "%.*s", (int)(dash - name), name);
@@ -493,11 +537,15 @@ static int finish_one(void *context, const char *name) {
         mql_os_file file;
         uint64_t instance = 0;
         if (mql_os_open(store->home.root, path, MQL_OS_READ, 0, &file) < 0) return 0;
-        int64_t got = mql_os_read(file, &instance, sizeof instance, offsetof(mql_format_control, instance));
+        int64_t got =
+            mql_os_read(file, &instance, sizeof instance, offsetof(mql_format_control, instance));
         mql_os_close(file);
         if (got != (int64_t)sizeof instance || instance != store->home.instance) return 0;
-        mql_log_options options = {.segment_bytes = MQL_PAGE, .batch_bytes = MQL_PAGE,
-                                   .max_message_bytes = MQL_PAGE, .retention_bytes = -1, .retention_age_ms = -1};
+        mql_log_options options = {.segment_bytes = MQL_PAGE,
+                                   .batch_bytes = MQL_PAGE,
+                                   .max_message_bytes = MQL_PAGE,
+                                   .retention_bytes = -1,
+                                   .retention_age_ms = -1};
         int rc = mql_store_log(store, topic, (int)partition, false, &options, &log);
         if (rc < 0) keep_error(finish, rc);
         if (rc < 0) return 0;
@@ -521,14 +569,16 @@ static int leave(mql_store *store) {
     rc = mql_os_lock(store->alive, MQL_LOCK_ALIVE, true);
     if (rc == 0) {
         mql_os_list(store->home.root, finish_one, &finish);
-        if (finish.rc == 0) atomic_store_explicit(&store->home.bell->instance, 0, memory_order_release);
+        if (finish.rc == 0)
+            atomic_store_explicit(&store->home.bell->instance, 0, memory_order_release);
     }
     return finish.rc;
 }
 
 int mql_store_close(mql_store *store) {
     registry_lock();
-    if (store->opens == 0 || --store->opens > 0 || atomic_load_explicit(&store->home.gone, memory_order_relaxed) != 0) {
+    if (store->opens == 0 || --store->opens > 0 ||
+        atomic_load_explicit(&store->home.gone, memory_order_relaxed) != 0) {
         registry_unlock();
         return MQL_OK;
     }
@@ -542,7 +592,8 @@ int mql_store_close(mql_store *store) {
         error = *mql_error_last();
     }
     atomic_store_explicit(&store->home.gone, MQL_E_CLOSED, memory_order_release);
-    for (mql_log *log = atomic_load(&store->logs); log != NULL && !store->home.read_only; log = log->next)
+    for (mql_log *log = atomic_load(&store->logs); log != NULL && !store->home.read_only;
+         log = log->next)
         mql_log_wake_everybody(log);
     if (!store->home.read_only) {
         mql_store_ungate(store);
@@ -566,7 +617,7 @@ void mql_store_free(mql_store *store) {
     if (last) destroy(store);
 }
 
-/* -- options ------------------------------------------------------------------------------------------------------ */
+/* -- options ----------------------------------------------------------------------------------- */
 int mql_store_read_options(mql_store *store, uint8_t **data, size_t *length) {
     int rc = usable(store);
     if (rc < 0) return rc;
@@ -594,12 +645,14 @@ int mql_store_read_options(mql_store *store, uint8_t **data, size_t *length) {
 int mql_store_write_options(mql_store *store, const uint8_t *data, size_t length) {
     int rc = usable(store);
     if (rc < 0) return rc;
-    if (store->home.read_only) return mql_base_fail(MQL_E_READ_ONLY, store->path, "the store is open for reading only");
+    if (store->home.read_only)
+        return mql_base_fail(MQL_E_READ_ONLY, store->path, "the store is open for reading only");
     if (atomic_load_explicit(&store->gate_holder, memory_order_relaxed) != this_thread())
         return mql_base_fail(MQL_E_ARGUMENT, OPTIONS_FILE, "options are written under the gate");
     static const char temporary[] = OPTIONS_FILE ".tmp";
     mql_os_file file;
-    rc = mql_os_open(store->home.root, temporary, MQL_OS_WRITE | MQL_OS_CREATE | MQL_OS_TRUNCATE, store->home.mode, &file);
+    rc = mql_os_open(store->home.root, temporary, MQL_OS_WRITE | MQL_OS_CREATE | MQL_OS_TRUNCATE,
+                     store->home.mode, &file);
     if (rc == 0) {
         rc = mql_os_write(file, data, length, 0);
         if (rc == 0) rc = mql_os_sync(file);
@@ -620,18 +673,21 @@ uint32_t mql_store_generation(const mql_store *store) {
 int mql_store_set_limits(mql_store *store, uint64_t min_free_bytes, uint64_t max_bytes) {
     int rc = usable(store);
     if (rc < 0) return rc;
-    if (store->home.read_only) return mql_base_fail(MQL_E_READ_ONLY, store->path, "the store is open for reading only");
+    if (store->home.read_only)
+        return mql_base_fail(MQL_E_READ_ONLY, store->path, "the store is open for reading only");
     atomic_store_explicit(&store->home.bell->min_free_bytes, min_free_bytes, memory_order_relaxed);
     atomic_store_explicit(&store->home.bell->max_bytes, max_bytes, memory_order_relaxed);
     return MQL_OK;
 }
 
-/* -- the rest --------------------------------------------------------------------------------------------------------- */
+/* -- the rest ---------------------------------------------------------------------------------- */
 int mql_store_sync(mql_store *store) {
     int rc = usable(store);
     if (rc < 0) return rc;
-    if (store->home.read_only) return mql_base_fail(MQL_E_READ_ONLY, store->path, "the store is open for reading only");
-    for (mql_log *log = atomic_load_explicit(&store->logs, memory_order_acquire); log != NULL; log = log->next) {
+    if (store->home.read_only)
+        return mql_base_fail(MQL_E_READ_ONLY, store->path, "the store is open for reading only");
+    for (mql_log *log = atomic_load_explicit(&store->logs, memory_order_acquire); log != NULL;
+         log = log->next) {
         int one = mql_commit_all(log);
         if (one < 0 && one != MQL_E_DELETED) rc = one;
     }
@@ -652,7 +708,8 @@ int mql_store_wait(mql_store *store, uint32_t seen, int64_t timeout_ns) {
     int rc = usable(store);
     if (rc < 0) return rc;
     mql_format_doorbell *bell = store->home.bell;
-    if (bell == NULL) return mql_base_fail(MQL_E_READ_ONLY, store->path, "the store is open for reading only");
+    if (bell == NULL)
+        return mql_base_fail(MQL_E_READ_ONLY, store->path, "the store is open for reading only");
     atomic_store_explicit(&bell->waiting, 1, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst); /* pairs with mql_log_wake */
     if (atomic_load_explicit(&bell->bell, memory_order_acquire) == seen)
@@ -664,7 +721,8 @@ int mql_store_wait(mql_store *store, uint32_t seen, int64_t timeout_ns) {
 
 void mql_store_wake(mql_store *store) {
     if (store->home.bell == NULL) return;
-    for (mql_log *log = atomic_load_explicit(&store->logs, memory_order_acquire); log != NULL; log = log->next)
+    for (mql_log *log = atomic_load_explicit(&store->logs, memory_order_acquire); log != NULL;
+         log = log->next)
         mql_log_wake_everybody(log);
     atomic_fetch_add_explicit(&store->home.bell->bell, 1, memory_order_release);
     mql_os_wake(&store->home.bell->bell, INT32_MAX);

@@ -21,7 +21,7 @@ void mql_store_wake(mql_store *store);
 int mql_store_recovered_at(mql_store *store, size_t index, mql_recovered *out);
 int mql_store_prepare(mql_store *store);
 int mql_store_sync_round(mql_store *store);
-int mql_store_log(mql_store *store, const char *topic, int partition, bool create, const mql_log_options *options,
-                  mql_log **out);
+int mql_store_log(mql_store *store, const char *topic, int partition, bool create,
+                  const mql_log_options *options, mql_log **out);
 
 #endif

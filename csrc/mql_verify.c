@@ -1,8 +1,9 @@
 /* mql_verify.c - reads every batch and every index entry of a partition.
  *
- * It trusts nothing: not the index to find batches, not the CRC to mean well-formed records. Segments are
- * walked from their first byte, each batch's CRC, offset and epoch checked, uncompressed records taken
- * apart; then each index entry is held against the batches that were seen.
+ * It trusts nothing: not the index to find batches, not the CRC to mean well-formed records.
+ * Segments are walked from their first byte, each batch's CRC, offset and epoch checked,
+ * uncompressed records taken apart; then each index entry is held against the batches that were
+ * seen.
  */
 #include "mql_verify.h"
 
@@ -38,18 +39,24 @@ static void check_records(verifying *v, const mql_segment_walk *walk) {
     const mql_batch_header *header = &walk->header;
     v->out->records += header->count;
     if (MQL_BATCH_COMPRESSION(header->attributes) != MQL_NONE || header->count == 0) return;
-    mql_batch batch = {.base_offset = header->base_offset, .last_offset = header->last_offset, .count = header->count,
-                       .base_timestamp = header->base_timestamp, .max_timestamp = header->max_timestamp,
+    mql_batch batch = {.base_offset = header->base_offset,
+                       .last_offset = header->last_offset,
+                       .count = header->count,
+                       .base_timestamp = header->base_timestamp,
+                       .max_timestamp = header->max_timestamp,
                        .attributes = header->attributes};
     mql_walk records;
     mql_record_view view;
     int64_t newest = INT64_MIN;
-    mql_batch_walk_start(&records, &batch, walk->bytes + MQL_BATCH_HEADER, (size_t)(header->size - MQL_BATCH_HEADER));
+    mql_batch_walk_start(&records, &batch, walk->bytes + MQL_BATCH_HEADER,
+                         (size_t)(header->size - MQL_BATCH_HEADER));
     int rc;
-    while ((rc = mql_batch_walk_next(&records, &view)) == MQL_OK) newest = mql_base_max(newest, view.timestamp);
+    while ((rc = mql_batch_walk_next(&records, &view)) == MQL_OK)
+        newest = mql_base_max(newest, view.timestamp);
     if (rc < 0) problem(v, walk->segment->path, walk->at, mql_error_last()->text);
     if (rc == MQL_END && newest != header->max_timestamp)
-        problem(v, walk->segment->path, walk->at, "the batch's maximum timestamp is not that of its records");
+        problem(v, walk->segment->path, walk->at,
+                "the batch's maximum timestamp is not that of its records");
 }
 
 /* Index entries met while walking: `next` is the one expected to name the batch to come. */
@@ -69,7 +76,8 @@ static void check_entries(verifying *v, const mql_segment_walk *walk, entries *e
         mql_index_offset_entry(&e->index.offsets, e->next, &relative, &position);
         if (position > walk->at) break;
         if (position < walk->at || walk->segment->base + relative != header->last_offset)
-            problem(v, e->path, (int64_t)e->next * MQL_INDEX_ENTRY, "the entry does not name a batch of the log");
+            problem(v, e->path, (int64_t)e->next * MQL_INDEX_ENTRY,
+                    "the entry does not name a batch of the log");
         e->next++;
         v->out->index_entries++;
     }
@@ -80,8 +88,10 @@ static void check_entries(verifying *v, const mql_segment_walk *walk, entries *e
         mql_index_time_entry(&e->index.times, e->next_time, &timestamp, &relative);
         int64_t offset = walk->segment->base + relative;
         if (offset > header->last_offset) break;
-        if (offset < header->last_offset || timestamp != e->newest || header->max_timestamp != timestamp)
-            problem(v, e->time_path, (int64_t)e->next_time * MQL_TIME_ENTRY, "the entry does not name the batch that has the largest timestamp so far");
+        if (offset < header->last_offset || timestamp != e->newest ||
+            header->max_timestamp != timestamp)
+            problem(v, e->time_path, (int64_t)e->next_time * MQL_TIME_ENTRY,
+                    "the entry does not name the batch that has the largest timestamp so far");
         e->next_time++;
         v->out->index_entries++;
     }
@@ -92,16 +102,20 @@ static void open_entries(verifying *v, mql_segment *segment, entries *e) {
     e->newest = INT64_MIN;
     mql_base_file_name(e->path, v->log->directory, segment->base, ".index");
     mql_base_file_name(e->time_path, v->log->directory, segment->base, ".timeindex");
-    if (mql_index_open_sealed(&e->index, v->log->home->root, v->log->directory, segment->base, true) < 0) {
+    if (mql_index_open_sealed(&e->index, v->log->home->root, v->log->directory, segment->base,
+                              true) < 0) {
         problem(v, e->path, 0, mql_error_last()->text);
         return;
     }
     e->count = mql_index_count_offsets(&e->index.offsets);
     e->time_count = mql_index_count_times(&e->index.times);
-    /* The active segment's files may hold entries of records that came after the end was sampled. */
+    /* The active segment's files may hold entries of records that came after the end was sampled.
+     */
     if (segment->base == v->end.segment) {
-        e->count = mql_index_sound_offsets(&e->index.offsets, e->count, v->end.offset - segment->base, v->end.position);
-        e->time_count = mql_index_sound_times(&e->index.times, e->time_count, v->end.offset - segment->base);
+        e->count = mql_index_sound_offsets(&e->index.offsets, e->count,
+                                           v->end.offset - segment->base, v->end.position);
+        e->time_count =
+            mql_index_sound_times(&e->index.times, e->time_count, v->end.offset - segment->base);
     }
 }
 
@@ -114,9 +128,14 @@ static int verify_segment(verifying *v, int64_t base, int64_t next_base) {
     rc = mql_segment_refresh(segment, &options);
     int64_t length = atomic_load_explicit(&segment->length, memory_order_relaxed);
     bool last = base == v->end.segment;
-    mql_segment_walk walk = {.segment = segment, .window = &v->window, .expected = base, .verify = true,
-                             .limit = last ? v->end.position : length, .max_size = MQL_BATCH_BYTES_MAX,
-                             .gaps = atomic_load_explicit(&v->log->cleanup, memory_order_relaxed) == MQL_CLEANUP_COMPACT};
+    mql_segment_walk walk = {.segment = segment,
+                             .window = &v->window,
+                             .expected = base,
+                             .verify = true,
+                             .limit = last ? v->end.position : length,
+                             .max_size = MQL_BATCH_BYTES_MAX,
+                             .gaps = atomic_load_explicit(&v->log->cleanup, memory_order_relaxed) ==
+                                     MQL_CLEANUP_COMPACT};
     int64_t before = last ? v->end.offset : next_base;
     entries e;
     open_entries(v, segment, &e);
@@ -128,7 +147,8 @@ static int verify_segment(verifying *v, int64_t base, int64_t next_base) {
         if (step == MQL_OK) {
             int64_t next_start;
             int32_t epoch = mql_log_epoch_at(v->log, walk.header.base_offset, &next_start);
-            if (epoch >= 0 && walk.header.epoch != epoch) problem(v, segment->path, walk.at, "another leader epoch than the log has here");
+            if (epoch >= 0 && walk.header.epoch != epoch)
+                problem(v, segment->path, walk.at, "another leader epoch than the log has here");
             v->out->batches++;
             v->out->bytes += walk.header.size;
             check_records(v, &walk);
@@ -136,7 +156,8 @@ static int verify_segment(verifying *v, int64_t base, int64_t next_base) {
             rc = tell(v, false);
             continue;
         }
-        problem(v, segment->path, walk.position, step == MQL_END ? "records are missing at the end of the segment" : walk.wrong);
+        problem(v, segment->path, walk.position,
+                step == MQL_END ? "records are missing at the end of the segment" : walk.wrong);
         if (step == MQL_END || mql_segment_resync(&walk, before) != MQL_OK) break;
     }
     mql_index_close(&e.index);
@@ -145,15 +166,19 @@ static int verify_segment(verifying *v, int64_t base, int64_t next_base) {
     return rc;
 }
 
-int mql_verify_log(mql_log *log, mql_verify_found found, mql_verify_progress progress, void *context,
-                   mql_verify_report *out) {
+int mql_verify_log(mql_log *log, mql_verify_found found, mql_verify_progress progress,
+                   void *context, mql_verify_report *out) {
     int rc = mql_log_usable(log);
     if (rc < 0) return rc;
     mql_log_info info;
     rc = mql_log_describe_all(log, &info);
     if (rc < 0) return rc;
     mql_verify_report report = {0};
-    verifying v = {.log = log, .found = found, .progress = progress, .context = context, .out = &report,
+    verifying v = {.log = log,
+                   .found = found,
+                   .progress = progress,
+                   .context = context,
+                   .out = &report,
                    .total = info.bytes};
     int64_t *bases;
     size_t count;

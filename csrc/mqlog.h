@@ -44,7 +44,7 @@
 #define MQL_PUBLIC
 #endif
 
-/* -- results --------------------------------------------------------------------------------- */
+/* -- results ----------------------------------------------------------------------------------- */
 enum mql_result {
     MQL_OK = 0,
     MQL_END = 1,     /* nothing more to read now */
@@ -82,7 +82,7 @@ typedef struct mql_error {
 /* The last failure of the calling thread. Lent until its next failing call. */
 MQL_PUBLIC const mql_error *mql_error_last(void);
 
-/* -- stores ---------------------------------------------------------------------------------- */
+/* -- stores ------------------------------------------------------------------------------------ */
 typedef struct mql_store mql_store;
 typedef struct mql_log mql_log;
 typedef struct mql_cursor mql_cursor;
@@ -155,7 +155,7 @@ MQL_PUBLIC int mql_recovered_at(mql_store *store, size_t index, mql_recovered *o
 MQL_PUBLIC int mql_keeper_prepare(mql_store *store);
 MQL_PUBLIC int mql_keeper_sync(mql_store *store);
 
-/* -- partitions ------------------------------------------------------------------------------ */
+/* -- partitions -------------------------------------------------------------------------------- */
 enum mql_durability { MQL_DURABILITY_OS = 0, MQL_DURABILITY_SYNC = 1 };
 enum mql_cleanup { MQL_CLEANUP_KEEP = 0, MQL_CLEANUP_DELETE = 1, MQL_CLEANUP_CONSUMED = 2, MQL_CLEANUP_COMPACT = 3 };
 
@@ -197,7 +197,7 @@ MQL_PUBLIC int mql_log_describe(mql_log *log, mql_log_info *out);
 /* What consumers may read up to: the log end, or the durable end where durability is "sync". */
 MQL_PUBLIC int64_t mql_log_readable(mql_log *log);
 
-/* -- append ---------------------------------------------------------------------------------- */
+/* -- append ------------------------------------------------------------------------------------ */
 typedef struct mql_value {
     const uint8_t *data;
     int64_t length; /* -1: null */
@@ -233,7 +233,7 @@ MQL_PUBLIC int mql_append_records(mql_log *log, const mql_record *records, size_
 MQL_PUBLIC int mql_append_batches(mql_log *log, const uint8_t *batches, size_t length, int flags,
                                   int64_t *offset);
 
-/* -- batches in memory ----------------------------------------------------------------------- */
+/* -- batches in memory ------------------------------------------------------------------------- */
 enum mql_compression { MQL_NONE = 0, MQL_GZIP = 1, MQL_SNAPPY = 2, MQL_LZ4 = 3, MQL_ZSTD = 4 };
 
 /* Encodes records [0, count) without a header; MQL_NOW is read as `now`. Returns the bytes written, or
@@ -254,7 +254,7 @@ MQL_PUBLIC size_t mql_header_size(size_t name_length, int64_t value_length);
 MQL_PUBLIC size_t mql_header_encode(const uint8_t *name, size_t name_length, const uint8_t *value,
                                     int64_t value_length, uint8_t *out);
 
-/* -- waiting, syncing, trimming -------------------------------------------------------------- */
+/* -- waiting, syncing, trimming ---------------------------------------------------------------- */
 /* Until a record at `offset` may be read. Spins briefly, then sleeps. Blocks at most `timeout_ns`, and
  * at most 250 ms: MQL_TIMEOUT. */
 MQL_PUBLIC int mql_wait(mql_log *log, int64_t offset, int64_t timeout_ns);
@@ -265,7 +265,7 @@ MQL_PUBLIC int mql_log_sync(mql_log *log);
  * unlinked. Readers of mapped bytes keep them. Fails: MQL_E_RANGE. */
 MQL_PUBLIC int mql_trim(mql_log *log, int64_t before);
 
-/* -- reading --------------------------------------------------------------------------------- */
+/* -- reading ----------------------------------------------------------------------------------- */
 typedef struct mql_batch {
     const uint8_t *payload;  /* lent until the cursor's next call: bytes behind the header */
     int64_t payload_length;
@@ -339,7 +339,7 @@ MQL_PUBLIC int mql_walk_next(mql_walk *walk, mql_record_view *out);
 /* Takes one header off the front of *headers. */
 MQL_PUBLIC int mql_header_next(mql_value *headers, mql_value *name, mql_value *value);
 
-/* -- consumer groups ------------------------------------------------------------------------- */
+/* -- consumer groups --------------------------------------------------------------------------- */
 #define MQL_NO_OFFSET (-1)
 
 /* The committed offset of group `name` in this partition; its file is made by the first commit or claim
@@ -363,7 +363,7 @@ MQL_PUBLIC int mql_group_claim(mql_group *group, uint64_t member);
 MQL_PUBLIC void mql_group_drop(mql_group *group, uint64_t member);
 MQL_PUBLIC uint64_t mql_group_owner(mql_group *group);
 
-/* -- checking -------------------------------------------------------------------------------- */
+/* -- checking ---------------------------------------------------------------------------------- */
 typedef struct mql_verify_report {
     int64_t segments;
     int64_t batches;
