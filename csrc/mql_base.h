@@ -15,7 +15,7 @@
 #define MQL_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
 /* -- limits: everything has one ---------------------------------------------------------------- */
-#define MQL_LINE 128                           /* shared words of different owners keep this apart */
+#define MQL_LINE 128                           /* shared words of different owners: apart */
 #define MQL_PAGE 4096                          /* the unit of index and file allocation */
 #define MQL_SEGMENT_BYTES_MIN 4096
 #define MQL_SEGMENT_BYTES_MAX INT32_MAX        /* Kafka opens no larger file */
@@ -31,14 +31,18 @@
 #define MQL_PATH_MAX 320
 
 /* "<directory>/<20 digits of base><suffix>": the name of a segment's file within the store. */
-void mql_base_file_name(char out[MQL_PATH_MAX], const char *directory, int64_t base, const char *suffix);
+void mql_base_file_name(char out[MQL_PATH_MAX], const char *directory, int64_t base,
+                        const char *suffix);
 
 /* -- failures ---------------------------------------------------------------------------------- */
-/* Records the detail for this thread and returns `code`. Text is printf-formatted; path may be NULL. */
-__attribute__((format(printf, 3, 4))) int mql_base_fail(int code, const char *path, const char *format, ...);
+/* Records the detail for this thread and returns `code`. Text is printf-formatted; path may be
+ * NULL. */
+__attribute__((format(printf, 3, 4))) int mql_base_fail(int code, const char *path,
+                                                        const char *format, ...);
 /* The same from a negative errno of mql_os_*; always returns MQL_E_OS. */
 int mql_base_fail_os(int negative_errno, const char *path, const char *doing);
-int mql_base_fail_corrupt(const char *path, int64_t position, int64_t start, int64_t stop, const char *what);
+int mql_base_fail_corrupt(const char *path, int64_t position, int64_t start, int64_t stop,
+                          const char *what);
 int mql_base_fail_range(int64_t offset, int64_t start, int64_t stop);
 mql_error *mql_base_error(void); /* this thread's, to add to what was just recorded */
 
@@ -72,8 +76,12 @@ static inline void mql_base_put64(uint8_t *p, uint64_t v) {
 }
 
 /* -- varints: base 128, little-endian groups, zig-zag (protobuf's sint) ------------------------ */
-static inline uint64_t mql_base_zigzag(int64_t v) { return ((uint64_t)v << 1) ^ (uint64_t)(v >> 63); }
-static inline int64_t mql_base_unzigzag(uint64_t u) { return (int64_t)(u >> 1) ^ -(int64_t)(u & 1); }
+static inline uint64_t mql_base_zigzag(int64_t v) {
+    return ((uint64_t)v << 1) ^ (uint64_t)(v >> 63);
+}
+static inline int64_t mql_base_unzigzag(uint64_t u) {
+    return (int64_t)(u >> 1) ^ -(int64_t)(u & 1);
+}
 
 static inline size_t mql_base_varint_size(int64_t v) {
     uint64_t u = mql_base_zigzag(v) | 1;
@@ -89,8 +97,10 @@ static inline uint8_t *mql_base_varint_put(uint8_t *p, int64_t v) {
     return p;
 }
 /* Reads one varint of at most `most` bytes (5: int32, 10: int64); NULL: malformed or cut off. */
-const uint8_t *mql_base_varint_get_long(const uint8_t *p, const uint8_t *end, int most, int64_t *out);
-static inline const uint8_t *mql_base_varint_get(const uint8_t *p, const uint8_t *end, int most, int64_t *out) {
+const uint8_t *mql_base_varint_get_long(const uint8_t *p, const uint8_t *end, int most,
+                                        int64_t *out);
+static inline const uint8_t *mql_base_varint_get(const uint8_t *p, const uint8_t *end, int most,
+                                                 int64_t *out) {
     if (MQL_LIKELY(p < end && *p < 0x80)) {
         *out = mql_base_unzigzag(*p);
         return p + 1;
@@ -100,7 +110,9 @@ static inline const uint8_t *mql_base_varint_get(const uint8_t *p, const uint8_t
 
 static inline int64_t mql_base_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t mql_base_max(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t mql_base_round_up(int64_t v, int64_t unit) { return (v + unit - 1) / unit * unit; }
+static inline int64_t mql_base_round_up(int64_t v, int64_t unit) {
+    return (v + unit - 1) / unit * unit;
+}
 static inline int64_t mql_base_round_down(int64_t v, int64_t unit) { return v / unit * unit; }
 
 #endif

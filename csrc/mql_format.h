@@ -1,10 +1,10 @@
-/* mql_format.h - the bytes of all files, drawn to scale. docs/FORMAT.md says the same in words, and a
- * test compares the two.
+/* mql_format.h - the bytes of all files, drawn to scale. docs/FORMAT.md says the same in words, and
+ * a test compares the two.
  *
- * Two families. Kafka's files (.log, .index, .timeindex) are big-endian and stand here as offsets into
- * bytes. mqlog's own files are mapped by many processes at once: little-endian structs, words of
- * different writers on lines of 128 bytes, every field's place asserted below. Each of these begins
- * with the same 16 bytes:
+ * Two families. Kafka's files (.log, .index, .timeindex) are big-endian and stand here as offsets
+ * into bytes. mqlog's own files are mapped by many processes at once: little-endian structs, words
+ * of different writers on lines of 128 bytes, every field's place asserted below. Each of these
+ * begins with the same 16 bytes:
  *
  *      0        8         12             16
  *      | magic  | layout  | oldest writer |      layout: version that wrote it; oldest writer: the
@@ -25,11 +25,11 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "mqlog's own files are 
 
 /* -- RecordBatch v2, Kafka's: 61 bytes of header, then the records --------------------------------
  *
- *   0           8        12      16  17     21   23       27        35        43      51  53    57    61
- *   | base      | length | epoch | m | crc  | at | last   | base    | max     | producer      | count |
- *   | offset    |        |       |   |      |    | delta  | time    | time    | id, epoch,seq |       |
- *   '-----------'--------'-------'---'------'----'--------'---------'---------'---------------'-------'
- *   '------- not under the CRC -------------'---- under the CRC, to the end of the batch -------------
+ *   0         8        12      16  17     21   23      27       35       43      51  53    57    61
+ *   | base    | length | epoch | m | crc  | at | last  | base   | max    | producer      | count |
+ *   | offset  |        |       |   |      |    | delta | time   | time   | id, epoch,seq |       |
+ *   '---------'--------'-------'---'------'----'-------'--------'--------'---------------'-------'
+ *   '------- not under the CRC -----------'---- under the CRC, to the end of the batch ------------
  */
 #define MQL_BATCH_BASE_OFFSET 0
 #define MQL_BATCH_LENGTH 8
@@ -47,7 +47,7 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "mqlog's own files are 
 #define MQL_BATCH_LOG_OVERHEAD 12 /* base offset and length: what `length` does not count */
 #define MQL_BATCH_MAGIC_V2 2
 
-/* -- .index: 8 bytes an entry; .timeindex: 12 bytes an entry; both big-endian ----------------------
+/* -- .index: 8 bytes an entry; .timeindex: 12 bytes an entry; both big-endian --------------------
  *
  *   0               4               8              0                       8               12
  *   | last offset   | file position |              | largest timestamp     | last offset   |
@@ -56,7 +56,7 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "mqlog's own files are 
 #define MQL_INDEX_ENTRY 8
 #define MQL_TIME_ENTRY 12
 
-/* -- control: one page of shared memory a partition -------------------------------------------------
+/* -- control: one page of shared memory a partition ----------------------------------------------
  *
  *   0x000 identity        0x200 commit lock     0x400 waiters: published   0x600 allocation
  *   0x100 writer lock     0x280 prepare lock    0x480 waiters: durable     0x680 log start, changes
@@ -75,8 +75,8 @@ typedef struct mql_format_end {
     uint32_t reserved;
 } mql_format_end;
 
-/* A latch: the low bit of `generation` says which slot is current; the owner fills the other one and
- * then stores generation + 1 (release). A death leaves the current slot whole. */
+/* A latch: the low bit of `generation` says which slot is current; the owner fills the other one
+ * and then stores generation + 1 (release). A death leaves the current slot whole. */
 typedef struct mql_format_latch {
     _Atomic uint64_t generation;
     uint64_t reserved;
@@ -105,10 +105,10 @@ typedef struct mql_format_control {
 
     /* volatile: the writer's line, touched by the holder of the writer lock only */
     mql_os_mutex writer;
-    _Atomic int64_t dirty;  /* file position up to which the active segment may hold unpublished bytes */
+    _Atomic int64_t dirty;  /* the active segment may hold unpublished bytes up to this position */
     int32_t epoch;          /* stamped into batches */
     uint32_t needs_repair;  /* an owner died or failed half-way */
-    _Atomic int64_t ceiling; /* no offset at or above it may be given out; raised under the commit lock */
+    _Atomic int64_t ceiling; /* offsets below it may be given out; raised under the commit lock */
     uint8_t pad1[40];
 
     /* volatile, derived: the tail state that indexes need; under the writer lock */
@@ -118,7 +118,7 @@ typedef struct mql_format_control {
     int64_t max_timestamp;        /* of the active segment; -1: none */
     int64_t max_timestamp_offset; /* last offset of the earliest batch that has it */
     int64_t last_time_entry;      /* timestamp of the last .timeindex entry; INT64_MIN: none */
-    _Atomic int64_t first_timestamp; /* wall clock of the segment's first append, for age; -1: none */
+    _Atomic int64_t first_timestamp; /* wall clock of the segment's first append; -1: none */
     uint8_t pad2[80];
 
     mql_os_mutex commit; /* volatile: one committer */
@@ -136,7 +136,8 @@ typedef struct mql_format_control {
     _Atomic uint32_t state; /* bits MQL_STATE_*; volatile */
     uint8_t pad5[124];
 
-    /* volatile: allocation, under the prepare lock; `allocated` is also set by a roll, which holds both */
+    /* volatile: allocation, under the prepare lock; `allocated` is also set by a roll, which holds
+     * both */
     _Atomic int64_t allocated;      /* bytes of the active segment that have blocks */
     _Atomic uint64_t active_number; /* n of the next.<n> that the active segment was; 0: none */
     _Atomic uint64_t next_number;   /* n of the prepared next.<n>; 0: none */
@@ -149,7 +150,8 @@ typedef struct mql_format_control {
     _Atomic uint32_t epochs_generation;   /* moves when leader-epoch-checkpoint is rewritten */
     uint8_t pad7[112];
 
-    _Atomic int64_t sealed; /* segments with a base offset below it are sealed; under the commit lock */
+    /* segments with a base offset below it are sealed; under the commit lock */
+    _Atomic int64_t sealed;
     uint8_t pad8[120];
 
     uint8_t reserved1[2176];
@@ -183,7 +185,7 @@ typedef struct mql_format_checkpoint {
 
 /* -- groups/<name>.offset: one page a consumer group and partition --------------------------------
  *
- *   0x000 header    0x080 committed: latch of two slots    0x100 owner    0x180 members (partition 0)
+ *   0x000 header   0x080 committed: latch of two slots   0x100 owner   0x180 members (partition 0)
  */
 #define MQL_GROUP_BYTES 4096
 #define MQL_GROUP_MAGIC "MQLGRUP"
@@ -222,7 +224,7 @@ typedef struct mql_format_doorbell {
     uint64_t pid_namespace;
     uint64_t time_namespace;
     uint64_t c_library;
-    _Atomic uint64_t instance; /* random, of the first opener; 0: not ready. All below is volatile */
+    _Atomic uint64_t instance; /* random, first opener's; 0: not ready. All below is volatile */
     _Atomic uint64_t next_id;  /* the next incarnation or member id */
     uint8_t pad0[56];
     _Atomic uint32_t bell;     /* moves when something was published */
@@ -234,7 +236,7 @@ typedef struct mql_format_doorbell {
     _Atomic uint64_t max_bytes;
     _Atomic int64_t used_bytes; /* allocated by logs and indexes, for max_bytes */
     uint8_t pad2[96];
-    _Atomic uint64_t members[MQL_MEMBERS_MAX]; /* incarnation of member n; its byte 16 + n says alive */
+    _Atomic uint64_t members[MQL_MEMBERS_MAX]; /* incarnation of member n; byte 16 + n: alive */
     uint8_t pad3[128];
 } mql_format_doorbell;
 
@@ -247,15 +249,16 @@ typedef struct mql_format_doorbell {
 #define MQL_MEMBER_SHIFT 54
 #define MQL_MEMBER_COUNTER ((UINT64_C(1) << MQL_MEMBER_SHIFT) - 1)
 
-/* -- shares/<group>.state: what a share group has not finished -------------------------------------
+/* -- shares/<group>.state: what a share group has not finished -----------------------------------
  *
  *   0x0000 header page: magic, two slots {sequence, SPSO, SPEO, crc}
  *   0x1000 directory: 256 entries of 16 bytes {first offset / 4096 of the chunk, or -1; crc}
  *   0x2000 256 chunks of 4,096 slots of 16 bytes, allocated a page at a time
  *   then the next directory with its chunks, and so on
  *
- *   slot:   word 0                                         word 1
- *           | state 3 | deliveries 8 | check 8 | member 13 | token 32 |   | time 48 | clock 8 | check 8 |
+ *   slot:   word 0                                                        word 1
+ *           | state 3 | deliveries 8 | check 8 | member 13 | token 32 |   | time 48 | clock 8 |
+ *                                                                         | check 8 |
  */
 #define MQL_SHARE_MAGIC "MQLSHAR"
 #define MQL_SHARE_CHUNK_SLOTS 4096

@@ -1,9 +1,10 @@
 /* mql_os.h - everything mqlog asks of an operating system, on one page.
  *
- * One file implements it (mql_os_posix.c); tests link another in its place. Results: 0 or a count, or
- * a negative errno; EINTR is retried inside unless said. Names are relative to an open directory and
- * are never followed through a symbolic link; descriptors are close-on-exec. Sizes and positions are
- * bytes. What is in memory is process-shared, so the structs here are opaque but of fixed size.
+ * One file implements it (mql_os_posix.c); tests link another in its place. Results: 0 or a count,
+ * or a negative errno; EINTR is retried inside unless said. Names are relative to an open directory
+ * and are never followed through a symbolic link; descriptors are close-on-exec. Sizes and
+ * positions are bytes. What is in memory is process-shared, so the structs here are opaque but of
+ * fixed size.
  */
 #ifndef MQL_OS_H
 #define MQL_OS_H
@@ -18,7 +19,13 @@ typedef int mql_os_file;
 
 /* -- files ------------------------------------------------------------------------------------- */
 enum mql_os_kind { MQL_OS_OTHER = 0, MQL_OS_REGULAR = 1, MQL_OS_DIRECTORY = 2, MQL_OS_LINK = 3 };
-enum mql_os_open_flags { MQL_OS_READ = 0, MQL_OS_WRITE = 1, MQL_OS_CREATE = 2, MQL_OS_EXCLUSIVE = 4, MQL_OS_TRUNCATE = 8 };
+enum mql_os_open_flags {
+    MQL_OS_READ = 0,
+    MQL_OS_WRITE = 1,
+    MQL_OS_CREATE = 2,
+    MQL_OS_EXCLUSIVE = 4,
+    MQL_OS_TRUNCATE = 8
+};
 
 typedef struct mql_os_stat {
     uint64_t device;
@@ -35,37 +42,46 @@ int mql_os_open_root(const char *path, mql_os_file *out);
 int mql_os_make_root(const char *path, uint32_t mode); /* parents too; there already: 0 */
 int mql_os_open_directory(mql_os_file directory, const char *name, mql_os_file *out);
 /* A regular file only: anything else is -EINVAL (a FIFO must not block the open). */
-int mql_os_open(mql_os_file directory, const char *name, unsigned flags, uint32_t mode, mql_os_file *out);
+int mql_os_open(mql_os_file directory, const char *name, unsigned flags, uint32_t mode,
+                mql_os_file *out);
 void mql_os_close(mql_os_file file);
 int mql_os_stat_file(mql_os_file file, mql_os_stat *out);
 int mql_os_stat_name(mql_os_file directory, const char *name, mql_os_stat *out);
-int64_t mql_os_read(mql_os_file file, void *out, size_t length, int64_t position); /* short only at the end */
-int mql_os_write(mql_os_file file, const void *data, size_t length, int64_t position); /* all of it */
-int mql_os_allocate(mql_os_file file, int64_t position, int64_t length); /* real blocks, zeros; lengthens */
+/* Short only at the end of the file. */
+int64_t mql_os_read(mql_os_file file, void *out, size_t length, int64_t position);
+/* All of it. */
+int mql_os_write(mql_os_file file, const void *data, size_t length, int64_t position);
+/* Real blocks, zeros; lengthens. */
+int mql_os_allocate(mql_os_file file, int64_t position, int64_t length);
 int mql_os_truncate(mql_os_file file, int64_t size);
-int mql_os_sync(mql_os_file file);                                       /* data and what finds it */
+int mql_os_sync(mql_os_file file); /* data and what finds it */
 int mql_os_sync_directory(mql_os_file directory);
 int mql_os_rename(mql_os_file directory, const char *from, const char *to); /* replaces `to` */
-int mql_os_rename_new(mql_os_file directory, const char *from, const char *to); /* -EEXIST if `to` is there */
+/* -EEXIST if `to` is there. */
+int mql_os_rename_new(mql_os_file directory, const char *from, const char *to);
 int mql_os_unlink(mql_os_file directory, const char *name);
 int mql_os_make_directory(mql_os_file directory, const char *name, uint32_t mode);
 int mql_os_remove_directory(mql_os_file directory, const char *name);
-/* Calls `each` per entry (never . or ..), in no order; a result other than 0 ends it and is returned. */
+/* Calls `each` per entry (never . or ..), in no order; a result other than 0 ends it and is
+ * returned. */
 int mql_os_list(mql_os_file directory, int (*each)(void *context, const char *name), void *context);
 int mql_os_free_bytes(mql_os_file directory, uint64_t *available, uint64_t *total);
-/* 0, or -ENOTSUP with the file system's name where shared mappings or locks are not to be trusted. */
+/* 0, or -ENOTSUP with the file system's name where shared mappings or locks cannot be trusted. */
 int mql_os_check_filesystem(mql_os_file directory, const char **name);
 int mql_os_no_copy_on_write(mql_os_file directory); /* asked of btrfs; 0 elsewhere */
 
 /* -- mappings ---------------------------------------------------------------------------------- */
-int mql_os_map(mql_os_file file, size_t length, bool writable, void **out); /* shared; may reach past the end */
+/* Shared; may reach past the end of the file. */
+int mql_os_map(mql_os_file file, size_t length, bool writable, void **out);
 void mql_os_unmap(void *address, size_t length);
-int mql_os_populate(void *address, size_t length); /* makes pages writable without faults; -EFAULT past the end */
+/* Makes pages writable without faults; -EFAULT past the end of the file. */
+int mql_os_populate(void *address, size_t length);
 int mql_os_sync_map(void *address, size_t length); /* any address: widened to whole pages */
 
 /* -- byte locks on files: gone when the description is closed or its last process dies --------- */
 enum mql_os_lock_result { MQL_OS_HELD = 1 }; /* somebody else has it */
-int mql_os_lock(mql_os_file file, int64_t byte, bool exclusive); /* at once: 0, MQL_OS_HELD, -errno; also converts */
+/* At once: 0, MQL_OS_HELD, -errno; also converts. */
+int mql_os_lock(mql_os_file file, int64_t byte, bool exclusive);
 int mql_os_unlock(mql_os_file file, int64_t byte);
 int mql_os_lock_test(mql_os_file file, int64_t byte); /* MQL_OS_HELD by another description, or 0 */
 
@@ -77,14 +93,14 @@ enum mql_os_mutex_result { MQL_OS_BUSY = 1, MQL_OS_OWNER_DIED = 2 };
 
 int mql_os_mutex_init_shared(mql_os_mutex *mutex);
 int mql_os_mutex_init_private(mql_os_mutex *mutex);
-int mql_os_mutex_try(mql_os_mutex *mutex);                      /* 0, BUSY, OWNER_DIED (held), -errno */
+int mql_os_mutex_try(mql_os_mutex *mutex);                      /* 0, BUSY, OWNER_DIED (held) */
 int mql_os_mutex_take(mql_os_mutex *mutex, int64_t timeout_ns); /* the same; < 0: waits for ever */
-void mql_os_mutex_consistent(mql_os_mutex *mutex);              /* after OWNER_DIED, once repaired */
+void mql_os_mutex_consistent(mql_os_mutex *mutex);              /* after OWNER_DIED, repaired */
 void mql_os_mutex_drop(mql_os_mutex *mutex);
 
 /* -- waiting on a word (across processes) ------------------------------------------------------ */
 enum mql_os_wait_result { MQL_OS_WOKEN = 0, MQL_OS_TIMED_OUT = 1 };
-/* Woken also: spuriously, by a signal (EINTR is not retried), or since the word is not `expected`. */
+/* Woken also: spuriously, by a signal (EINTR is not retried), or as the word is not `expected`. */
 int mql_os_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns);
 void mql_os_wake(_Atomic uint32_t *word, int count); /* INT32_MAX: all */
 

@@ -1,8 +1,8 @@
 /* mqlog.h - the public C API of mqlog, and its manual.
  *
- * mqlog is a persistent log that lives inside its callers: a directory (the store) of topics, each a
- * number of partitions, each a total order of records in Kafka's own segment format. Any number of
- * threads and processes of one machine use one store at once.
+ * mqlog is a persistent log that lives inside its callers: a directory (the store) of topics, each
+ * a number of partitions, each a total order of records in Kafka's own segment format. Any number
+ * of threads and processes of one machine use one store at once.
  *
  * HANDLES
  *
@@ -13,10 +13,10 @@
  *   mql_lease   mql_cursor_lease     mql_lease_free    mql_lease_free          any thread
  *   mql_group   mql_group_open       (its store)       its store's mql_free    any thread, any call
  *
- *   Closing ends the files, freeing ends the memory. mql_close lets calls in flight finish; every call
- *   after it returns MQL_E_CLOSED. mql_free of a store comes after the last mql_cursor_free; a
- *   lease may outlive everything and keeps just the bytes that it lends. Opening one
- *   directory twice in a process gives one shared mql_store, counted: each mql_open is matched by one
+ *   Closing ends the files, freeing ends the memory. mql_close lets calls in flight finish; every
+ *   call after it returns MQL_E_CLOSED. mql_free of a store comes after the last mql_cursor_free; a
+ *   lease may outlive everything and keeps just the bytes that it lends. Opening one directory
+ *   twice in a process gives one shared mql_store, counted: each mql_open is matched by one
  *   mql_close and one mql_free.
  *
  * WHAT HOLDS UNLESS A FUNCTION SAYS OTHERWISE
@@ -96,7 +96,7 @@ typedef struct mql_open_options {
     int create;              /* make the directory if it is not there */
     int threads;             /* 1: keep the two background threads; 0: steps by mql_keeper_* only */
     uint32_t file_mode;      /* permission bits of new files, 0600 if 0 */
-    uint64_t min_free_bytes; /* appends stop there; MQL_DEFAULT_FREE: the lesser of 64 MiB and 5 % */
+    uint64_t min_free_bytes; /* appends stop there; MQL_DEFAULT_FREE: lesser of 64 MiB and 5 % */
     uint64_t max_bytes;      /* appends stop when the store has grown to this; 0: no bound */
 } mql_open_options;
 
@@ -131,10 +131,10 @@ MQL_PUBLIC int mql_store_limits(mql_store *store, uint64_t min_free_bytes, uint6
 /* Everything appended before the call is on stable storage. Blocks. */
 MQL_PUBLIC int mql_sync(mql_store *store);
 
-/* The store's doorbell: a word that moves when a record is published anywhere after mql_doorbell was
- * called. So: seen = mql_doorbell(), look at the ends, then mql_doorbell_wait(seen), which returns MQL_OK
- * once the word differs and MQL_TIMEOUT after `timeout_ns`, at most 250 ms. Blocks. mql_wake ends every
- * wait of every process of the machine, spuriously. */
+/* The store's doorbell: a word that moves when a record is published anywhere after mql_doorbell
+ * was called. So: seen = mql_doorbell(), look at the ends, then mql_doorbell_wait(seen), which
+ * returns MQL_OK once the word differs and MQL_TIMEOUT after `timeout_ns`, at most 250 ms. Blocks.
+ * mql_wake ends every wait of every process of the machine, spuriously. */
 MQL_PUBLIC uint32_t mql_doorbell(mql_store *store);
 MQL_PUBLIC int mql_doorbell_wait(mql_store *store, uint32_t seen, int64_t timeout_ns);
 MQL_PUBLIC void mql_wake(mql_store *store);
@@ -157,7 +157,12 @@ MQL_PUBLIC int mql_keeper_sync(mql_store *store);
 
 /* -- partitions -------------------------------------------------------------------------------- */
 enum mql_durability { MQL_DURABILITY_OS = 0, MQL_DURABILITY_SYNC = 1 };
-enum mql_cleanup { MQL_CLEANUP_KEEP = 0, MQL_CLEANUP_DELETE = 1, MQL_CLEANUP_CONSUMED = 2, MQL_CLEANUP_COMPACT = 3 };
+enum mql_cleanup {
+    MQL_CLEANUP_KEEP = 0,
+    MQL_CLEANUP_DELETE = 1,
+    MQL_CLEANUP_CONSUMED = 2,
+    MQL_CLEANUP_COMPACT = 3
+};
 
 typedef struct mql_log_options {
     int64_t segment_bytes;     /* 4 KiB .. 2^31 - 1 */
@@ -170,8 +175,8 @@ typedef struct mql_log_options {
     int cleanup;
 } mql_log_options;
 
-/* Opens partition `partition` of `topic`, creating its directory when `create`. The same mql_log for
- * every call of this process. Blocks: recovery after a crash is done here, in O(tail).
+/* Opens partition `partition` of `topic`, creating its directory when `create`. The same mql_log
+ * for every call of this process. Blocks: recovery after a crash is done here, in O(tail).
  * Fails: MQL_E_NOT_FOUND, MQL_E_FORMAT (R7: a misplaced file is named), MQL_E_OS. */
 MQL_PUBLIC int mql_partition(mql_store *store, const char *topic, int partition, int create,
                              const mql_log_options *options, mql_log **out);
@@ -225,8 +230,8 @@ enum mql_append_flags {
  * then gives MQL_TIMEOUT, nothing done (call again). slice_ns <= 0: 50 ms.
  * Fails: MQL_E_TOO_LARGE, MQL_E_OS (ENOSPC), MQL_E_DURABILITY, MQL_E_CLOSED, MQL_E_DELETED. */
 MQL_PUBLIC int mql_append(mql_log *log, const mql_record *record, int flags, int64_t *offset);
-MQL_PUBLIC int mql_append_values(mql_log *log, const mql_value *values, size_t count, int64_t timestamp,
-                                 int flags, int64_t *offset);
+MQL_PUBLIC int mql_append_values(mql_log *log, const mql_value *values, size_t count,
+                                 int64_t timestamp, int flags, int64_t *offset);
 MQL_PUBLIC int mql_append_records(mql_log *log, const mql_record *records, size_t count, int flags,
                                   int64_t *offset);
 /* Whole batches, back to back, as mql_batch_build makes them: offsets and epoch are stamped in. */
@@ -236,15 +241,16 @@ MQL_PUBLIC int mql_append_batches(mql_log *log, const uint8_t *batches, size_t l
 /* -- batches in memory ------------------------------------------------------------------------- */
 enum mql_compression { MQL_NONE = 0, MQL_GZIP = 1, MQL_SNAPPY = 2, MQL_LZ4 = 3, MQL_ZSTD = 4 };
 
-/* Encodes records [0, count) without a header; MQL_NOW is read as `now`. Returns the bytes written, or
- * MQL_E_TOO_LARGE. mql_records_size tells how many there will be. */
+/* Encodes records [0, count) without a header; MQL_NOW is read as `now`. Returns the bytes written,
+ * or MQL_E_TOO_LARGE. mql_records_size tells how many there will be. */
 MQL_PUBLIC int64_t mql_records_size(const mql_record *records, size_t count, int64_t now);
-MQL_PUBLIC int64_t mql_records_encode(const mql_record *records, size_t count, int64_t now, uint8_t *out,
-                                      size_t capacity);
-/* Writes the 61 header bytes in front of a payload of `length` bytes (compressed, or as encoded). */
+MQL_PUBLIC int64_t mql_records_encode(const mql_record *records, size_t count, int64_t now,
+                                      uint8_t *out, size_t capacity);
+/* Writes the 61 header bytes before a payload of `length` bytes (compressed, or as encoded). */
 #define MQL_BATCH_HEADER 61
-MQL_PUBLIC int mql_batch_build(const mql_record *records, size_t count, int64_t now, int compression,
-                               const uint8_t *payload, size_t length, uint8_t header[MQL_BATCH_HEADER]);
+MQL_PUBLIC int mql_batch_build(const mql_record *records, size_t count, int64_t now,
+                               int compression, const uint8_t *payload, size_t length,
+                               uint8_t header[MQL_BATCH_HEADER]);
 
 /* Kafka's partitioner: murmur2 of the key, made positive, modulo `partitions`. */
 MQL_PUBLIC int32_t mql_partition_for(const uint8_t *key, size_t length, int32_t partitions);
@@ -255,10 +261,11 @@ MQL_PUBLIC size_t mql_header_encode(const uint8_t *name, size_t name_length, con
                                     int64_t value_length, uint8_t *out);
 
 /* -- waiting, syncing, trimming ---------------------------------------------------------------- */
-/* Until a record at `offset` may be read. Spins briefly, then sleeps. Blocks at most `timeout_ns`, and
- * at most 250 ms: MQL_TIMEOUT. */
+/* Until a record at `offset` may be read. Spins briefly, then sleeps. Blocks at most `timeout_ns`,
+ * and at most 250 ms: MQL_TIMEOUT. */
 MQL_PUBLIC int mql_wait(mql_log *log, int64_t offset, int64_t timeout_ns);
-/* Until every record below `offset` is on stable storage; `sync`: by syncing now. Blocks likewise. */
+/* Until every record below `offset` is on stable storage; `sync`: by syncing now. Blocks the same
+ * way. */
 MQL_PUBLIC int mql_wait_durable(mql_log *log, int64_t offset, int64_t timeout_ns);
 MQL_PUBLIC int mql_log_sync(mql_log *log);
 /* Takes away what lies below `before`: the log start moves there, whole segments below it are
@@ -301,8 +308,8 @@ MQL_PUBLIC int64_t mql_cursor_offset(const mql_cursor *cursor);
  * Fails: MQL_E_CORRUPT: the cursor stands at mql_error.stop; MQL_E_RANGE: retention was faster. */
 MQL_PUBLIC int mql_cursor_next(mql_cursor *cursor, mql_batch *out);
 
-/* Keeps the bytes of the last batch alive until mql_lease_free. MQL_END: they are private to the cursor
- * (read-only stores): copy. */
+/* Keeps the bytes of the last batch alive until mql_lease_free. MQL_END: they are private to the
+ * cursor (read-only stores): copy. */
 MQL_PUBLIC int mql_cursor_lease(mql_cursor *cursor, mql_lease **out);
 MQL_PUBLIC void mql_lease_free(mql_lease *lease);
 
@@ -310,9 +317,9 @@ MQL_PUBLIC void mql_lease_free(mql_lease *lease);
  * inside which the first such record is to be looked for; log end if there is none. */
 MQL_PUBLIC int mql_cursor_seek_time(mql_cursor *cursor, int64_t timestamp, int64_t *offset);
 
-/* Walks the records of one batch whose payload is not (or no longer) compressed. Bounds are checked at
- * every step, so hostile payloads are safe. mql_walk_next: MQL_OK, MQL_END behind the last record,
- * MQL_E_CORRUPT. The views are lent as long as the payload is. */
+/* Walks the records of one batch whose payload is not (or no longer) compressed. Bounds are checked
+ * at every step, so hostile payloads are safe. mql_walk_next: MQL_OK, MQL_END behind the last
+ * record, MQL_E_CORRUPT. The views are lent as long as the payload is. */
 typedef struct mql_walk {
     const uint8_t *at;
     const uint8_t *end;
@@ -334,7 +341,8 @@ typedef struct mql_record_view {
     int32_t header_count;
 } mql_record_view;
 
-MQL_PUBLIC void mql_walk_start(mql_walk *walk, const mql_batch *batch, const uint8_t *payload, size_t length);
+MQL_PUBLIC void mql_walk_start(mql_walk *walk, const mql_batch *batch, const uint8_t *payload,
+                               size_t length);
 MQL_PUBLIC int mql_walk_next(mql_walk *walk, mql_record_view *out);
 /* Takes one header off the front of *headers. */
 MQL_PUBLIC int mql_header_next(mql_value *headers, mql_value *name, mql_value *value);
@@ -342,23 +350,23 @@ MQL_PUBLIC int mql_header_next(mql_value *headers, mql_value *name, mql_value *v
 /* -- consumer groups --------------------------------------------------------------------------- */
 #define MQL_NO_OFFSET (-1)
 
-/* The committed offset of group `name` in this partition; its file is made by the first commit or claim
- * when `create`. Same mql_group for every call of this process. */
+/* The committed offset of group `name` in this partition; its file is made by the first commit or
+ * claim when `create`. Same mql_group for every call of this process. */
 MQL_PUBLIC int mql_group_open(mql_log *log, const char *name, int create, mql_group **out);
 MQL_PUBLIC int mql_group_committed(mql_group *group, int64_t *offset); /* MQL_NO_OFFSET: none yet */
 /* One store into a mapped file: survives any process's death; `durable`: power loss too. */
 MQL_PUBLIC int mql_group_commit(mql_group *group, uint64_t member, int64_t offset, int durable);
 MQL_PUBLIC int mql_group_delete(mql_group *group);
 
-/* Live consumers of a group, registered in the group file of the topic's partition 0. A member id is
- * unique in the store, grows with every join and is dropped when its process dies.
+/* Live consumers of a group, registered in the group file of the topic's partition 0. A member id
+ * is unique in the store, grows with every join and is dropped when its process dies.
  * mql_group_members writes up to `capacity` live ids in ascending order and returns how many. */
 MQL_PUBLIC int mql_group_join(mql_group *group, uint64_t *member);
 MQL_PUBLIC void mql_group_leave(mql_group *group, uint64_t member);
 MQL_PUBLIC int mql_group_members(mql_group *group, uint64_t *members, int capacity);
 
-/* Ownership of this partition within the group. mql_group_claim: MQL_BUSY while another live member has
- * it. mql_group_owner gives 0 when nobody alive has it. */
+/* Ownership of this partition within the group. mql_group_claim: MQL_BUSY while another live member
+ * has it. mql_group_owner gives 0 when nobody alive has it. */
 MQL_PUBLIC int mql_group_claim(mql_group *group, uint64_t member);
 MQL_PUBLIC void mql_group_drop(mql_group *group, uint64_t member);
 MQL_PUBLIC uint64_t mql_group_owner(mql_group *group);
@@ -374,12 +382,13 @@ typedef struct mql_verify_report {
 } mql_verify_report;
 
 /* Called for each problem found: file, position in it, what is wrong. */
-typedef void (*mql_verify_found)(void *context, const char *file, int64_t position, const char *what);
+typedef void (*mql_verify_found)(void *context, const char *file, int64_t position,
+                                 const char *what);
 /* Called now and then with the bytes done and to do; a result other than 0 stops (MQL_BUSY). */
 typedef int (*mql_verify_progress)(void *context, int64_t done, int64_t total);
 
 /* Reads every batch and every index entry of the partition. Blocks: as long as that takes. */
-MQL_PUBLIC int mql_verify(mql_log *log, mql_verify_found found, mql_verify_progress progress, void *context,
-                          mql_verify_report *out);
+MQL_PUBLIC int mql_verify(mql_log *log, mql_verify_found found, mql_verify_progress progress,
+                          void *context, mql_verify_report *out);
 
 #endif
