@@ -1,0 +1,45 @@
+# demo · test · lint · asan · clean. Every target makes what it needs in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+PACKAGE := $(filter-out mqlog/_engine.c,$(wildcard csrc/* mqlog/*.* mqlog/*/*.py mqlog/data/*))
+BUILD := pyproject.toml setup.py README.md LICENSE
+WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Werror
+
+.PHONY: demo test asan lint clean
+
+demo: $(VENV)/.installed-cli
+	$(BIN)/mqlog demo
+
+# From inside tests/, so that no process that a test starts imports the tree instead of the package.
+test: $(VENV)/.installed-test asan
+	cd tests && ../$(BIN)/pytest
+
+# The engine alone, with asserts, through cffi. Python is started with the sanitizers' runtime.
+asan: $(VENV)/.installed-test
+	cd tests && MQLOG_SANITIZE=1 ASAN_OPTIONS=detect_leaks=0 \
+	    LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	    ../$(BIN)/pytest engine
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@for file in csrc/*.c; do \
+	    echo "cc $$file"; \
+	    $(CC) -std=c11 -O2 $(WARNINGS) -c $$file -o /dev/null || exit 1; \
+	done
+
+clean:
+	rm -rf build .venv *.egg-info mqlog/_engine.c .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# A real install, made anew when a source has changed. Compiled objects are kept under build/, the
+# Python files beside them are not: a module that is gone from the tree must go from the package.
+$(VENV)/.installed-%: $(PACKAGE) $(BUILD) | $(VENV)
+	find build -name '*.py*' -delete 2>/dev/null || true
+	$(BIN)/pip install --quiet '.[$*]'
+	@touch $@
+
+$(VENV):
+	$(PYTHON) -m venv $@
