@@ -1,0 +1,282 @@
+"""The border between Python and the engine: converts, holds lifetimes, releases the GIL, raises.
+
+No policy and no defaults live here. Every method may raise `ClosedError` after `Store.close`,
+`ForkedError` in a forked child, `TopicDeletedError`, `DurabilityError` and `OSError`. Offsets are
+ints, times milliseconds since 1970, durations float seconds (None: for ever); signals are served
+in every blocking call.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from os import PathLike
+from types import GenericAlias, TracebackType
+from typing import Any, Generic, NamedTuple, Self, final
+
+from typing_extensions import Buffer, TypeVar, disjoint_base
+
+_Out = TypeVar("_Out", covariant=True)
+
+class LogOptions(NamedTuple):
+    """What the engine must know of a topic."""
+
+    segment_bytes: int
+    batch_bytes: int
+    max_message_bytes: int
+    sync_interval: float
+    retention_bytes: int  # -1: no bound
+    retention_age: float  # -1: no bound
+    durability: int  # 0 "os", 1 "sync"
+    cleanup: int  # 0 keep, 1 delete, 2 consumed, 3 compact
+
+class LogInfo(NamedTuple):
+    start_offset: int
+    end_offset: int
+    durable_offset: int
+    bytes: int
+    segments: int
+    epoch: int
+    poisoned: bool
+
+class Recovered(NamedTuple):
+    topic: str
+    partition: int
+    row: int
+    segment: int
+    position: int
+    bytes: int
+    file: str
+
+class VerifyReport(NamedTuple):
+    segments: int
+    batches: int
+    records: int
+    bytes: int
+    index_entries: int
+    problems: int
+
+@final
+class Gate:
+    """Context manager that holds the store's gate."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...
+
+@final
+class Store:
+    """One opening of a store."""
+
+    path: str
+    read_only: bool
+    closed: bool
+    forked: bool  # made before a fork of this process
+    options_generation: int
+    def __init__(
+        self,
+        path: str | bytes | PathLike[str] | PathLike[bytes],
+        *,
+        read_only: bool = False,
+        create: bool = True,
+        threads: bool = True,
+        min_free_bytes: int | None = None,
+        max_bytes: int = 0,
+        file_mode: int = 0o600,
+    ) -> None: ...
+    def close(self) -> None: ...
+    def gate(self, timeout: float = 10.0) -> Gate: ...
+    def read_options(self) -> bytes | None: ...
+    def write_options(self, data: bytes, /) -> None: ...
+    def set_limits(self, min_free_bytes: int | None, max_bytes: int) -> None: ...
+    def sync(self) -> None: ...
+    def partition(self, topic: str, partition: int, create: bool, options: LogOptions) -> Log: ...
+    def bell(self) -> int: ...
+    def wait_bell(self, seen: int, timeout: float | None) -> bool:
+        """True once the bell differs from `seen`; False at the timeout."""
+    def wake(self) -> None: ...
+    def recovered(self) -> list[Recovered]: ...
+
+@final
+class Log:
+    """One partition."""
+
+    topic: str
+    partition: int
+    store: Store
+    start_offset: int
+    end_offset: int
+    durable_offset: int
+    readable_offset: int  # what consumers may read up to
+    def describe(self) -> LogInfo: ...
+    def alter(self, options: LogOptions) -> None: ...
+    def delete(self) -> None: ...
+    def wait(self, offset: int, timeout: float | None) -> bool:
+        """True once a record at `offset` may be read; False at the timeout."""
+    def wait_durable(self, offset: int, timeout: float | None) -> bool: ...
+    def sync(self) -> None: ...
+    def trim(self, before: int) -> None: ...
+    def offset_at(self, timestamp_ms: int) -> int:
+        """The first offset whose record's timestamp is >= it; the log end if there is none."""
+    def reader(
+        self,
+        start: int,
+        stop: int | None = None,
+        *,
+        copy: bool = True,
+        verify: bool = True,
+        skip_corrupt: bool = False,
+        to_end: bool = False,
+        codec: Any = None,
+    ) -> Reader[Any]: ...
+    def group(self, name: str, create: bool) -> Group: ...
+    def verify(
+        self,
+        found: Callable[[str, int, str], object],
+        progress: Callable[[int, int], object] | None = None,
+    ) -> VerifyReport:
+        """Reads everything. `found(file, position, what)`; `progress(done, total)`, in bytes."""
+
+@disjoint_base
+class Record(Generic[_Out]):
+    """What a user appended, as it was read. Made by the engine only."""
+
+    topic: str
+    partition: int
+    offset: int
+    @property
+    def id(self) -> str: ...
+    @property
+    def timestamp(self) -> float | None: ...
+    @property
+    def timestamp_ms(self) -> int: ...
+    @property
+    def datetime(self) -> datetime | None: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def raw(self) -> bytes | None: ...
+    @property
+    def headers(self) -> tuple[tuple[str, bytes | None], ...]: ...
+    @property
+    def value(self) -> _Out: ...
+    def header(self, name: str, default: bytes | None = None) -> bytes | None: ...
+    @classmethod
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+
+@final
+class Columns:
+    partition: int
+    @property
+    def offsets(self) -> memoryview: ...
+    @property
+    def timestamps_ms(self) -> memoryview: ...
+    def values(self) -> list[bytes | None]: ...
+    def keys(self) -> list[bytes | None]: ...
+    def __len__(self) -> int: ...
+
+@final
+class Reader(Generic[_Out]):
+    """A place in one partition, and what can be read from there; one thread at a time.
+
+    With `stop=None` it reads on as records arrive: StopIteration then means "nothing now", and a
+    later call goes on. `CorruptError` is raised once, the reader then stands behind the damage.
+    """
+
+    @property
+    def position(self) -> int: ...  # the next offset to be read
+    @property
+    def stop(self) -> int | None: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Record[_Out]: ...
+    def take(self, max_records: int) -> list[Record[_Out]]:
+        """Up to that many records that are there now; [] if none.
+
+        What was read before a damage comes first, and the next call raises.
+        """
+    def values(self, raw: bool = False) -> Values[_Out]: ...
+    def columns(self, max_records: int) -> Columns | None: ...
+    def seek(self, offset: int) -> None: ...
+    @classmethod
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+
+@final
+class Values(Generic[_Out]):
+    """Iterates over the values of a reader, and moves it."""
+
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> _Out: ...
+
+@final
+class Group:
+    """The place of one consumer group in one partition."""
+
+    name: str
+    def committed(self) -> int | None: ...
+    def commit(self, member: int, offset: int, durable: bool = False) -> None:
+        """Raises `LockLostError` when `member` does not own the partition."""
+    def join(self) -> int: ...
+    def leave(self, member: int) -> None: ...
+    def members(self) -> list[int]: ...
+    def claim(self, member: int) -> bool: ...
+    def drop(self, member: int) -> None: ...
+    def owner(self) -> int: ...
+    def delete(self) -> None: ...
+
+@disjoint_base
+class Appender:
+    """The hot half of a stream handle; `mqlog.Stream` is its subclass.
+
+    Calls `self._refresh()` (Python's) before anything else whenever the store was closed, forked,
+    or its options generation moved since the last `_bind`; that method binds again or raises.
+    """
+
+    def _bind(
+        self,
+        store: Store,
+        logs: Sequence[Log],
+        *,
+        codec: Any,
+        compression: str | None,
+        clock: Callable[[], float] | None,
+        batch_bytes: int,
+        max_message_bytes: int,
+        generation: int | None = None,
+    ) -> None:
+        """Says where appends go.
+
+        `generation`: what `store.options_generation` was before the options were read; None: now.
+        """
+    def _refresh(self) -> None: ...
+    def _check(self) -> None:
+        """What every other method of a handle calls first: `_refresh()` if needed."""
+    def append(
+        self,
+        value: Any,
+        *,
+        key: bytes | None = None,
+        headers: Any = (),
+        timestamp: float | datetime | None = None,
+        partition: int | None = None,
+        durable: bool = False,
+    ) -> int: ...
+    def append_many(
+        self,
+        values: Iterable[Any],
+        *,
+        keys: Iterable[bytes | None] | None = None,
+        headers: Iterable[Any] | None = None,
+        timestamps: Iterable[float | datetime] | None = None,
+        partition: int | None = None,
+        compression: str | None = None,
+        durable: bool = False,
+    ) -> Sequence[int]: ...
+
+def partition_for(key: Buffer, partitions: int) -> int: ...
+def to_ms(moment: float | datetime, /) -> int:
+    """Milliseconds since 1970. `ValueError`: naive, NaN, negative, or over 1e11 (milliseconds?)."""
+def fork_generation() -> int:
+    """Grows by one in every forked child."""

@@ -1,0 +1,466 @@
+# The handles: Store and its Gate, Log (a partition), Group. Part of _engine.pyx.
+#
+# Each method is the same four steps: convert, `enter()`, call (without the GIL if it may block),
+# `check()`.
+
+@cython.final
+cdef class Store:
+    """One opening of a store. Any thread may call."""
+
+    cdef mql_store *_c
+    cdef unsigned int _forks
+    cdef readonly str path
+    cdef readonly bint read_only
+    cdef readonly bint closed
+    cdef object __weakref__
+
+    def __cinit__(self):
+        self._c = NULL
+        self._forks = FORKS
+        self.closed = True
+
+    def __init__(self, path, *, bint read_only=False, bint create=True, bint threads=True,
+                 min_free_bytes=None, max_bytes=0, file_mode=0o600):
+        cdef mql_open_options options
+        cdef bytes where = os.fsencode(path)  # TypeError: neither str, bytes nor PathLike
+        cdef const char *name = where
+        cdef int rc
+        if self._c is not NULL:
+            raise RuntimeError(f"this Store is open on {self.path}: make another")
+        if not where or b"\0" in where:
+            raise ValueError(f"a store's path is not empty and holds no NUL character: {path!r}")
+        memset(&options, 0, sizeof(options))
+        options.read_only = read_only
+        options.create = create
+        options.threads = threads
+        options.file_mode = file_mode
+        options.min_free_bytes = MQL_DEFAULT_FREE if min_free_bytes is None else min_free_bytes
+        options.max_bytes = max_bytes
+        with nogil:
+            rc = mql_open(name, &options, &self._c)
+        check(rc)
+        self.path = os.fsdecode(where)
+        self.read_only = read_only
+        self.closed = False
+
+    def __dealloc__(self):
+        if self._c is NULL:
+            return
+        if not self.closed and self._forks == FORKS:
+            with nogil:
+                mql_close(self._c)
+        mql_free(self._c)
+
+    def close(self):
+        """Ends this opening; calls that wait get `ClosedError`. If it raises, it is closed too."""
+        cdef int rc
+        if self.closed:
+            return
+        self.closed = True
+        if self._forks != FORKS:
+            return
+        mql_wake(self._c)
+        with nogil:
+            rc = mql_close(self._c)
+        check(rc)
+
+    cdef inline int enter(self) except -1:
+        """What every call does first, and again when it has retaken the GIL."""
+        if self.closed or self._forks != FORKS:
+            self.refuse()
+        return 0
+
+    cdef int refuse(self) except -1:
+        if self.closed:
+            raise errors.ClosedError(f"the store {self.path} is closed")
+        raise errors.ForkedError(
+            f"the store {self.path} was opened by the parent process: open it here again"
+        )
+
+    @property
+    def forked(self):
+        """Whether it was opened before a fork of this process."""
+        return self._forks != FORKS
+
+    @property
+    def options_generation(self):
+        """Grows with every `write_options` by any process; 0 in a read-only store."""
+        self.enter()
+        return mql_options_generation(self._c)
+
+    def gate(self, timeout=10.0):
+        """A context manager that holds the gate: one holder on the machine, or `TimeoutError`."""
+        self.enter()
+        cdef Gate gate = Gate.__new__(Gate)
+        gate._store = self
+        gate._timeout = timeout
+        return gate
+
+    def read_options(self):
+        """The bytes of mqlog.json, or None."""
+        cdef uint8_t *data = NULL
+        cdef size_t length = 0
+        self.enter()
+        if check(mql_options_read(self._c, &data, &length)) == MQL_END:
+            return None
+        try:
+            return PyBytes_FromStringAndSize(<const char *>data, <Py_ssize_t>length)
+        finally:
+            mql_bytes_free(data)
+
+    def write_options(self, bytes data not None, /):
+        """Replaces mqlog.json, durably; the caller holds the gate."""
+        cdef const uint8_t *start = <const uint8_t *>PyBytes_AS_STRING(data)
+        cdef size_t length = <size_t>PyBytes_GET_SIZE(data)
+        cdef int rc
+        self.enter()
+        with nogil:
+            rc = mql_options_write(self._c, start, length)
+        check(rc)
+
+    def set_limits(self, min_free_bytes, max_bytes):
+        """New bounds for all processes of the machine, at once. None: the default."""
+        cdef uint64_t least = MQL_DEFAULT_FREE if min_free_bytes is None else min_free_bytes
+        self.enter()
+        check(mql_store_limits(self._c, least, max_bytes))
+
+    def sync(self):
+        """On return everything appended before the call is on stable storage. Blocks."""
+        cdef int rc
+        self.enter()
+        with nogil:
+            rc = mql_sync(self._c)
+        check(rc)
+
+    def partition(self, str topic not None, int partition, bint create, options):
+        """Opens a partition, making its directory when `create`. Blocks: recovery is done here."""
+        cdef bytes encoded = c_name(topic, "a topic's name")
+        cdef const char *name = encoded
+        cdef mql_log_options limits = c_options(options)
+        cdef Log log = Log.__new__(Log)
+        cdef int rc
+        self.enter()
+        with nogil:
+            rc = mql_partition(self._c, name, partition, create, &limits, &log._c)
+        check(rc)
+        log.store = self
+        log.topic = topic
+        log.partition = partition
+        log.waits = limits.durability == MQL_DURABILITY_SYNC
+        return log
+
+    def bell(self):
+        """The doorbell's word, for `wait_bell`."""
+        self.enter()
+        return mql_doorbell(self._c)
+
+    def wait_bell(self, uint32_t seen, timeout):
+        """True once the bell differs from `seen`; False at the timeout. Blocks."""
+        cdef int64_t deadline = deadline_of(timeout)
+        cdef int64_t left
+        cdef int rc, done = 0
+        self.enter()
+        while done == 0:
+            left = slice_until(deadline)
+            with nogil:
+                rc = mql_doorbell_wait(self._c, seen, left)
+            done = over(self, rc, deadline)
+        return done == 1
+
+    def wake(self):
+        """Ends every wait of every process of the machine, spuriously."""
+        self.enter()
+        mql_wake(self._c)
+
+    def recovered(self):
+        """What opening found and cut or set aside."""
+        cdef mql_recovered found
+        cdef list out = []
+        self.enter()
+        while check(mql_recovered_at(self._c, len(out), &found)) != MQL_END:
+            out.append(Recovered(
+                found.topic.decode(), found.partition, found.row, found.segment, found.position,
+                found.bytes, os.fsdecode(<bytes>found.file),
+            ))
+        return out
+
+
+@cython.final
+@cython.no_gc  # holds nothing that could lead back
+cdef class Gate:
+    """Context manager that holds the store's gate."""
+
+    cdef Store _store
+    cdef object _timeout
+
+    def __enter__(self):
+        cdef int64_t deadline = deadline_of(self._timeout)
+        cdef int64_t left
+        cdef int rc, done = 0
+        self._store.enter()
+        while done == 0:
+            left = slice_until(deadline)
+            with nogil:
+                rc = mql_gate_take(self._store._c, left)
+            if rc == MQL_OK:
+                return self
+            done = over(self._store, rc, deadline)
+        raise TimeoutError(
+            f"another process or thread held the gate of {self._store.path} for {self._timeout} s"
+        )
+
+    def __exit__(self, kind, value, trace, /):
+        if self._store._forks == FORKS:  # a forked child never had it
+            mql_gate_drop(self._store._c)
+
+
+ctypedef int (*wait_function)(mql_log *, int64_t, int64_t) noexcept nogil
+
+
+@cython.final
+@cython.no_gc
+cdef class Log:
+    """One partition. Any thread may call."""
+
+    cdef mql_log *_c
+    cdef bint waits  # an append returns when it is durable: never with the GIL
+    cdef readonly str topic
+    cdef readonly int partition
+    cdef readonly Store store
+
+    def __cinit__(self):
+        self._c = NULL
+
+    def __repr__(self):
+        return f"<mqlog._engine.Log {self.topic}-{self.partition} of {self.store.path}>"
+
+    cdef mql_log_info ends(self) except *:
+        cdef mql_log_info info
+        self.store.enter()
+        check(mql_log_ends(self._c, &info))
+        return info
+
+    @property
+    def start_offset(self):
+        """The first offset that can be read."""
+        return self.ends().start_offset
+
+    @property
+    def end_offset(self):
+        """The next offset to be given."""
+        return self.ends().end_offset
+
+    @property
+    def durable_offset(self):
+        """Everything below is on stable storage."""
+        return self.ends().durable_offset
+
+    @property
+    def readable_offset(self):
+        """What consumers may read up to: the durable end if durability is "sync", else the end."""
+        self.store.enter()
+        return mql_log_readable(self._c)
+
+    def describe(self):
+        """All that is known at once; a system call or a few."""
+        cdef mql_log_info info
+        self.store.enter()
+        check(mql_log_describe(self._c, &info))
+        return LogInfo(info.start_offset, info.end_offset, info.durable_offset, info.bytes,
+                       info.segments, info.epoch, bool(info.poisoned))
+
+    def alter(self, options):
+        """New options for this process' handle."""
+        cdef mql_log_options limits = c_options(options)
+        self.store.enter()
+        check(mql_log_alter(self._c, &limits))
+        self.waits = limits.durability == MQL_DURABILITY_SYNC
+
+    def delete(self):
+        """Marks it deleted for every process and takes its directory away; needs the gate."""
+        cdef int rc
+        self.store.enter()
+        with nogil:
+            rc = mql_partition_delete(self._c)
+        check(rc)
+
+    cdef object wait_for(self, wait_function wait, int64_t offset, object timeout):
+        cdef int64_t deadline = deadline_of(timeout)
+        cdef int64_t left
+        cdef int rc, done = 0
+        self.store.enter()
+        while done == 0:
+            left = slice_until(deadline)
+            with nogil:
+                rc = wait(self._c, offset, left)
+            done = over(self.store, rc, deadline)
+        return done == 1
+
+    def wait(self, int64_t offset, timeout):
+        """True once a record at `offset` may be read; False at the timeout. Blocks."""
+        return self.wait_for(mql_wait, offset, timeout)
+
+    def wait_durable(self, int64_t offset, timeout):
+        """True once all below `offset` is on stable storage; False at the timeout. Blocks."""
+        return self.wait_for(mql_wait_durable, offset, timeout)
+
+    def sync(self):
+        """On return everything appended before the call is on stable storage. Blocks."""
+        cdef int rc
+        self.store.enter()
+        with nogil:
+            rc = mql_log_sync(self._c)
+        check(rc)
+
+    def trim(self, int64_t before):
+        """Moves the log start to `before` and unlinks whole segments below it."""
+        cdef int rc
+        self.store.enter()
+        with nogil:
+            rc = mql_trim(self._c, before)
+        check(rc)
+
+    def offset_at(self, int64_t timestamp_ms):
+        """The first offset whose record's timestamp is >= it; the log end if there is none."""
+        cdef Reader reader = open_reader(self, self.ends().start_offset, None, MQL_TO_END, None)
+        return reader.first_since(timestamp_ms)
+
+    def reader(self, int64_t start, stop=None, *, bint copy=True, bint verify=True,
+               bint skip_corrupt=False, bint to_end=False, codec=None):
+        """A place in this partition. `to_end`: also what is not durable yet in a "sync" topic."""
+        cdef int flags = (0 if verify else MQL_UNVERIFIED) | (MQL_TO_END if to_end else 0)
+        cdef Reader reader = open_reader(self, start, stop, flags, codec)
+        reader._copy = copy
+        reader._skip = skip_corrupt
+        return reader
+
+    def group(self, str name not None, bint create):
+        """The place of the consumer group `name`; its file is made by the first commit or claim."""
+        cdef bytes encoded = c_name(name, "a group's name")
+        cdef const char *c_group = encoded
+        cdef Group group = Group.__new__(Group)
+        self.store.enter()
+        check(mql_group_open(self._c, c_group, create, &group._c))
+        group._store = self.store
+        group.name = name
+        return group
+
+    def verify(self, found, progress=None):
+        """Reads everything and calls `found(file, position, what)` for each problem. Blocks."""
+        cdef Verification run = Verification.__new__(Verification)
+        cdef mql_verify_report report
+        cdef int rc
+        run.store, run.found, run.progress = self.store, found, progress
+        self.store.enter()
+        with nogil:
+            rc = mql_verify(self._c, on_found, on_progress, <void *>run, &report)
+        if run.error is not None:
+            raise run.error
+        check(rc)
+        return VerifyReport(report.segments, report.batches, report.records, report.bytes,
+                            report.index_entries, report.problems)
+
+
+@cython.final
+@cython.internal
+cdef class Verification:
+    """What the engine's callbacks need, and the first exception of one of them."""
+
+    cdef Store store
+    cdef object found
+    cdef object progress
+    cdef object error
+
+
+cdef void on_found(
+    void *context, const char *file, int64_t position, const char *what
+) noexcept with gil:
+    cdef Verification run = <Verification>context
+    if run.error is None:
+        try:
+            run.found(os.fsdecode(<bytes>file), position, (<bytes>what).decode("utf-8", "replace"))
+        except BaseException as error:
+            run.error = error
+
+
+cdef int on_progress(void *context, int64_t done, int64_t total) noexcept with gil:
+    cdef Verification run = <Verification>context
+    if run.error is None:
+        try:
+            PyErr_CheckSignals()
+            run.store.enter()
+            if run.progress is not None:
+                run.progress(done, total)
+        except BaseException as error:
+            run.error = error
+    return run.error is not None
+
+
+@cython.final
+@cython.no_gc
+cdef class Group:
+    """The place of one consumer group in one partition. Any thread may call."""
+
+    cdef mql_group *_c
+    cdef Store _store
+    cdef readonly str name
+
+    def __cinit__(self):
+        self._c = NULL
+
+    def committed(self):
+        """The next offset that the group will read, or None before its first commit."""
+        cdef int64_t offset = MQL_NO_OFFSET
+        self._store.enter()
+        check(mql_group_committed(self._c, &offset))
+        return None if offset == MQL_NO_OFFSET else offset
+
+    def commit(self, uint64_t member, int64_t offset, bint durable=False):
+        """Raises `LockLostError` when `member` does not own the partition. Blocks if `durable`."""
+        cdef int rc
+        self._store.enter()
+        if durable:
+            with nogil:
+                rc = mql_group_commit(self._c, member, offset, True)
+        else:
+            rc = mql_group_commit(self._c, member, offset, False)
+        check(rc)
+
+    def join(self):
+        """A new member's id: unique in the store, dropped when this process dies."""
+        cdef uint64_t member = 0
+        self._store.enter()
+        check(mql_group_join(self._c, &member))
+        return member
+
+    def leave(self, uint64_t member):
+        """Drops a member; nothing to do after close or fork."""
+        if not self._store.closed and self._store._forks == FORKS:
+            mql_group_leave(self._c, member)
+
+    def members(self):
+        """The ids of the live members, ascending."""
+        cdef uint64_t ids[MEMBERS]
+        self._store.enter()
+        cdef int count = check(mql_group_members(self._c, ids, MEMBERS))
+        return [ids[i] for i in range(count)]
+
+    def claim(self, uint64_t member):
+        """Takes ownership of the partition; False while another live member has it."""
+        self._store.enter()
+        return check(mql_group_claim(self._c, member)) != MQL_BUSY
+
+    def drop(self, uint64_t member):
+        """Gives ownership up; nothing to do after close or fork."""
+        if not self._store.closed and self._store._forks == FORKS:
+            mql_group_drop(self._c, member)
+
+    def owner(self):
+        """The live member that owns the partition, or 0."""
+        self._store.enter()
+        return mql_group_owner(self._c)
+
+    def delete(self):
+        """Forgets the group in this partition."""
+        self._store.enter()
+        check(mql_group_delete(self._c))

@@ -1,0 +1,122 @@
+"""Facts about a store, as frozen dataclasses: snapshots, true at the moment of the call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionInfo:
+    """One partition.
+
+    Attributes:
+        partition: Its number, from 0.
+        start_offset: The first offset that is still there.
+        end_offset: The next offset to be given.
+        durable_offset: Everything below it is on stable storage.
+        bytes: Of its segments, as used.
+        segments: How many `.log` files.
+        epoch: The leader epoch: how often recovery cut something.
+        poisoned: A sync failed, and the log has not recovered from it yet.
+    """
+
+    partition: int
+    start_offset: int
+    end_offset: int
+    durable_offset: int
+    bytes: int
+    segments: int
+    epoch: int
+    poisoned: bool
+
+    @property
+    def records(self) -> int:
+        """Offsets from the log start to the log end; those that are holes count too."""
+        return self.end_offset - self.start_offset
+
+
+@dataclass(frozen=True, slots=True)
+class TopicInfo:
+    """One topic.
+
+    Attributes:
+        name: Its name.
+        partitions: Its partitions, by number.
+        options: Every option of a topic: as stored, else its default.
+        codec: The name of the codec that was first used on it, or None.
+        id: 22 characters, new whenever a topic of this name is made; None for a Kafka directory.
+    """
+
+    name: str
+    partitions: tuple[PartitionInfo, ...]
+    options: Mapping[str, Any]
+    codec: str | None
+    id: str | None
+
+    @property
+    def records(self) -> int:
+        """Offsets from log start to log end, of all partitions."""
+        return sum(partition.records for partition in self.partitions)
+
+    @property
+    def bytes(self) -> int:
+        """Of all segments, as used."""
+        return sum(partition.bytes for partition in self.partitions)
+
+    @property
+    def segments(self) -> int:
+        """How many `.log` files."""
+        return sum(partition.segments for partition in self.partitions)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupInfo:
+    """One group of one topic.
+
+    Attributes:
+        topic: The topic.
+        name: The group's name.
+        kind: `"consumer"`; `"share"` comes with queues.
+        committed: By partition, the next offset to be read; only where something was committed.
+        lag: Records that are there and not committed.
+        members: Ids of its live consumers; empty in a store opened with `mode="r"`.
+        owners: By partition, the member that reads it now; likewise.
+    """
+
+    topic: str
+    name: str
+    kind: Literal["consumer", "share"]
+    committed: Mapping[int, int]
+    lag: int
+    members: tuple[int, ...]
+    owners: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveredInfo:
+    """Something that opening a partition found and cut, or set aside.
+
+    Attributes:
+        topic: The topic.
+        partition: The partition.
+        rule: The row of the recovery table that decided, such as `"R5"` (docs/FORMAT.md).
+        segment: Base offset of the segment.
+        position: Where in it the log was ended.
+        bytes: How many bytes were cut or set aside there.
+        file: The file that they were set aside in; "" if there was nothing whole among them.
+    """
+
+    topic: str
+    partition: int
+    rule: str
+    segment: int
+    position: int
+    bytes: int
+    file: str
+
+    def __str__(self) -> str:
+        where = f"{self.topic}-{self.partition}/{self.segment:020d}.log"
+        kept = f", set aside in {self.file}" if self.file else ""
+        return f"{where}: ended at byte {self.position} by {self.rule}, {self.bytes} bytes{kept}"

@@ -1,0 +1,259 @@
+"""wait() and fileno(): ready while there is something to read, and no longer."""
+
+import gc
+import os
+import select
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import mqlog
+from mqlog import _consumer, _ready
+
+
+@pytest.fixture
+def store() -> Iterator[mqlog.Store]:
+    with mqlog.temporary() as store:
+        yield store
+
+
+@pytest.fixture(autouse=True)
+def always_balanced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every poll looks at the group, so that no test depends on the time."""
+    monkeypatch.setattr(_consumer, "_BALANCE", 0.0)
+
+
+def readable(handle: Any, timeout: float = 0) -> bool:
+    """Whether an event loop would call back; up to `timeout` seconds for the thread to show it."""
+    return bool(select.select([handle], [], [], timeout)[0])
+
+
+def test_wait_returns_the_handles_that_are_ready_in_the_order_given(store: mqlog.Store) -> None:
+    clicks, orders, quiet = (store.stream(name) for name in ("clicks", "orders", "quiet"))
+    clicks.append(b"a")
+    orders.append(b"b")
+    assert mqlog.wait([orders, quiet, clicks], 0) == [orders, clicks]
+
+
+def test_wait_gives_nothing_at_the_timeout(store: mqlog.Store) -> None:
+    assert mqlog.wait([store.stream("clicks")], 0) == []
+    assert mqlog.wait([store.stream("clicks")], 0.01) == []
+
+
+def test_wait_tells_of_a_streams_record_once(store: mqlog.Store) -> None:
+    clicks = store.stream("clicks")
+    clicks.append(b"a")
+    assert mqlog.wait([clicks], 0) == [clicks]
+    assert mqlog.wait([clicks], 0) == []
+
+
+def test_wait_tells_of_a_consumers_records_until_they_are_polled(store: mqlog.Store) -> None:
+    clicks = store.stream("clicks")
+    clicks.append_many([b"a", b"b"])
+    with clicks.consumer("billing") as consumer:
+        for _ in range(2):
+            assert mqlog.wait([consumer], 0) == [consumer]
+        consumer.poll(1)
+        assert mqlog.wait([consumer], 0) == [consumer]
+        consumer.poll(1)
+        assert mqlog.wait([consumer], 0) == []
+
+
+def test_wait_wakes_up_when_another_thread_appends(store: mqlog.Store) -> None:
+    clicks, orders = store.stream("clicks"), store.stream("orders", partitions=2)
+    thread = threading.Thread(target=orders.append, args=(b"a",))
+    thread.start()
+    assert mqlog.wait([clicks, orders], 30) == [orders]
+    thread.join()
+
+
+def test_wait_takes_handles_of_several_stores(store: mqlog.Store) -> None:
+    with mqlog.temporary() as second:
+        here, there = store.stream("clicks"), second.stream("clicks")
+        assert mqlog.wait([here, there], 0.01) == []
+        thread = threading.Thread(target=there.append, args=(b"a",))
+        thread.start()
+        assert mqlog.wait([here, there], 30) == [there]
+        thread.join()
+
+
+def test_wait_knows_what_it_can_wait_for(store: mqlog.Store) -> None:
+    with pytest.raises(TypeError, match="takes streams and consumers, not Store"):
+        mqlog.wait([store], 0)
+    with pytest.raises(ValueError, match="at least one handle"):
+        mqlog.wait([], 0)
+
+
+def test_a_spare_consumer_is_ready_when_it_may_take_over(store: mqlog.Store) -> None:
+    clicks = store.stream("clicks")
+    first, spare = clicks.consumer("billing"), clicks.consumer("billing")
+    assert mqlog.wait([spare], 0) == []
+    first.close()
+    assert mqlog.wait([spare], 0) == [spare]
+    spare.poll(timeout=0)
+    assert mqlog.wait([spare], 0) == []
+
+
+OWNER = """
+    import sys, mqlog
+    store = mqlog.open(sys.argv[1], create=False)
+    consumer = store.stream("clicks", create=False).consumer("billing")
+    print("mine", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+def test_a_spare_consumer_is_ready_when_the_owner_was_killed(store: mqlog.Store) -> None:
+    clicks = store.stream("clicks")
+    command = [sys.executable, "-c", textwrap.dedent(OWNER), str(store.path)]
+    owner = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"mine\n"
+        with clicks.consumer("billing") as spare:
+            assert not readable(spare)
+            [group] = store.groups("clicks")
+            assert (len(group.members), len(group.owners)) == (2, 1)
+            owner.kill()
+            owner.wait()
+            [group] = store.groups("clicks")
+            assert (len(group.members), len(group.owners)) == (1, 0)
+            assert mqlog.wait([spare], 30) == [spare]
+            assert readable(spare, 30)
+
+
+def test_an_owner_is_ready_when_it_should_hand_on(store: mqlog.Store) -> None:
+    spread = store.stream("spread", partitions=2)
+    first = spread.consumer("billing")
+    assert mqlog.wait([first], 0) == []
+    with spread.consumer("billing"):
+        assert mqlog.wait([first], 0) == [first]
+
+
+def test_a_consumers_descriptor_is_readable_while_records_are_unread(store: mqlog.Store) -> None:
+    clicks = store.stream("clicks")
+    with clicks.consumer("billing") as consumer:
+        assert not readable(consumer)
+        clicks.append_many([b"a", b"b"])
+        assert readable(consumer, 30)
+        consumer.poll(1)
+        assert readable(consumer)
+        consumer.poll(1)
+        assert not readable(consumer)
+        clicks.append(b"c")
+        assert readable(consumer, 30)
+        consumer.seek(mqlog.LATEST)
+        assert not readable(consumer)
+
+
+def test_a_consumers_descriptor_follows_the_loop(store: mqlog.Store) -> None:
+    clicks = store.stream("clicks")
+    with clicks.consumer("billing") as consumer:
+        clicks.append_many([b"a", b"b"])
+        loop = consumer.records(0)
+        next(loop)
+        assert readable(consumer, 30)
+        next(loop)
+        assert not readable(consumer)
+
+
+def test_a_streams_descriptor_is_readable_when_records_came(store: mqlog.Store) -> None:
+    clicks = store.stream("clicks", partitions=2)
+    assert not readable(clicks)
+    clicks.append(b"a")
+    assert readable(clicks, 30)
+    assert list(clicks.tail(timeout=0)) == []
+    assert not readable(clicks)
+    clicks.append(b"b")
+    assert readable(clicks, 30)
+    assert mqlog.wait([clicks], 0) == [clicks]
+    assert not readable(clicks)
+
+
+def test_descriptors_hear_of_another_process(store: mqlog.Store) -> None:
+    clicks = store.stream("clicks")
+    assert not readable(clicks)
+    child = os.fork()
+    if child == 0:
+        clicks.append(b"child")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert readable(clicks, 30)
+
+
+def test_a_forked_child_has_descriptors_of_its_own(store: mqlog.Store) -> None:
+    clicks = store.stream("clicks")
+    clicks.append(b"a")
+    assert readable(clicks, 30)
+    child = os.fork()
+    if child == 0:
+        try:
+            mine = readable(clicks, 30)  # the same records are new to it
+            list(clicks.tail(timeout=0))
+            os._exit(0 if mine and not readable(clicks) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert readable(clicks)
+
+
+def open_descriptors() -> int:
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_descriptors_and_the_thread_go_with_their_handles() -> None:
+    before = open_descriptors(), threading.active_count()
+    with mqlog.temporary() as store:
+        clicks = store.stream("clicks")
+        clicks.fileno()
+        consumer = clicks.consumer("billing")
+        consumer.fileno()
+        inside = open_descriptors()
+        consumer.close()
+        assert open_descriptors() == inside - 1
+    del clicks, consumer
+    assert (open_descriptors(), threading.active_count()) == before
+
+
+def test_a_handle_that_was_dropped_gives_its_descriptor_back(store: mqlog.Store) -> None:
+    clicks = store.stream("clicks")
+    clicks.fileno()
+    before = open_descriptors()
+    store.stream("orders").fileno()
+    assert open_descriptors() == before + 1
+    store._watch()._show_all()
+    assert open_descriptors() == before
+
+
+def test_a_deleted_topic_shows_on_its_descriptor_and_on_no_other(store: mqlog.Store) -> None:
+    clicks, orders = store.stream("clicks"), store.stream("orders")
+    deleted = clicks.fileno()
+    assert not readable(deleted)
+    assert not readable(orders)
+    store.delete_topic("clicks")
+    assert readable(deleted, 30)
+    assert not readable(orders)
+    orders.append(b"a")
+    assert readable(orders, 30)
+
+
+def test_the_thread_does_not_listen_while_every_descriptor_is_readable(
+    store: mqlog.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_ready, "SLICE", 30.0)
+    clicks = store.stream("clicks")
+    clicks.append(b"a")
+    assert readable(clicks, 30)
+    for _ in range(3):
+        clicks.append(b"b")
+    assert list(clicks.tail(timeout=0)) == []
+    assert not readable(clicks)
+    clicks.append(b"c")
+    assert readable(clicks, 20)
