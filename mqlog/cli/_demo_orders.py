@@ -1,0 +1,129 @@
+"""Orders as the demo sees them: read from NDJSON, and added up.
+
+Any NDJSON file works. An order is a JSON object; `order_id` (or `id`) names it, and one without
+gets a name made from its bytes. `placed_at`, `customer`, `city`, `currency` and `total_cents` are
+used where they are there.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.resources import files
+from typing import Any
+
+from mqlog.cli import _arguments
+from mqlog.cli._errors import CommandError
+from mqlog.cli._lines import BadLine, LineTooLongError, json_object, line_groups, open_source
+from mqlog.cli._screen import Screen
+
+ORDER_BYTES = 1_000_000  # with key and id: goes into a batch of the default max_message_bytes
+TOO_LONG = f"an order of over {ORDER_BYTES} bytes"
+MOST_CENTS = 10**15
+
+
+def bundled() -> str:
+    """The sample's path: one Saturday of a delivery kitchen, made by examples/make_orders.py."""
+    return str(files("mqlog").joinpath("data", "orders.ndjson.gz"))
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One line of the input; `line` is what goes into the log."""
+
+    id: str
+    line: bytes
+    document: dict[str, Any]
+    key: bytes
+    placed_at: float | None
+
+
+@dataclass
+class Totals:
+    """What a set of orders adds up to. Equal, if the same orders went in, in any order."""
+
+    ids: set[str] = field(default_factory=set)
+    revenue: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, order_id: str, document: dict[str, Any], cents: str = "total_cents") -> bool:
+        """Adds the order, whose amount is in the field `cents`; False if it is in already."""
+        if order_id in self.ids:
+            return False
+        self.ids.add(order_id)
+        place = (_name(document.get("city")) or "-", _name(document.get("currency")) or "-")
+        self.revenue[place] += _amount(document.get(cents))
+        return True
+
+    def sums(self) -> dict[str, int]:
+        """Cents by currency."""
+        sums: Counter[str] = Counter()
+        for (_, currency), cents in self.revenue.items():
+            sums[currency] += cents
+        return dict(sums)
+
+
+def read_orders(path: str, screen: Screen, name: str = "") -> Iterator[Order]:
+    """The orders of a file, one after the other; errors call it `name`.
+
+    Raises:
+        CommandError: A line is no order; the message names file and line.
+        OSError: The file is not there or cannot be read.
+    """
+    unnamed: Counter[str] = Counter()
+    number = 0
+    with open_source(path, screen) as source:
+        try:
+            for lines in line_groups(source.file, b"\n", ORDER_BYTES):
+                for line in lines:
+                    number += 1
+                    if line.strip():
+                        yield _order(line, unnamed)
+        except (BadLine, LineTooLongError) as error:
+            if isinstance(error, LineTooLongError):
+                number, error = error.line, BadLine(TOO_LONG)
+            what_next = "nothing was started; correct the line or leave it out"
+            raise CommandError(f"{name or path}:{number}: {error}; {what_next}") from None
+
+
+def _order(line: bytes, unnamed: Counter[str]) -> Order:
+    document = json_object(line)
+    customer = document.get("customer")
+    if isinstance(customer, dict):
+        customer = customer.get("id", customer.get("name"))
+    order_id = _name(document.get("order_id", document.get("id"))) or _unnamed(line, unnamed)
+    key = (_name(customer) or order_id).encode("utf-8", "surrogatepass")
+    if len(line) + len(key) + 4 * len(order_id) > ORDER_BYTES:
+        raise BadLine(TOO_LONG)
+    return Order(order_id, line, document, key, _moment(document.get("placed_at")))
+
+
+def _name(value: Any) -> str:
+    """A string or whole number as a name; "" for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return ""
+    return str(value)
+
+
+def _amount(value: Any) -> int:
+    """Cents; 0 for what is no number of them."""
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > MOST_CENTS:
+        return 0
+    return value
+
+
+def _unnamed(line: bytes, unnamed: Counter[str]) -> str:
+    """The same for the same line; equal lines are told apart by counting."""
+    digest = hashlib.sha256(line).hexdigest()[:16]
+    unnamed[digest] += 1
+    return f"sha-{digest}-{unnamed[digest]}"
+
+
+def _moment(value: Any) -> float | None:
+    """Epoch seconds of an ISO 8601 time or a number; None for what is neither."""
+    try:
+        moment = _arguments.iso_moment(value) if isinstance(value, str) else value
+        seconds = moment.timestamp() if isinstance(moment, datetime) else float(moment)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return seconds if 0 <= seconds < 1e11 else None

@@ -1,0 +1,268 @@
+"""`mqlog ls`, `info`, `groups`: what is in a store. Opened read-only: looking changes nothing."""
+
+import argparse
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+import mqlog
+from mqlog.cli import _arguments, _facts
+from mqlog.cli._arguments import Verbs
+from mqlog.cli._change import delete_group
+from mqlog.cli._screen import Screen, human_duration, human_size, utc
+
+LS = "list the topics of a store"
+LS_EXAMPLES = """
+mqlog ls shop-data
+mqlog ls shop-data --json | jq -r '.[].name'
+"""
+INFO = "show a store or a topic: offsets, segments, options, groups, what recovery cut"
+INFO_EXAMPLES = """
+mqlog info shop-data
+mqlog info shop-data orders
+mqlog info shop-data orders --json | jq .partitions[0].end_offset
+"""
+GROUPS = "list the groups of a topic with their places and lags, or delete one"
+GROUPS_ABOUT = """\
+`committed` is the next offset that the group will read, `lag` how many records it has still to
+read. Which consumers are alive is known to the processes that hold the store open, not to this."""
+GROUPS_EXAMPLES = """
+mqlog groups shop-data                                  of every topic
+mqlog groups shop-data orders
+mqlog groups shop-data orders --delete billing --yes
+"""
+
+
+def add_to(verbs: Verbs) -> None:
+    parser = _arguments.add_verb(verbs, "ls", ls, LS, examples=LS_EXAMPLES)
+    parser.add_argument("store", metavar="STORE", help="the store's directory")
+    _arguments.add_json(parser)
+
+    parser = _arguments.add_verb(verbs, "info", info, INFO, examples=INFO_EXAMPLES)
+    parser.add_argument("store", metavar="STORE", help="the store's directory")
+    parser.add_argument("topic", metavar="TOPIC", nargs="?")
+    _arguments.add_json(parser)
+
+    parser = _arguments.add_verb(
+        verbs, "groups", groups, GROUPS, about=GROUPS_ABOUT, examples=GROUPS_EXAMPLES
+    )
+    parser.add_argument("store", metavar="STORE", help="the store's directory")
+    parser.add_argument("topic", metavar="TOPIC", nargs="?")
+    parser.add_argument("--delete", metavar="NAME", help="forget this group's place")
+    parser.add_argument("--yes", action="store_true", help="delete without asking")
+    _arguments.add_json(parser)
+
+
+# ── the verbs ───────────────────────────────────────────────────────────────────────────────────
+
+
+def ls(args: argparse.Namespace, screen: Screen) -> int:
+    with mqlog.open(args.store, mode="r") as store:
+        topics = store.topics()
+        if args.json:
+            screen.json([topic_document(topic) for topic in topics])
+        elif topics:
+            show_topics(store, topics, screen)
+        else:
+            screen.say(f"{args.store} has no topics; `mqlog put {args.store} TOPIC` makes one")
+    return 0
+
+
+def info(args: argparse.Namespace, screen: Screen) -> int:
+    with mqlog.open(args.store, mode="r") as store:
+        if args.topic is None:
+            return store_info(store, args, screen)
+        return topic_info(store, _facts.topic_info(store, args.topic), args, screen)
+
+
+def groups(args: argparse.Namespace, screen: Screen) -> int:
+    if args.delete is not None:
+        return delete_group(args, args.delete, screen)
+    with mqlog.open(args.store, mode="r") as store:
+        names = [args.topic] if args.topic else [topic.name for topic in store.topics()]
+        found = [group for name in names for group in store.groups(name)]
+        if args.json:
+            screen.json([asdict(group) for group in found])
+        elif found:
+            show_groups(found, screen)
+        else:
+            where = f"{args.topic} has" if args.topic else f"the topics of {args.store} have"
+            screen.say(f"{where} no groups; a consumer makes one when it starts")
+    return 0
+
+
+# ── a store ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def store_info(store: mqlog.Store, args: argparse.Namespace, screen: Screen) -> int:
+    topics = store.topics()
+    found = [group for topic in topics for group in store.groups(topic.name)]
+    options = _facts.store_options(store)
+    recovered, aside = recovery(store)
+    if args.json:
+        document = {
+            "path": str(store.path),
+            "options": dict(options),
+            "topics": [topic_document(topic) for topic in topics],
+            "groups": [asdict(group) for group in found],
+            "recovered": recovered,
+            "set_aside": aside,
+        }
+        screen.json(document)
+        return 0
+    facts = [
+        ("store", str(store.path)),
+        ("topics", screen.count(len(topics))),
+        ("records", screen.count(sum(topic.records for topic in topics))),
+        ("bytes", screen.size(sum(topic.bytes for topic in topics))),
+    ]
+    screen.facts([*facts, *option_facts(options, screen)])
+    if topics:
+        screen.print()
+        show_topics(store, topics, screen)
+    if found:
+        screen.print()
+        show_groups(found, screen)
+    show_recovery(recovered, aside, screen)
+    return 0
+
+
+def show_topics(store: mqlog.Store, topics: list[mqlog.TopicInfo], screen: Screen) -> None:
+    columns = ("topic", ">partitions", ">records", ">bytes", ">segments", ">groups")
+    rows = [
+        (
+            topic.name,
+            screen.count(len(topic.partitions)),
+            screen.count(topic.records),
+            screen.size(topic.bytes),
+            screen.count(topic.segments),
+            screen.count(len(store.groups(topic.name))),
+        )
+        for topic in topics
+    ]
+    screen.table(columns, rows)
+
+
+# ── a topic ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def topic_info(
+    store: mqlog.Store, topic: mqlog.TopicInfo, args: argparse.Namespace, screen: Screen
+) -> int:
+    found = store.groups(topic.name)
+    recovered, aside = recovery(store, topic.name)
+    first, last = time_span(store.stream(topic.name, create=False))
+    if args.json:
+        document = topic_document(topic)
+        document["first_timestamp"], document["last_timestamp"] = first, last
+        document["groups"] = [asdict(group) for group in found]
+        document["recovered"], document["set_aside"] = recovered, aside
+        screen.json(document)
+        return 0
+    facts = [
+        ("topic", topic.name),
+        ("id", topic.id or "none: Kafka's directories, as they are"),
+        ("records", screen.count(topic.records)),
+        ("bytes", screen.size(topic.bytes)),
+        ("first record", "-" if first is None else utc(first)),
+        ("last record", "-" if last is None else utc(last)),
+        ("codec", topic.codec or "none"),
+    ]
+    screen.facts(facts)
+    screen.print()
+    screen.facts(option_facts(topic.options, screen))
+    screen.print()
+    show_partitions(topic, screen)
+    if found:
+        screen.print()
+        show_groups(found, screen)
+    show_recovery(recovered, aside, screen)
+    return 0
+
+
+def show_partitions(topic: mqlog.TopicInfo, screen: Screen) -> None:
+    columns = (">partition", ">start", ">end", ">durable", ">segments", ">bytes", ">epoch", "")
+    rows = [
+        (
+            *map(screen.count, (part.partition, part.start_offset, part.end_offset)),
+            *map(screen.count, (part.durable_offset, part.segments)),
+            screen.size(part.bytes),
+            screen.count(part.epoch),
+            "poisoned: a sync failed, reopen the store" if part.poisoned else "",
+        )
+        for part in topic.partitions
+    ]
+    screen.table(columns, rows)
+
+
+def time_span(stream: mqlog.Stream[Any, Any]) -> tuple[float | None, float | None]:
+    """Timestamps of the records at the two ends; None where there are none, or damage."""
+    ends: tuple[list[float], list[float]] = ([], [])
+    for log in stream.partitions:
+        for found, offset in zip(ends, (log.start_offset, log.end_offset - 1), strict=True):
+            with suppress(mqlog.Error, OSError):
+                timestamp = log[offset].timestamp
+                found.extend([] if timestamp is None else [timestamp])
+    return min(ends[0], default=None), max(ends[1], default=None)
+
+
+# ── parts of both ───────────────────────────────────────────────────────────────────────────────
+
+
+def topic_document(topic: mqlog.TopicInfo) -> dict[str, Any]:
+    return {
+        "name": topic.name,
+        "id": topic.id,
+        "records": topic.records,
+        "bytes": topic.bytes,
+        "segments": topic.segments,
+        "codec": topic.codec,
+        "options": dict(topic.options),
+        "partitions": [asdict(partition) for partition in topic.partitions],
+    }
+
+
+def option_facts(options: Mapping[str, Any], screen: Screen) -> list[tuple[str, str]]:
+    return [(name, option_text(name, value, screen)) for name, value in options.items()]
+
+
+def option_text(name: str, value: Any, screen: Screen) -> str:
+    """An option's value; on a terminal with its unit."""
+    if value is None:
+        return "none"
+    if not screen.is_terminal or isinstance(value, (bool, str)):
+        return str(value)
+    if name.endswith("bytes") and value and value % 1024 == 0:
+        return human_size(value)
+    return human_duration(value) if isinstance(value, float) else f"{value:,}"
+
+
+def show_groups(found: list[mqlog.GroupInfo], screen: Screen) -> None:
+    rows = []
+    for group in found:
+        lag = screen.count(group.lag)  # of the whole group: once
+        for partition, committed in sorted(group.committed.items()):
+            place = (str(partition), screen.count(committed))
+            rows.append((group.topic, group.name, *place, lag))
+            lag = ""
+        if not group.committed:
+            rows.append((group.topic, group.name, "-", "-", lag))
+    screen.table(("topic", "group", ">partition", ">committed", ">lag"), rows)
+
+
+def recovery(store: mqlog.Store, topic: str | None = None) -> tuple[list[str], list[str]]:
+    """What opening had to cut, and files that earlier recoveries set aside."""
+    recovered = [str(cut) for cut in store.recovered if topic in (None, cut.topic)]
+    aside = [file.relative_to(store.path) for file in _facts.set_aside(store)]
+    mine = [file for file in aside if topic in (None, str(file.parent).rpartition("-")[0])]
+    return recovered, [str(file) for file in mine]
+
+
+def show_recovery(recovered: list[str], aside: list[str], screen: Screen) -> None:
+    lines = [f"recovered  {line}" for line in recovered]
+    lines += [f"set aside  {file}" for file in aside]
+    if lines:
+        screen.print()
+        for line in lines:
+            screen.print(line)
