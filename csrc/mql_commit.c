@@ -113,7 +113,9 @@ static int seal_locked(mql_log *log, int64_t active) {
     options.capacity = 0;
     for (size_t i = 0; rc == MQL_OK && i + 1 < count && bases[i] < active; i++) {
         if (bases[i] < sealed) continue;
-        rc = mql_segment_seal(&options, bases[i], bases[i + 1], log->home->mode);
+        int64_t freed;
+        rc = mql_segment_seal(&options, bases[i], bases[i + 1], log->home->mode, &freed);
+        atomic_fetch_sub_explicit(&log->home->bell->used_bytes, freed, memory_order_relaxed);
     }
     mql_os_free_memory(bases);
     if (rc == MQL_OK) rc = mql_log_sync_directory(log, false);

@@ -11,6 +11,7 @@
 #include "mql_room.h"
 
 #define TICK_NS MQL_SLICE_NS
+#define RETAIN_NS (INT64_C(30) * 1000000000)
 #define LAGGING_ROUNDS 3 /* ticks that a peer gets to sync what it appended */
 
 void mql_keeper_init(mql_keeper *keeper, _Atomic(mql_log *) *logs, bool enabled) {
@@ -42,6 +43,15 @@ static bool lagging(mql_log *log) {
     return ++log->lagging_rounds > LAGGING_ROUNDS;
 }
 
+/* Retention by age takes away also where nothing is appended any more. */
+static int retain_idle(mql_log *log, int64_t now_ns) {
+    if (atomic_load_explicit(&log->cleanup, memory_order_relaxed) != MQL_CLEANUP_DELETE ||
+        log->retain_due_ns > now_ns)
+        return MQL_OK;
+    log->retain_due_ns = now_ns + RETAIN_NS;
+    return mql_commit_retain(log);
+}
+
 static int sync_one(mql_log *log, int64_t now_ns, bool at_once, int64_t *wait_ns) {
     if (log->control == NULL || mql_log_usable(log) < 0) return MQL_OK;
     mql_log_forget(log);
@@ -50,7 +60,7 @@ static int sync_one(mql_log *log, int64_t now_ns, bool at_once, int64_t *wait_ns
             now_ns + atomic_load_explicit(&log->sync_interval_ns, memory_order_relaxed);
     bool due = log->sync_due_ns != 0 && (at_once || log->sync_due_ns <= now_ns);
     if (!due && log->sync_due_ns != 0) *wait_ns = mql_base_min(*wait_ns, log->sync_due_ns - now_ns);
-    if (!due && !lagging(log)) return MQL_OK;
+    if (!due && !lagging(log)) return retain_idle(log, now_ns);
     log->sync_due_ns = 0;
     log->lagging_rounds = 0;
     /* Cleared before the end is sampled: an append that comes in between asks again. */

@@ -72,6 +72,7 @@ struct mql_log {
     int64_t sync_due_ns;    /* when the background sync is due; 0: not; the sync thread's */
     int64_t lagging_offset; /* the durable end when a peer was first seen to lag */
     int lagging_rounds;
+    int64_t retain_due_ns; /* when retention by age is looked at next */
 
     mql_recover_state snapshot; /* read-only stores: how it stood */
 };
@@ -146,5 +147,7 @@ int mql_log_take(mql_log *log, mql_os_mutex *mutex, int64_t timeout_ns, bool *di
 int mql_log_describe_all(mql_log *log, mql_log_info *out);
 /* The partition is gone for everybody: the directory is renamed away and emptied. */
 int mql_log_delete(mql_log *log);
+/* Removes a directory that mql_log_delete has renamed away, with all that is in it. */
+int mql_log_remove(mql_os_file root, const char *directory);
 
 #endif

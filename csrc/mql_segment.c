@@ -441,11 +441,16 @@ static int64_t exact_end(mql_segment *segment, mql_segment_window *window, int64
     return only_zeros(&walk) ? walk.position : -1;
 }
 
-static int cut_log(const mql_segment_options *options, mql_segment *segment, int64_t end) {
+static int cut_log(const mql_segment_options *options, mql_segment *segment, int64_t end,
+                   int64_t *freed) {
     mql_os_file file;
+    int64_t length = atomic_load_explicit(&segment->length, memory_order_relaxed);
+    *freed = 0;
     int rc = mql_os_open(options->root, segment->path, MQL_OS_WRITE, 0, &file);
-    if (rc == 0 && end >= 0 && end < atomic_load_explicit(&segment->length, memory_order_relaxed))
+    if (rc == 0 && end >= 0 && end < length) {
         rc = mql_os_truncate(file, end);
+        *freed = rc == 0 ? length - end : 0;
+    }
     if (rc == 0) rc = mql_os_sync(file);
     mql_os_close(file);
     if (rc == -ENOENT) return MQL_OK; /* retention was faster */
@@ -453,8 +458,9 @@ static int cut_log(const mql_segment_options *options, mql_segment *segment, int
 }
 
 int mql_segment_seal(const mql_segment_options *options, int64_t base, int64_t next_base,
-                     uint32_t mode) {
+                     uint32_t mode, int64_t *freed) {
     mql_segment *segment;
+    *freed = 0;
     int rc = mql_segment_open(options, base, &segment);
     if (rc == MQL_E_NOT_FOUND) return MQL_OK;
     if (rc < 0) return rc;
@@ -472,7 +478,7 @@ int mql_segment_seal(const mql_segment_options *options, int64_t base, int64_t n
         mql_index_note_end(&segment->tail, &tail, &place);
         rc = mql_index_cut(options->root, options->directory, base, counts[0], counts[1]);
     }
-    if (rc == MQL_OK) rc = cut_log(options, segment, end);
+    if (rc == MQL_OK) rc = cut_log(options, segment, end, freed);
     mql_segment_window_free(&window);
     mql_segment_release(segment);
     return rc;

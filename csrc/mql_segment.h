@@ -112,8 +112,9 @@ int mql_segment_rebuild_index(mql_segment *segment, mql_segment_window *window,
                               int64_t limit, int64_t end_offset);
 
 /* Gives the files of a segment that is no longer active their exact lengths and syncs the log. It
- * ends where `next_base` begins. Idempotent. A damaged tail is left as it is. */
+ * ends where `next_base` begins; *freed: the bytes it was longer. Idempotent. A damaged tail is left
+ * as it is. */
 int mql_segment_seal(const mql_segment_options *options, int64_t base, int64_t next_base,
-                     uint32_t mode);
+                     uint32_t mode, int64_t *freed);
 
 #endif

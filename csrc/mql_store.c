@@ -223,6 +223,18 @@ static void count_used(mql_store *store) {
     atomic_store_explicit(&store->home.bell->used_bytes, sum.bytes, memory_order_relaxed);
 }
 
+/* "<topic>-<n>.<32 hex>-delete": a deleted partition whose remover died. */
+static int remove_deleted(void *context, const char *name) {
+    static const char tail[] = "-delete";
+    size_t length = strlen(name), most = 32 + sizeof tail - 1;
+    if (length < most + 4 || strcmp(name + length - (sizeof tail - 1), tail) != 0) return 0;
+    const char *hex = name + length - most;
+    if (hex[-1] != '.' || strspn(hex, "0123456789abcdef") != 32) return 0;
+    const mql_store *store = context;
+    (void)mql_log_remove(store->home.root, name); /* if it cannot be now, then by the next opener */
+    return 0;
+}
+
 /* The first opener resets what is volatile; `instance`, stored last, says that it is done. */
 static void reset_bell(mql_store *store, const mql_open_options *options) {
     mql_format_doorbell *bell = store->home.bell;
@@ -305,7 +317,10 @@ static int enter_gated(mql_store *store, const mql_open_options *options) {
     rc = mql_os_lock(store->alive, MQL_LOCK_ALIVE, true);
     if (rc < 0) return mql_base_fail_os(rc, "store.lock", "cannot lock");
     bool first = rc == 0;
-    if (first) reset_bell(store, options);
+    if (first) {
+        mql_os_list(store->home.root, remove_deleted, store);
+        reset_bell(store, options);
+    }
     rc = mql_os_lock(store->alive, MQL_LOCK_ALIVE, false);
     if (rc != 0) return mql_base_fail_os(rc < 0 ? rc : -EAGAIN, "store.lock", "cannot lock");
     if (!first) rc = check_bell(store);
