@@ -1,4 +1,4 @@
-# demo · test · lint · asan · clean. Every target makes what it needs in .venv.
+# demo · test · lint · asan · bench · clean. Every target makes what it needs in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ PACKAGE := $(filter-out mqlog/_engine.c,$(wildcard csrc/* mqlog/*.* mqlog/*/*.py
 BUILD := pyproject.toml setup.py README.md LICENSE
 WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Werror
 
-.PHONY: demo test asan lint clean
+.PHONY: demo test asan lint bench clean
 
 demo: $(VENV)/.installed-cli
 	$(BIN)/mqlog demo
@@ -30,6 +30,10 @@ lint: $(VENV)/.installed-test
 	    echo "cc $$file"; \
 	    $(CC) -std=c11 -O2 $(WARNINGS) -c $$file -o /dev/null || exit 1; \
 	done
+
+# Not part of the tests: what it says depends on what else the machine does. bench/README.md.
+bench: $(VENV)/.installed-test
+	cd bench/micro && ../../$(BIN)/pytest --import-mode=prepend -m "" --benchmark-disable-gc .
 
 clean:
 	rm -rf build .venv *.egg-info mqlog/_engine.c .pytest_cache .mypy_cache .ruff_cache .hypothesis

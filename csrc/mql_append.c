@@ -18,8 +18,10 @@
 #include "mql_commit.h"
 #include "mql_room.h"
 
-#define TRIES 1000000 /* a bound, not a policy: each try means that another writer got in between  \
-                       */
+#define CALL_OFFSETS_MAX ((int64_t)INT32_MAX - (1 << 20)) /* they must fit one segment */
+#define TRIES                                                                                      \
+    1000000 /* a bound, not a policy: each try means that another writer got in between            \
+             */
 
 typedef enum need_kind {
     NEED_NOTHING,
@@ -83,6 +85,10 @@ static int measure_batches(appending *append, int64_t most) {
         at += (size_t)header.size;
     }
     append->size = (int64_t)source->length;
+    if (append->offsets > CALL_OFFSETS_MAX)
+        return mql_base_fail(MQL_E_ARGUMENT, append->log->directory,
+                             "one call takes at most %lld offsets",
+                             (long long)CALL_OFFSETS_MAX);
     return MQL_OK;
 }
 
@@ -168,9 +174,16 @@ static int roll_locked(appending *append, mql_control_end *end) {
     mql_segment_rename(next, log->directory, end->offset);
     rc = mql_os_rename_new(log->home->root, from, next->path);
     if (rc < 0) {
-        atomic_store_explicit(&control->next_number, 0, memory_order_release);
+        if (rc == -ENOENT) { /* a roll that died took it */
+            atomic_store_explicit(&control->next_number, 0, memory_order_release);
+            mql_os_mutex_drop(&control->prepare);
+            mql_segment_release(next);
+            return need(append, NEED_NEXT, end->segment, append->size);
+        }
+        next->base = -1;
+        snprintf(next->path, sizeof next->path, "%s", from);
         mql_os_mutex_drop(&control->prepare);
-        mql_segment_release(next);
+        mql_segment_release(atomic_exchange_explicit(&log->prepared, next, memory_order_acq_rel));
         return mql_base_fail_os(rc, from, "cannot begin a new segment");
     }
     atomic_store_explicit(&control->allocated,
@@ -183,8 +196,8 @@ static int roll_locked(appending *append, mql_control_end *end) {
     mql_index_tail_reset(&tail);
     atomic_store_explicit(&control->dirty, 0, memory_order_relaxed);
     *end = (mql_control_end){.segment = end->offset, .position = 0, .offset = end->offset};
-    mql_control_publish(&control->published, end);
     atomic_fetch_add_explicit(&control->segments_generation, 1, memory_order_release);
+    mql_control_publish(&control->published, end);
     mql_os_mutex_drop(&control->prepare);
     mql_segment_release(log->active);
     log->active = mql_segment_retain(next);
@@ -316,8 +329,8 @@ static int finish_roll_locked(mql_log *log, mql_control_end *end) {
     atomic_store_explicit(&control->active_number, 0, memory_order_relaxed);
     atomic_store_explicit(&control->dirty, 0, memory_order_relaxed);
     *end = (mql_control_end){.segment = end->offset, .position = 0, .offset = end->offset};
-    mql_control_publish(&control->published, end);
     atomic_fetch_add_explicit(&control->segments_generation, 1, memory_order_release);
+    mql_control_publish(&control->published, end);
     mql_os_mutex_drop(&control->prepare);
     return MQL_OK;
 }

@@ -20,6 +20,7 @@
 #define RECORD_MIN 7           /* length, attributes, two deltas, key, value, header count */
 #define RECORD_FIXED 1         /* attributes: what a body has besides varints and bytes */
 #define SHORT_COPY 16          /* bytes copied without a call */
+#define INLINED __attribute__((always_inline)) static inline
 #define CODEC_MAX MQL_ZSTD
 #define NO_PRODUCER UINT64_MAX /* producer id, epoch and base sequence: -1 in all their bytes */
 
@@ -247,7 +248,8 @@ static inline uint64_t short_varint(int64_t v) {
     return u < 0x80 ? u : (u & 0x7f) | 0x80 | (u >> 7 << 8);
 }
 
-static inline uint8_t *put_value(uint8_t *p, const mql_value *value, int64_t delta) {
+/* Inlined by force: the call alone is a fifth of a short value in a large batch. */
+INLINED uint8_t *put_value(uint8_t *p, const mql_value *value, int64_t delta) {
     int64_t body = value_body(value, delta);
     if (MQL_LIKELY(value->length > 0 && body < 1 << 13 && delta < 1 << 13)) {
         /* One store for all that stands before the value, or all but its length: 8 bytes at most,

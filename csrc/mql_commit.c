@@ -32,20 +32,19 @@ static bool is_poisoned(mql_log *log) {
             MQL_STATE_POISONED) != 0;
 }
 
-/* Takes the commit lock; *died: its owner did. */
+/* Takes the commit lock, of a log that is still there; *died: its last owner did. */
 static int take(mql_log *log, bool *died) {
-    *died = false;
     int rc;
     do {
         rc = mql_log_take(log, &log->control->commit, MQL_SLICE_NS, died);
+        if (rc < 0) return rc;
         int usable = mql_log_usable(log);
-        if (rc == MQL_OK && usable < 0) {
-            if (*died) mql_os_mutex_consistent(&log->control->commit);
-            mql_os_mutex_drop(&log->control->commit);
-        }
-        if (usable < 0) return usable;
+        if (rc == MQL_TIMEOUT && usable < 0) return usable;
     } while (rc == MQL_TIMEOUT);
-    if (rc == MQL_OK && *died) mql_os_mutex_consistent(&log->control->commit);
+    if (*died) mql_os_mutex_consistent(&log->control->commit);
+    rc = mql_log_usable(log);
+    if (rc == MQL_OK) rc = mql_log_in_place(log);
+    if (rc < 0) mql_os_mutex_drop(&log->control->commit);
     return rc;
 }
 
@@ -79,7 +78,7 @@ static int write_checkpoint_locked(mql_log *log, const mql_control_end *watermar
 
 static int raise_locked(mql_log *log, int64_t offset) {
     int64_t ceiling = atomic_load_explicit(&log->control->ceiling, memory_order_relaxed);
-    if (offset <= ceiling) return MQL_OK;
+    if (offset <= ceiling) return MQL_OK; /* another appender was faster */
     mql_control_end durable;
     mql_control_read(&log->control->durable, &durable);
     int64_t raised = offset + CEILING_STEP;
@@ -90,24 +89,29 @@ static int raise_locked(mql_log *log, int64_t offset) {
     return rc;
 }
 
-int mql_commit_raise(mql_log *log, int64_t offset) {
-    bool died;
-    int rc = take(log, &died);
+/* -- sealing ----------------------------------------------------------------------------------- */
+/* The last owner of the commit lock died: what it was told of its sync nobody else will hear. */
+static int touch_rest(mql_log *log, const mql_control_end *durable) {
+    mql_segment *segment;
+    mql_segment_options options = mql_log_segment_options(log);
+    int rc = mql_log_segment(log, durable->segment, &segment);
+    if (rc == MQL_E_NOT_FOUND) return MQL_OK; /* retention was faster */
+    if (rc == MQL_OK) rc = mql_segment_refresh(segment, &options);
     if (rc < 0) return rc;
-    rc = mql_log_writable(log);
-    if (rc == MQL_OK) rc = raise_locked(log, offset);
-    drop(log);
-    return rc;
+    mql_segment_touch(segment, durable->position,
+                      atomic_load_explicit(&segment->length, memory_order_relaxed));
+    mql_segment_release(segment);
+    return MQL_OK;
 }
 
-/* -- sealing ----------------------------------------------------------------------------------- */
 /* Seals what was rolled and not yet sealed, oldest first. */
-static int seal_locked(mql_log *log, int64_t active) {
+static int seal_locked(mql_log *log, int64_t active, const mql_control_end *durable, bool died) {
     int64_t sealed = atomic_load_explicit(&log->control->sealed, memory_order_relaxed);
     if (sealed >= active) return MQL_OK;
     int64_t *bases;
     size_t count;
-    int rc = mql_log_bases(log, &bases, &count);
+    int rc = died && durable->segment < active ? touch_rest(log, durable) : MQL_OK;
+    if (rc == MQL_OK) rc = mql_log_bases(log, &bases, &count);
     if (rc < 0) return rc;
     mql_segment_options options = mql_log_segment_options(log);
     options.capacity = 0;
@@ -124,13 +128,6 @@ static int seal_locked(mql_log *log, int64_t active) {
 }
 
 /* -- committing -------------------------------------------------------------------------------- */
-static void make_dirty_again(uint8_t *at, int64_t length) {
-    for (int64_t i = 0; i < length; i += MQL_PAGE)
-        atomic_fetch_or_explicit((_Atomic uint8_t *)(at + i), 0, memory_order_relaxed);
-    if (length > 0)
-        atomic_fetch_or_explicit((_Atomic uint8_t *)(at + length - 1), 0, memory_order_relaxed);
-}
-
 static int sync_active(mql_log *log, const mql_control_end *from, const mql_control_end *to,
                        bool died) {
     int64_t start = from->segment == to->segment ? from->position : 0;
@@ -138,7 +135,7 @@ static int sync_active(mql_log *log, const mql_control_end *from, const mql_cont
     mql_segment *segment;
     int rc = mql_log_segment(log, to->segment, &segment);
     if (rc < 0) return rc;
-    if (died) make_dirty_again(segment->map + start, to->position - start);
+    if (died) mql_segment_touch(segment, start, to->position);
     rc = mql_os_sync_map(segment->map + start, (size_t)(to->position - start));
     mql_segment_release(segment);
     return rc < 0 ? mql_base_fail_os(rc, log->directory, "cannot sync the log") : MQL_OK;
@@ -161,8 +158,10 @@ static int commit_locked(mql_log *log, bool died) {
     mql_control_end end, durable;
     mql_control_read(&log->control->published, &end);
     mql_control_read(&log->control->durable, &durable);
-    if (durable.offset >= end.offset && durable.segment == end.segment) return MQL_OK;
-    int rc = seal_locked(log, end.segment);
+    int64_t sealed = atomic_load_explicit(&log->control->sealed, memory_order_relaxed);
+    if (durable.offset >= end.offset && durable.segment == end.segment && sealed >= end.segment)
+        return MQL_OK;
+    int rc = seal_locked(log, end.segment, &durable, died);
     if (rc == MQL_OK) rc = sync_active(log, &durable, &end, died);
     if (rc == MQL_E_OS) {
         int code = mql_base_error()->os_errno;
@@ -185,6 +184,18 @@ static int commit_locked(mql_log *log, bool died) {
     if (write_checkpoint_locked(log, &end, ceiling, false) == MQL_OK && low)
         atomic_store_explicit(&log->control->ceiling, ceiling, memory_order_release);
     return MQL_OK;
+}
+
+int mql_commit_raise(mql_log *log, int64_t offset) {
+    bool died;
+    int rc = take(log, &died);
+    if (rc < 0) return rc;
+    rc = mql_log_writable(log);
+    /* What a dead committer was told of its sync nobody else will hear: sync its range anew. */
+    if (rc == MQL_OK && died) rc = commit_locked(log, true);
+    if (rc == MQL_OK) rc = raise_locked(log, offset);
+    drop(log);
+    return rc;
 }
 
 static bool is_durable(mql_log *log, int64_t offset) {
@@ -234,14 +245,14 @@ static int unlink_segment(mql_log *log, int64_t base) {
     return MQL_OK;
 }
 
-static int trim_locked(mql_log *log, int64_t before) {
+static int trim_locked(mql_log *log, int64_t before, bool died) {
     mql_control_end end, durable;
     mql_control_read(&log->control->published, &end);
     mql_control_read(&log->control->durable, &durable);
     int64_t start = atomic_load_explicit(&log->control->log_start, memory_order_relaxed);
     if (before < start || before > end.offset)
         return mql_base_fail_range(before, start, end.offset);
-    int rc = before == start ? MQL_OK : commit_locked(log, false);
+    int rc = before == start && !died ? MQL_OK : commit_locked(log, died);
     if (rc < 0) return rc;
     mql_control_read(&log->control->durable, &durable);
     atomic_store_explicit(&log->control->log_start, before, memory_order_release);
@@ -272,7 +283,7 @@ int mql_commit_trim(mql_log *log, int64_t before) {
     int rc = take(log, &died);
     if (rc < 0) return rc;
     rc = mql_log_writable(log);
-    if (rc == MQL_OK) rc = trim_locked(log, before);
+    if (rc == MQL_OK) rc = trim_locked(log, before, died);
     drop(log);
     return rc;
 }

@@ -9,8 +9,9 @@
  */
 #include "mql_control.h"
 
-#define SPINS 2000 /* about 20 us: more than a hand-off between two busy cores, less than a sleep  \
-                    */
+#define SPINS                                                                                      \
+    2000 /* about 20 us: more than a hand-off between two busy cores, less than a sleep            \
+          */
 
 bool mql_control_trust(const mql_format_latch *latch, mql_control_end *out) {
     uint64_t generation = atomic_load_explicit(&latch->generation, memory_order_acquire);
@@ -58,9 +59,8 @@ int mql_control_reset(mql_format_control *control, const mql_control_identity *i
     return MQL_OK;
 }
 
+/* The flags stay as they are: a waiter between its flag and its sleep must still be woken later. */
 void mql_control_wake_all(mql_format_control *control) {
-    atomic_store_explicit(&control->waiters_published.flag, 0, memory_order_relaxed);
-    atomic_store_explicit(&control->waiters_durable.flag, 0, memory_order_relaxed);
     mql_os_wake(mql_control_word(&control->published), INT32_MAX);
     mql_os_wake(mql_control_word(&control->durable), INT32_MAX);
 }

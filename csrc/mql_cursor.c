@@ -62,8 +62,10 @@ static void choose_index(mql_cursor *cursor, const mql_control_end *end) {
         mql_control_end again;
         mql_log_end(cursor->log, &again);
         if (again.segment != segment->base) return;
+        /* A peer with a larger bound may have written more entries than this process has mapped. */
+        uint32_t most = (uint32_t)(segment->tail.offsets.length / MQL_INDEX_ENTRY);
         cursor->walk.index = &segment->tail.offsets;
-        cursor->walk.index_count = count;
+        cursor->walk.index_count = count < most ? count : most;
         return;
     }
     bool sealed = control == NULL ||
@@ -79,6 +81,9 @@ static void choose_index(mql_cursor *cursor, const mql_control_end *end) {
 static int set_limit(mql_cursor *cursor, const mql_control_end *end) {
     mql_segment *segment = cursor->segment;
     if (segment->base == end->segment) {
+        mql_segment_options now = mql_log_segment_options(cursor->log);
+        if (segment->map == NULL && mql_segment_refresh(segment, &now) < 0)
+            return out_of_range(cursor, cursor->offset);
         cursor->walk.limit = end->position;
         cursor->next_base = INT64_MAX;
         return MQL_OK;
@@ -205,6 +210,8 @@ static bool epoch_right(mql_cursor *cursor) {
     const mql_batch_header *header = &cursor->walk.header;
     if (MQL_UNLIKELY(header->base_offset >= cursor->epoch_until))
         cursor->epoch = mql_log_epoch_at(cursor->log, header->base_offset, &cursor->epoch_until);
+    if (MQL_UNLIKELY(cursor->epoch >= 0 && header->epoch != cursor->epoch)) /* raised since? */
+        cursor->epoch = mql_log_epoch_at(cursor->log, header->base_offset, &cursor->epoch_until);
     return cursor->epoch < 0 || header->epoch == cursor->epoch;
 }
 
@@ -215,8 +222,10 @@ static int go_on(mql_cursor *cursor) {
     end_of(cursor, &end);
     if (cursor->segment->base == end.segment) {
         int64_t limit = cursor->walk.limit;
-        cursor->walk.limit = end.position;
-        return end.position > limit ? MQL_OK : MQL_END;
+        cursor->window.length =
+            0; /* of a private copy: what lay behind the limit was not there yet */
+        int rc = end.position > limit ? set_limit(cursor, &end) : MQL_END;
+        return rc;
     }
     if (cursor->next_base == INT64_MAX) {
         int rc = set_limit(cursor, &end);
@@ -265,8 +274,11 @@ static int step(mql_cursor *cursor, mql_batch *out) {
     }
     if (MQL_UNLIKELY(cursor->segment->map != NULL &&
                      walk->limit > (int64_t)cursor->segment->map_length)) {
-        leave_segment(cursor); /* the segment's bound was raised: map it anew */
-        return MQL_BUSY;
+        /* The segment's bound was raised: map it anew, as long as it is now. */
+        mql_segment_options options = mql_log_segment_options(cursor->log);
+        int rc = mql_segment_refresh(cursor->segment, &options);
+        leave_segment(cursor);
+        return rc < 0 ? rc : MQL_BUSY;
     }
     int64_t expected = walk->expected, position = walk->position;
     int rc = mql_segment_walk_next(walk);
@@ -333,6 +345,8 @@ static int64_t time_floor(mql_cursor *cursor, int64_t timestamp) {
     if (cursor->walk.index == &segment->tail.offsets) {
         times = &segment->tail.times;
         count = atomic_load_explicit(&control->time_count, memory_order_acquire);
+        if (count > times->length / MQL_TIME_ENTRY)
+            count = (uint32_t)(times->length / MQL_TIME_ENTRY);
         mql_control_end again;
         mql_log_end(cursor->log, &again);
         if (again.segment != segment->base) count = 0;
@@ -347,7 +361,9 @@ static int64_t time_floor(mql_cursor *cursor, int64_t timestamp) {
 /* Whether a sealed segment's last time entry says that it holds nothing that young. */
 static bool all_older(mql_cursor *cursor, int64_t timestamp) {
     mql_segment *segment = cursor->segment;
-    if (cursor->walk.index != &segment->index.offsets) return false;
+    if (segment->base >= mql_log_sealed(cursor->log) ||
+        cursor->walk.index != &segment->index.offsets)
+        return false;
     uint32_t count = mql_index_count_times(&segment->index.times);
     if (count == 0) return false;
     int64_t last;

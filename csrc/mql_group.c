@@ -34,38 +34,68 @@ static int check_header(const mql_group *group, const mql_format_group *bytes) {
     return MQL_OK;
 }
 
-static int map_group(mql_group *group, bool create) {
+static int open_group(const mql_group *group, bool create, mql_os_file *file) {
     const mql_log_home *home = group->log->home;
-    char directory[MQL_PATH_MAX];
-    snprintf(directory, sizeof directory, "%s/groups", group->log->directory);
-    mql_os_file file;
-    int rc = mql_os_open(home->root, group->path, MQL_OS_WRITE, 0, &file);
+    int rc = mql_os_open(home->root, group->path, MQL_OS_WRITE, 0, file);
     if (rc == -ENOENT && create) {
+        char directory[MQL_PATH_MAX];
+        snprintf(directory, sizeof directory, "%s/groups", group->log->directory);
         rc = mql_os_make_directory(home->root, directory, 0700);
         if (rc == 0 || rc == -EEXIST)
             rc = mql_os_open(home->root, group->path, MQL_OS_WRITE | MQL_OS_CREATE, home->mode,
-                             &file);
+                             file);
     }
     if (rc == -ENOENT)
         return mql_base_fail(MQL_E_NOT_FOUND, group->path, "there is no such consumer group");
-    if (rc < 0) return mql_base_fail_os(rc, group->path, "cannot open the consumer group");
+    return rc < 0 ? mql_base_fail_os(rc, group->path, "cannot open the consumer group") : MQL_OK;
+}
+
+static int map_group(mql_group *group, bool create) {
+    mql_os_file file;
+    int rc = open_group(group, create, &file);
+    if (rc < 0) return rc;
     mql_os_stat stat;
     void *map = NULL;
     rc = mql_os_stat_file(file, &stat);
-    bool fresh = rc == 0 && stat.size == 0;
     if (rc == 0 && stat.size < MQL_GROUP_BYTES) rc = mql_os_allocate(file, 0, MQL_GROUP_BYTES);
     if (rc == 0) rc = mql_os_map(file, MQL_GROUP_BYTES, true, &map);
     mql_os_close(file);
     if (rc < 0) return mql_base_fail_os(rc, group->path, "cannot map the consumer group");
     group->map = map;
     static const uint8_t nothing[8] = {0};
-    if (fresh || memcmp(group->map->magic, nothing, sizeof nothing) ==
-                     0) { /* several may do this at once: the same bytes */
+    if (memcmp(group->map->magic, nothing, sizeof nothing) == 0) {
+        /* New. Several openers may do this at once: they store the same bytes. */
         memcpy(group->map->magic, MQL_GROUP_MAGIC, sizeof group->map->magic);
         group->map->layout = MQL_LAYOUT;
         group->map->oldest_writer = MQL_OLDEST_WRITER;
     }
     return check_header(group, group->map);
+}
+
+static void unmap_group(mql_group *group) {
+    if (group->map != NULL) mql_os_unmap(group->map, MQL_GROUP_BYTES);
+    group->map = NULL;
+}
+
+/* Maps the group's file; one that was being deleted when its deleter died goes first. */
+static int find_file(mql_group *group, bool create) {
+    int rc = map_group(group, create);
+    if (rc < 0 || atomic_load_explicit(&group->map->owner, memory_order_acquire) != REMOVED)
+        return rc;
+    mql_log_home *home = group->log->home;
+    rc = home->gate(home->context);
+    if (rc != MQL_OK) return rc;
+    unmap_group(group);
+    rc = map_group(group, false); /* again: it may have been made anew meanwhile */
+    if (rc == MQL_OK && atomic_load_explicit(&group->map->owner, memory_order_acquire) == REMOVED) {
+        mql_os_unlink(home->root, group->path);
+        unmap_group(group);
+        rc = map_group(group, create);
+    } else if (rc == MQL_E_NOT_FOUND) {
+        rc = map_group(group, create);
+    }
+    home->ungate(home->context);
+    return rc;
 }
 
 static void lock(mql_log *log) { mql_os_mutex_take(&log->table, -1); }
@@ -81,7 +111,7 @@ static mql_group *known_locked(mql_log *log, const char *name) {
 }
 
 static void free_group(mql_group *group) {
-    if (group->map != NULL) mql_os_unmap(group->map, MQL_GROUP_BYTES);
+    unmap_group(group);
     mql_os_free_memory(group);
 }
 
@@ -104,7 +134,7 @@ int mql_group_find(mql_log *log, const char *name, bool create, mql_group **out)
                     ? mql_base_fail(MQL_E_NOT_FOUND, group->path, "there is no such consumer group")
                     : MQL_OK;
         else
-            rc = map_group(group, create);
+            rc = find_file(group, create);
         if (rc < 0) {
             free_group(group);
             return rc;
@@ -194,6 +224,18 @@ static int lost(const mql_group *group) {
                          "this consumer does not own the partition (any more)");
 }
 
+/* The directory that holds the group's file, and the one that holds that. */
+static int sync_name(const mql_group *group) {
+    char directory[MQL_PATH_MAX];
+    snprintf(directory, sizeof directory, "%s/groups", group->log->directory);
+    mql_os_file opened;
+    int rc = mql_os_open_directory(group->log->home->root, directory, &opened);
+    if (rc < 0) return rc;
+    rc = mql_os_sync_directory(opened);
+    mql_os_close(opened);
+    return rc == 0 && mql_log_sync_directory(group->log, false) < 0 ? -EIO : rc;
+}
+
 int mql_group_store(mql_group *group, uint64_t member, int64_t offset, bool durable) {
     int rc = mql_log_writable(group->log);
     if (rc < 0) return rc;
@@ -216,7 +258,7 @@ int mql_group_store(mql_group *group, uint64_t member, int64_t offset, bool dura
     atomic_store_explicit(&map->sequence, next.sequence, memory_order_release);
     if (!durable) return MQL_OK;
     rc = mql_os_sync_map(map, MQL_GROUP_BYTES);
-    if (rc == 0) rc = mql_log_sync_directory(group->log, false) < 0 ? -EIO : 0;
+    if (rc == 0) rc = sync_name(group);
     if (rc == 0) return MQL_OK;
     rc = mql_base_fail(MQL_E_DURABILITY, group->path,
                        "the commit is in memory, but not known to be on disk");
@@ -225,6 +267,9 @@ int mql_group_store(mql_group *group, uint64_t member, int64_t offset, bool dura
 }
 
 /* -- ownership --------------------------------------------------------------------------------- */
+static bool forked(const mql_group *group) {
+    return atomic_load_explicit(&group->log->home->gone, memory_order_acquire) == MQL_E_FORKED;
+}
 static bool dead(const mql_group *group, uint64_t member) {
     return !group->log->home->alive(group->log->home->context, member);
 }
@@ -251,7 +296,7 @@ int mql_group_take(mql_group *group, uint64_t member) {
 }
 
 void mql_group_release(mql_group *group, uint64_t member) {
-    if (group->map == NULL || member == 0) return;
+    if (group->map == NULL || member == 0 || forked(group)) return;
     uint64_t owner = member;
     atomic_compare_exchange_strong_explicit(&group->map->owner, &owner, 0, memory_order_acq_rel,
                                             memory_order_relaxed);
@@ -276,7 +321,7 @@ int mql_group_enter(mql_group *group, uint64_t *member) {
 }
 
 void mql_group_exit(mql_group *group, uint64_t member) {
-    if (group->map == NULL || member == 0) return;
+    if (group->map == NULL || member == 0 || forked(group)) return;
     for (int i = 0; i < MQL_MEMBERS_MAX; i++) {
         uint64_t held = member;
         if (atomic_compare_exchange_strong_explicit(&group->map->members[i], &held, 0,
@@ -305,20 +350,27 @@ int mql_group_live(mql_group *group, uint64_t *members, int capacity) {
     return count;
 }
 
-int mql_group_remove(mql_group *group) {
-    int rc = mql_log_writable(group->log);
-    if (rc < 0) return rc;
+/* Under the gate, so that no file made anew under the name is unlinked. */
+static int remove_gated(mql_group *group) {
     uint64_t owner = atomic_load_explicit(&group->map->owner, memory_order_acquire);
-    for (;;) {
+    do {
         if (owner == REMOVED)
             return mql_base_fail(MQL_E_NOT_FOUND, group->path, "the consumer group was deleted");
         if (owner != 0 && !dead(group, owner)) return MQL_BUSY;
-        if (atomic_compare_exchange_strong_explicit(&group->map->owner, &owner, REMOVED,
-                                                    memory_order_acq_rel, memory_order_acquire))
-            break;
-    }
-    rc = mql_os_unlink(group->log->home->root, group->path);
+    } while (!atomic_compare_exchange_strong_explicit(&group->map->owner, &owner, REMOVED,
+                                                      memory_order_acq_rel, memory_order_acquire));
+    int rc = mql_os_unlink(group->log->home->root, group->path);
     return rc < 0 && rc != -ENOENT
                ? mql_base_fail_os(rc, group->path, "cannot remove the consumer group")
                : MQL_OK;
+}
+
+int mql_group_remove(mql_group *group) {
+    mql_log_home *home = group->log->home;
+    int rc = mql_log_writable(group->log);
+    if (rc == MQL_OK) rc = home->gate(home->context);
+    if (rc != MQL_OK) return rc;
+    rc = remove_gated(group);
+    home->ungate(home->context);
+    return rc;
 }

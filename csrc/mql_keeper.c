@@ -14,7 +14,7 @@
 #define RETAIN_NS (INT64_C(30) * 1000000000)
 #define LAGGING_ROUNDS 3 /* ticks that a peer gets to sync what it appended */
 
-void mql_keeper_init(mql_keeper *keeper, _Atomic(mql_log *) *logs, bool enabled) {
+void mql_keeper_init(mql_keeper *keeper, mql_log *_Atomic *logs, bool enabled) {
     *keeper = (mql_keeper){.logs = logs, .enabled = enabled};
     mql_os_mutex_init_private(&keeper->lock);
 }
@@ -109,7 +109,9 @@ static void sync_body(void *context) {
 void mql_keeper_start(mql_keeper *keeper) {
     if (!keeper->enabled || atomic_load_explicit(&keeper->running, memory_order_acquire)) return;
     mql_os_mutex_take(&keeper->lock, -1);
-    if (!atomic_load_explicit(&keeper->running, memory_order_relaxed) && !stopping(keeper)) {
+    /* Again, under the lock: a closer forbids starting before it stops what runs. */
+    bool wanted = keeper->enabled && !atomic_load_explicit(&keeper->running, memory_order_relaxed);
+    if (wanted && !stopping(keeper)) {
         if (keeper->preparer == NULL)
             (void)mql_os_thread_start(prepare_body, keeper, &keeper->preparer);
         if (keeper->syncer == NULL) (void)mql_os_thread_start(sync_body, keeper, &keeper->syncer);

@@ -7,18 +7,18 @@
 /* One round over the logs of the store: *wait_ns is how long the thread may sleep afterwards (<= 0:
  * not). */
 typedef struct mql_keeper {
-    _Atomic(mql_log *) *logs; /* borrows the store's list, which only grows */
+    mql_log *_Atomic *logs; /* borrows the store's list, which only grows */
     _Atomic uint32_t prepare_word;
     _Atomic uint32_t sync_word;
     _Atomic bool stopping;
     _Atomic bool running;
-    bool enabled;            /* threads may be started */
+    _Atomic bool enabled;    /* threads may be started */
     mql_os_mutex lock;       /* private: starting and stopping */
     mql_os_thread *preparer; /* owned; NULL: not running */
     mql_os_thread *syncer;
 } mql_keeper;
 
-void mql_keeper_init(mql_keeper *keeper, _Atomic(mql_log *) *logs, bool enabled);
+void mql_keeper_init(mql_keeper *keeper, mql_log *_Atomic *logs, bool enabled);
 /* Starts the threads if they do not run. A failure to is left for the next call. */
 void mql_keeper_start(mql_keeper *keeper);
 /* Ends and joins them. Blocks: for a round. They may be started again. */

@@ -38,22 +38,47 @@ int mql_log_writable(mql_log *log) {
     return rc < 0 ? rc : mql_base_fail(MQL_E_CLOSED, log->directory, "the store is closed");
 }
 
+static void lock_table(mql_log *log) { mql_os_mutex_take(&log->table, -1); }
+static void unlock_table(mql_log *log) { mql_os_mutex_drop(&log->table); }
+
+/* How a read-only store found it: replaced as a whole by mql_log_refresh. */
+static mql_recover_state snapshot(mql_log *log) {
+    lock_table(log);
+    mql_recover_state found = log->snapshot;
+    unlock_table(log);
+    return found;
+}
+
 void mql_log_end(mql_log *log, mql_control_end *out) {
     if (log->control == NULL)
-        *out = log->snapshot.end;
+        *out = snapshot(log).end;
     else
         mql_control_read(&log->control->published, out);
 }
 
 void mql_log_durable(mql_log *log, mql_control_end *out) {
     if (log->control == NULL)
-        *out = log->snapshot.durable;
+        *out = snapshot(log).durable;
     else
         mql_control_read(&log->control->durable, out);
 }
 
+int64_t mql_log_sealed(mql_log *log) {
+    if (log->control == NULL) return snapshot(log).sealed;
+    return atomic_load_explicit(&log->control->sealed, memory_order_acquire);
+}
+
+int mql_log_in_place(mql_log *log) {
+    char path[MQL_PATH_MAX];
+    mql_os_stat stat;
+    snprintf(path, sizeof path, "%s/control", log->directory);
+    int rc = mql_os_stat_name(log->home->root, path, &stat);
+    if (rc == 0 && stat.inode == log->control->inode) return MQL_OK;
+    return mql_base_fail(MQL_E_DELETED, log->directory, "the topic was deleted");
+}
+
 int64_t mql_log_start(mql_log *log) {
-    if (log->control == NULL) return log->snapshot.log_start;
+    if (log->control == NULL) return snapshot(log).log_start;
     return atomic_load_explicit(&log->control->log_start, memory_order_acquire);
 }
 
@@ -74,9 +99,6 @@ int mql_log_take(mql_log *log, mql_os_mutex *mutex, int64_t timeout_ns, bool *di
 }
 
 /* -- the table of segments --------------------------------------------------------------------- */
-static void lock_table(mql_log *log) { mql_os_mutex_take(&log->table, -1); }
-static void unlock_table(mql_log *log) { mql_os_mutex_drop(&log->table); }
-
 mql_segment_options mql_log_segment_options(mql_log *log) {
     return (mql_segment_options){
         .root = log->home->root,
@@ -111,13 +133,6 @@ static int reserve_locked(mql_log *log, size_t wanted) {
     log->slots = slots;
     log->capacity = capacity;
     return MQL_OK;
-}
-
-int mql_log_reserve(mql_log *log) {
-    lock_table(log);
-    int rc = reserve_locked(log, log->count + 1);
-    unlock_table(log);
-    return rc;
 }
 
 static uint32_t segments_generation(const mql_log *log) {
@@ -193,7 +208,10 @@ static void insert_locked(mql_log *log, mql_segment *segment, mql_segment **old)
         log->slots[at].segment = segment;
         return;
     }
-    assert(log->count < log->capacity);
+    if (log->count == log->capacity) { /* the table is a cache: the next listing makes room */
+        *old = segment;
+        return;
+    }
     size_t place = (size_t)(at + 1);
     memmove(log->slots + place + 1, log->slots + place, (log->count - place) * sizeof *log->slots);
     log->slots[place] = (mql_log_slot){.base = segment->base, .segment = segment};
@@ -218,6 +236,9 @@ int mql_log_segment(mql_log *log, int64_t base, mql_segment **out) {
     int64_t reach =
         segment == NULL ? 0 : atomic_load_explicit(&segment->length, memory_order_relaxed);
     if (base == end.segment) reach = mql_base_max(options.capacity, end.position);
+    if (base == end.segment && log->control != NULL)
+        reach = mql_base_max(reach,
+                             atomic_load_explicit(&log->control->allocated, memory_order_relaxed));
     if (segment != NULL && (segment->map == NULL || (int64_t)segment->map_length >= reach)) {
         *out = segment;
         return MQL_OK;
@@ -398,9 +419,6 @@ static int set_tail(mql_log *log, const mql_recover_state *state, int64_t *alloc
 /* Brings the partition in order and makes its page ready. Under the gate. */
 static int make_ready(mql_log *log, const mql_control_identity *identity) {
     mql_format_control *control = log->control;
-    uint32_t state = atomic_load_explicit(&control->state, memory_order_relaxed);
-    if (mql_control_is(control, identity) && (state & MQL_STATE_DELETED) != 0)
-        return mql_base_fail(MQL_E_DELETED, log->directory, "the topic was deleted");
     mql_format_control found = *control;
     mql_recover_task task = recover_task(log, &found, identity);
     mql_recover_state now;
@@ -492,6 +510,13 @@ static int make_partition(mql_log *log) {
     return rc;
 }
 
+static bool is_ready(const mql_log *log, const mql_control_identity *identity) {
+    const mql_format_control *control = log->control;
+    return atomic_load_explicit(&control->instance, memory_order_acquire) == log->home->instance &&
+           mql_control_is(control, identity) &&
+           (atomic_load_explicit(&control->state, memory_order_relaxed) & MQL_STATE_DELETED) == 0;
+}
+
 static int open_shared(mql_log *log, bool create) {
     mql_os_stat stat;
     int rc = mql_os_stat_name(log->home->root, log->directory, &stat);
@@ -512,16 +537,12 @@ static int open_shared(mql_log *log, bool create) {
     }
     rc = map_control(log, &identity);
     if (rc < 0) return rc;
-    if (atomic_load_explicit(&log->control->instance, memory_order_acquire) ==
-            log->home->instance &&
-        mql_control_is(log->control, &identity))
-        return relist(log, true);
+    if (is_ready(log, &identity)) return relist(log, true);
     rc = log->home->gate(log->home->context);
     if (rc != MQL_OK) return rc;
-    if (atomic_load_explicit(&log->control->instance, memory_order_acquire) !=
-            log->home->instance ||
-        !mql_control_is(log->control, &identity))
-        rc = make_ready(log, &identity);
+    /* Deleting is done under the gate too: a page that says so under its old name belongs to a
+     * deleter that died before it took the directory away. */
+    if (!is_ready(log, &identity)) rc = make_ready(log, &identity);
     log->home->ungate(log->home->context);
     return rc < 0 ? rc : relist(log, true);
 }
@@ -665,15 +686,12 @@ int mql_log_remove(mql_os_file root, const char *directory) {
                   : MQL_OK;
 }
 
-int mql_log_delete(mql_log *log) {
+static int delete_gated(mql_log *log) {
     int rc = mql_log_writable(log);
     if (rc < 0) return rc;
     char gone[MQL_NAME_MAX + 64];
-    snprintf(gone, sizeof gone, "%s.%016llx%016llx-delete", log->directory,
+    snprintf(gone, sizeof gone, "%.200s.%016llx%016llx-delete", log->directory,
              (unsigned long long)mql_os_random(), (unsigned long long)mql_os_random());
-    if (strlen(gone) > MQL_NAME_MAX)
-        snprintf(gone, sizeof gone, "%.200s.%016llx%016llx-delete", log->directory,
-                 (unsigned long long)mql_os_random(), (unsigned long long)mql_os_random());
     atomic_fetch_or_explicit(&log->control->state, MQL_STATE_DELETED, memory_order_release);
     rc = mql_os_rename(log->home->root, log->directory, gone);
     if (rc < 0) {
@@ -684,4 +702,13 @@ int mql_log_delete(mql_log *log) {
     mql_log_wake_everybody(log);
     mql_os_sync_directory(log->home->root);
     return mql_log_remove(log->home->root, gone);
+}
+
+int mql_log_delete(mql_log *log) {
+    int rc = mql_log_writable(log);
+    if (rc == MQL_OK) rc = log->home->gate(log->home->context);
+    if (rc != MQL_OK) return rc;
+    rc = delete_gated(log);
+    log->home->ungate(log->home->context);
+    return rc;
 }

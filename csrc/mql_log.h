@@ -60,7 +60,7 @@ struct mql_log {
 
     mql_segment *active; /* owns a reference; under the shared writer lock */
     _Atomic bool remap;  /* `active` is to be looked up again: a longer mapping is in the table */
-    _Atomic(mql_segment *) prepared; /* owns: the mapped next.<n>, taken by exchange */
+    mql_segment *_Atomic prepared; /* owns: the mapped next.<n>, taken by exchange */
 
     /* this process's background work */
     _Atomic int64_t prepare_at; /* an append that ends above it asks for preparation */
@@ -94,6 +94,12 @@ int mql_log_writable(mql_log *log); /* the same, and not read-only */
 void mql_log_end(mql_log *log, mql_control_end *out);
 void mql_log_durable(mql_log *log, mql_control_end *out);
 int64_t mql_log_start(mql_log *log);
+/* Segments with a base below it are sealed. */
+int64_t mql_log_sealed(mql_log *log);
+/* Whether the partition's directory still is the one that this log was opened from: a deleted topic
+ * may have been made again under its name. MQL_E_DELETED: it is not. Looks at the disk. */
+int mql_log_in_place(mql_log *log);
+
 /* What consumers read up to: the durable end where durability is "sync". */
 void mql_log_readable_end(mql_log *log, mql_control_end *out);
 static inline bool mql_log_is_sync(mql_log *log) {
@@ -108,10 +114,8 @@ int mql_log_segment(mql_log *log, int64_t base, mql_segment **out);
 int mql_log_locate(mql_log *log, int64_t offset, int64_t *base, int64_t *next_base);
 /* The bases, ascending, owned by the caller (mql_os_free_memory). */
 int mql_log_bases(mql_log *log, int64_t **bases, size_t *count);
-/* Room for one more segment in the table, so that a roll allocates nothing. */
-int mql_log_reserve(mql_log *log);
-/* Puts the segment that a roll has just named into the table, which has room. Takes over a
- * reference. */
+/* Puts the segment that a roll has just named into the table, if it has room: no allocation, no
+ * system call. Takes over a reference. */
 void mql_log_add_segment(mql_log *log, mql_segment *segment);
 /* The mapped segment if the table has it: no system call. The caller owns a reference; NULL: it has
  * not. */

@@ -18,6 +18,8 @@
 #include <stdlib.h>
 
 #define COPY_BYTES ((size_t)1 << 20)
+#define OFFSET_MAX (INT64_MAX / 4)   /* no log comes that far */
+#define AHEAD_MAX (INT64_C(1) << 40) /* nor a ceiling that far ahead of the watermark */
 
 /* -- listing ----------------------------------------------------------------------------------- */
 typedef struct lister {
@@ -48,7 +50,8 @@ static int list_one(void *context, const char *name) {
     lister *into = context;
     mql_recover_listing *listing = into->listing;
     size_t length = strlen(name);
-    if (length == 24 && digits(name, 20) && strcmp(name + 20, ".log") == 0 && name[0] == '0') {
+    if (length == 24 && digits(name, 20) && strcmp(name + 20, ".log") == 0 &&
+        strncmp(name, "09223372036854775807", 20) < 0) {
         if (grow((void **)&listing->bases, listing->count, &into->capacity) < 0) return -ENOMEM;
         listing->bases[listing->count++] = strtoll(name, NULL, 10);
     } else if (length > 5 && length < 25 && memcmp(name, "next.", 5) == 0 &&
@@ -100,9 +103,12 @@ static uint32_t checkpoint_crc(const mql_format_checkpoint *slot) {
 }
 
 static bool sound(const mql_format_checkpoint *slot) {
-    return memcmp(slot->magic, MQL_CHECKPOINT_MAGIC, sizeof slot->magic) == 0 &&
-           slot->crc == checkpoint_crc(slot) && slot->segment >= 0 && slot->position >= 0 &&
-           slot->offset >= slot->segment && slot->log_start >= 0;
+    if (memcmp(slot->magic, MQL_CHECKPOINT_MAGIC, sizeof slot->magic) != 0) return false;
+    if (slot->crc != checkpoint_crc(slot)) return false;
+    bool ordered = slot->segment >= 0 && slot->position >= 0 && slot->log_start >= 0 &&
+                   slot->offset >= slot->segment && slot->epoch >= 0;
+    return ordered && slot->offset <= OFFSET_MAX && slot->log_start <= OFFSET_MAX &&
+           slot->ceiling >= 0 && slot->ceiling - slot->offset <= AHEAD_MAX;
 }
 
 int mql_recover_read_checkpoint(mql_os_file root, const char *directory,
@@ -231,6 +237,7 @@ static int copy_out(mql_os_file root, const char *from, int64_t position, int64_
     for (int64_t at = position; rc == 0 && at < end;) {
         int64_t got =
             mql_os_read(source, buffer, (size_t)mql_base_min(end - at, (int64_t)COPY_BYTES), at);
+        if (got < 0) rc = (int)got;
         if (got <= 0) break;
         rc = mql_os_write(target, buffer, (size_t)got, at - position);
         at += got;
@@ -266,6 +273,8 @@ static int cut_segment(recovery *run, mql_segment_walk *walk, int row) {
         if (keep && rc == MQL_OK)
             rc = copy_out(run->task->root, path, walk->position, walk->limit, aside,
                           run->task->mode);
+        /* The name under which the bytes are kept must be there before they go from here. */
+        if (keep && rc == MQL_OK) rc = sync_directory(run->task);
         if (rc < 0) return rc;
         tell(run, row, walk->segment->base, walk->position, walk->limit - walk->position,
              keep ? aside : NULL);
@@ -387,9 +396,7 @@ static int write_again(recovery *run) {
         int rc = mql_segment_open(&options, run->listing.bases[i], &segment);
         if (rc < 0) return rc;
         int64_t length = atomic_load_explicit(&segment->length, memory_order_relaxed);
-        for (int64_t at = 0; at + 8 <= length; at += MQL_PAGE)
-            atomic_fetch_or_explicit((_Atomic uint64_t *)(void *)(segment->map + at), 0,
-                                     memory_order_relaxed);
+        mql_segment_touch(segment, 0, length);
         rc = length > 0 ? mql_os_sync_map(segment->map, (size_t)length) : 0;
         char path[MQL_PATH_MAX];
         snprintf(path, sizeof path, "%s", segment->path);
@@ -535,6 +542,8 @@ static int scan(recovery *run) {
         if (whole && !follows && !run->task->look_only && at + 1 == run->listing.count &&
             run->out->end.position > 0)
             rc = adopt_next(run, &named);
+        if (row > 0 && rc == MQL_OK && (follows || named) && !run->task->look_only)
+            rc = cut_segment(run, &walk, 2);
         if (row > 0 && rc == MQL_OK && !follows && !named && !run->task->look_only) {
             rc = cut_segment(run, &walk, row);
             if (rc == MQL_OK) rc = set_aside(run, at + 1, whole ? 5 : row);
@@ -587,31 +596,45 @@ static bool took_clean(recovery *run) {
     return true;
 }
 
-/* Uses up the offsets from the end to the ceiling by an empty batch, so that none is given out
- * twice. */
-static int fill_to_ceiling(recovery *run) {
+/* Writes one empty batch for the offsets from the end to `last`. */
+static int write_filler(recovery *run, int64_t last) {
     mql_control_end *end = &run->out->end;
-    int64_t ceiling = run->checkpoint.ceiling;
-    if (!run->has_checkpoint || run->checkpoint.clean == 1 || ceiling <= end->offset) return MQL_OK;
-    if (ceiling - end->segment > INT32_MAX ||
-        end->position + MQL_BATCH_HEADER > MQL_SEGMENT_BYTES_MAX) {
-        int rc = make_segment(run, end->offset);
-        if (rc < 0) return rc;
-        *end = (mql_control_end){end->offset, 0, end->offset};
-    }
     uint8_t batch[MQL_BATCH_HEADER];
-    mql_batch_write_empty(batch, end->offset, ceiling - 1, run->out->epoch);
+    mql_batch_write_empty(batch, end->offset, last, run->out->epoch);
     char path[MQL_PATH_MAX];
     mql_base_file_name(path, run->task->directory, end->segment, ".log");
     mql_os_file file;
     int rc = mql_os_open(run->task->root, path, MQL_OS_WRITE, 0, &file);
-    if (rc == 0) rc = mql_os_write(file, batch, sizeof batch, end->position);
-    if (rc == 0) rc = mql_os_sync(file);
-    mql_os_close(file);
+    if (rc == 0) {
+        rc = mql_os_write(file, batch, sizeof batch, end->position);
+        if (rc == 0) rc = mql_os_sync(file);
+        mql_os_close(file);
+    }
     if (rc < 0)
         return mql_base_fail_os(rc, path, "cannot use up the offsets that may have been seen");
     end->position += MQL_BATCH_HEADER;
-    end->offset = ceiling;
+    end->offset = last + 1;
+    return MQL_OK;
+}
+
+/* Uses up the offsets from the end to the ceiling by empty batches (one, but for absurd distances),
+ * so that none is given out twice. */
+static int fill_to_ceiling(recovery *run) {
+    mql_control_end *end = &run->out->end;
+    int64_t ceiling = run->checkpoint.ceiling;
+    if (!run->has_checkpoint || run->checkpoint.clean == 1) return MQL_OK;
+    while (end->offset < ceiling) {
+        int64_t last = mql_base_min(ceiling - 1, end->offset + INT32_MAX);
+        bool fits = last - end->segment <= INT32_MAX &&
+                    end->position + MQL_BATCH_HEADER <= MQL_SEGMENT_BYTES_MAX;
+        int rc = MQL_OK;
+        if (!fits && end->offset > end->segment) {
+            rc = make_segment(run, end->offset);
+            *end = (mql_control_end){end->offset, 0, end->offset};
+        }
+        if (rc == MQL_OK) rc = write_filler(run, last);
+        if (rc < 0) return rc;
+    }
     return MQL_OK;
 }
 
@@ -675,19 +698,23 @@ int mql_recover_run(const mql_recover_task *task, mql_epoch_table *epochs, mql_r
     if (rc >= 0) rc = mql_epoch_load(task->root, task->directory, epochs);
     if (rc >= 0) {
         out->epoch = epochs->count > 0 ? epochs->entries[epochs->count - 1].epoch : 0;
+        /* The file may have been lost: new batches must not go below older ones. */
+        if (run.has_checkpoint)
+            out->epoch = (int32_t)mql_base_max(out->epoch, run.checkpoint.epoch);
         int64_t first = run.listing.count > 0 ? run.listing.bases[0] : 0;
         out->log_start = run.has_checkpoint ? mql_base_max(run.checkpoint.log_start, first) : first;
         for (size_t i = 0; i < run.listing.next_count; i++)
             if (run.listing.nexts[i] > out->last_number) out->last_number = run.listing.nexts[i];
         if (run.has_checkpoint && run.checkpoint.last_number > out->last_number)
             out->last_number = run.checkpoint.last_number;
+        out->sealed = run.has_checkpoint ? run.checkpoint.segment : -1;
         rc = decide(&run);
     }
     if (rc >= 0) {
         bool unclean = run.has_checkpoint && run.checkpoint.clean != 1;
         out->ceiling =
             unclean ? mql_base_max(run.checkpoint.ceiling, out->end.offset) : out->end.offset;
-        out->sealed = run.has_checkpoint ? run.checkpoint.segment : out->end.segment;
+        if (out->sealed < 0) out->sealed = out->end.segment;
         out->log_start = mql_base_min(out->log_start, out->end.offset);
         rc = MQL_OK;
     }

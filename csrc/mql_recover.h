@@ -5,10 +5,10 @@
  *   R3  fewer than 61 bytes left                                         cut: a torn header
  *   R4  the length runs past the file or the limit                       cut: a torn length
  *   R5  CRC wrong, or zeros with something behind, or offset or epoch
- *       not expected, whatever follows                                   cut: torn, out of order or stale
+ *       not expected, whatever follows                                   cut: torn or stale
  *   R6  anything but R1 below the watermark                              never cut: reads tell
  *   R7  a segment's first batch has another offset than its name         refuse to write, name it
- *   R8  the control page passes all its checks: only processes died      no scan: its end is the end
+ *   R8  the control page passes all its checks: only processes died      no scan: it says the end
  *   R9  not the last segment, ends where the next begins, zeros behind   go on there; sealed later
  *   R10 a next.<n> that holds a batch: the rename was lost               name it, or set it aside
  */
@@ -30,10 +30,11 @@ int mql_recover_list(mql_os_file root, const char *directory, mql_recover_listin
 void mql_recover_listing_free(mql_recover_listing *listing);
 
 /* The checkpoint's newer sound slot. MQL_END: there is none. */
-int mql_recover_read_checkpoint(mql_os_file root, const char *directory, mql_format_checkpoint *out);
+int mql_recover_read_checkpoint(mql_os_file root, const char *directory,
+                                mql_format_checkpoint *out);
 /* Writes it over the older slot, durably; sets sequence and crc. */
-int mql_recover_write_checkpoint(mql_os_file root, const char *directory, mql_format_checkpoint *checkpoint,
-                                 uint32_t mode);
+int mql_recover_write_checkpoint(mql_os_file root, const char *directory,
+                                 mql_format_checkpoint *checkpoint, uint32_t mode);
 
 typedef struct mql_recover_task {
     mql_os_file root;                     /* borrowed */
@@ -46,7 +47,8 @@ typedef struct mql_recover_task {
     bool look_only; /* write nothing */
     bool live;      /* somebody has the store open: believe control or the watermark, never scan */
     /* Called for each thing cut or set aside; row is n of R<n>. */
-    void (*tell)(void *context, int row, int64_t segment, int64_t position, int64_t bytes, const char *file);
+    void (*tell)(void *context, int row, int64_t segment, int64_t position, int64_t bytes,
+                 const char *file);
     void *context;
 } mql_recover_task;
 
@@ -61,8 +63,8 @@ typedef struct mql_recover_state {
     uint64_t last_number; /* greatest n of a next.<n> */
 } mql_recover_state;
 
-/* Decides, repairs what needs it, and leaves the epoch table (owned by the caller) filled. May be killed
- * anywhere and run again. Fails: MQL_E_FORMAT (R7), MQL_E_OS. */
+/* Decides, repairs what needs it, and leaves the epoch table (owned by the caller) filled. May be
+ * killed anywhere and run again. Fails: MQL_E_FORMAT (R7), MQL_E_OS. */
 int mql_recover_run(const mql_recover_task *task, mql_epoch_table *epochs, mql_recover_state *out);
 
 #endif

@@ -27,10 +27,10 @@ static int take_prepare(mql_log *log) {
     do {
         rc = mql_log_take(log, &log->control->prepare, MQL_SLICE_NS, &died);
         int usable = mql_log_writable(log);
+        if (rc == MQL_OK && died) mql_os_mutex_consistent(&log->control->prepare);
         if (rc == MQL_OK && usable < 0) mql_os_mutex_drop(&log->control->prepare);
         if (usable < 0) return usable;
     } while (rc == MQL_TIMEOUT);
-    if (rc == MQL_OK && died) mql_os_mutex_consistent(&log->control->prepare);
     return rc;
 }
 
@@ -175,11 +175,7 @@ static int map_next(mql_log *log, uint64_t number, int64_t populate) {
         rc = mql_segment_open_next(&options, number, &held);
         if (rc == MQL_E_NOT_FOUND) return MQL_OK; /* rolled meanwhile */
     }
-    if (rc == MQL_OK) rc = mql_log_reserve(log);
-    if (rc < 0) {
-        mql_segment_release(held);
-        return rc;
-    }
+    if (rc < 0) return rc;
     int64_t done = held->populated;
     for (; done < populate && done < (int64_t)held->map_length; done += POPULATE_STEP) {
         int64_t step = mql_base_min(mql_base_min(POPULATE_STEP, populate - done),

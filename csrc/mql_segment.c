@@ -113,6 +113,14 @@ int mql_segment_refresh(mql_segment *segment, const mql_segment_options *options
     return MQL_OK;
 }
 
+void mql_segment_touch(mql_segment *segment, int64_t from, int64_t to) {
+    to = mql_base_min(to, (int64_t)segment->map_length);
+    for (int64_t at = from; at < to; at = mql_base_round_down(at, MQL_PAGE) + MQL_PAGE) {
+        volatile uint8_t *byte = segment->map + at;
+        *byte = *byte;
+    }
+}
+
 void mql_segment_open_index(mql_segment *segment, const mql_segment_options *options) {
     if (atomic_load_explicit(&segment->index_open, memory_order_acquire)) return;
     mql_os_mutex_take(&segment->lock, -1);
@@ -257,7 +265,7 @@ static bool entry_holds(mql_segment_walk *walk, uint32_t entry, int64_t *positio
                         mql_batch_header *header) {
     int32_t relative, at;
     mql_index_offset_entry(walk->index, entry, &relative, &at);
-    if (at <= 0 || at >= walk->limit) return false;
+    if (at <= 0 || at > walk->limit - MQL_BATCH_HEADER) return false;
     const uint8_t *bytes = mql_segment_bytes(walk->segment, walk->window, at, MQL_BATCH_HEADER);
     if (bytes == NULL) return false;
     mql_batch_read_header(bytes, header);
@@ -286,9 +294,13 @@ static known_place next_known(mql_segment_walk *walk, int64_t before) {
     return (known_place){walk->limit, before, false};
 }
 
-/* Whether batch follows batch from `at` exactly to the known place. */
-static bool chains(mql_segment_walk *walk, int64_t at, int64_t offset, const known_place *place) {
+/* Whether batch follows batch from `at` exactly to the known place; each step costs the budget a
+ * header. */
+static bool chains(mql_segment_walk *walk, int64_t at, int64_t offset, const known_place *place,
+                   int64_t *budget) {
     while (at < place->position && offset < place->offset) {
+        *budget -= MQL_BATCH_HEADER;
+        if (*budget < 0 || walk->limit - at < MQL_BATCH_HEADER) return false;
         const uint8_t *bytes = mql_segment_bytes(walk->segment, walk->window, at, MQL_BATCH_HEADER);
         mql_batch_header header;
         if (bytes == NULL) return false;
@@ -311,7 +323,7 @@ int mql_segment_resync(mql_segment_walk *walk, int64_t before) {
         mql_batch_header header;
         if (!whole_batch(walk, at, &budget, &header)) continue;
         if (header.base_offset <= walk->expected || header.last_offset >= before) continue;
-        if (!chains(walk, at, header.base_offset, &place)) continue;
+        if (!chains(walk, at, header.base_offset, &place, &budget)) continue;
         walk->position = at;
         walk->expected = header.base_offset;
         return MQL_OK;
@@ -476,6 +488,8 @@ int mql_segment_seal(const mql_segment_options *options, int64_t base, int64_t n
         mql_index_tail tail = {&counts[0], &counts[1], &since, &max, &max_offset, &last};
         mql_segment_rebuild_index(segment, &window, &tail, &place, end, next_base);
         mql_index_note_end(&segment->tail, &tail, &place);
+        /* No room for the last time entry: better no time index than one that hides records. */
+        if (max > last) counts[1] = 0;
         rc = mql_index_cut(options->root, options->directory, base, counts[0], counts[1]);
     }
     if (rc == MQL_OK) rc = cut_log(options, segment, end, freed);

@@ -50,6 +50,10 @@ void mql_segment_open_index(mql_segment *segment, const mql_segment_options *opt
 /* Opens (makes) the indexes of the active segment, once. */
 int mql_segment_open_tail(mql_segment *segment, const mql_segment_options *options, uint32_t mode);
 
+/* Makes the pages of [from, to) dirty again, so that the next sync writes them whatever an earlier
+ * one was told. The bytes must be published: nobody else may be writing them. */
+void mql_segment_touch(mql_segment *segment, int64_t from, int64_t to);
+
 /* -- walking ----------------------------------------------------------------------------------- */
 /* Private bytes that read-only stores read into; empty to begin with. */
 typedef struct mql_segment_window {
@@ -112,8 +116,8 @@ int mql_segment_rebuild_index(mql_segment *segment, mql_segment_window *window,
                               int64_t limit, int64_t end_offset);
 
 /* Gives the files of a segment that is no longer active their exact lengths and syncs the log. It
- * ends where `next_base` begins; *freed: the bytes it was longer. Idempotent. A damaged tail is left
- * as it is. */
+ * ends where `next_base` begins; *freed: the bytes it was longer. Idempotent. A damaged tail is
+ * left as it is. */
 int mql_segment_seal(const mql_segment_options *options, int64_t base, int64_t next_base,
                      uint32_t mode, int64_t *freed);
 

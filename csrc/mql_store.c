@@ -33,10 +33,10 @@ struct mql_store {
     mql_os_file alive;                 /* owns: holds "alive" shared */
     mql_os_file member;                /* owns: holds byte 16 + number */
     mql_os_file gate;                  /* owns, while the gate is held */
-    _Atomic(const void *) gate_holder; /* the thread that has it: an address of its own */
+    const void *_Atomic gate_holder; /* the thread that has it: an address of its own */
     int gate_depth;                    /* the holder's */
     uint64_t number;                   /* member number */
-    _Atomic(mql_log *) logs;           /* owns */
+    mql_log *_Atomic logs;           /* owns */
     mql_os_mutex lock;                 /* private: opening logs, the recovered list */
     mql_keeper keeper;
     mql_recovered *recovered; /* owns */
@@ -499,8 +499,13 @@ int mql_store_log(mql_store *store, const char *topic, int partition, bool creat
                   const mql_log_options *options, mql_log **out) {
     int rc = usable(store);
     if (rc < 0) return rc;
-    mql_os_mutex_take(&store->lock, -1);
     mql_log *log = find_log(store, topic, partition);
+    /* Opening may need the gate, which stands above this lock. */
+    bool gated = log == NULL && !store->home.read_only;
+    if (gated) rc = home_gate(store);
+    if (rc < 0) return rc;
+    mql_os_mutex_take(&store->lock, -1);
+    log = find_log(store, topic, partition);
     if (log == NULL) {
         rc = mql_log_open(&store->home, topic, partition, create, options, &log);
         if (rc == MQL_OK) {
@@ -513,6 +518,7 @@ int mql_store_log(mql_store *store, const char *topic, int partition, bool creat
         mql_log_set(log, options);
     }
     mql_os_mutex_drop(&store->lock);
+    if (gated) mql_store_ungate(store);
     if (rc != MQL_OK) return rc;
     if (!store->home.read_only) mql_keeper_start(&store->keeper);
     *out = log;
@@ -575,8 +581,10 @@ static int finish_one(void *context, const char *name) {
 static int leave(mql_store *store) {
     finishing finish = {.store = store};
     int rc = home_gate(store);
-    if (rc < 0) {
-        close_locks(store);
+    if (rc < 0) { /* the gate's descriptor is its holder's; the next opener finishes what is left */
+        mql_os_close(store->member);
+        mql_os_close(store->alive);
+        store->member = store->alive = MQL_OS_NO_FILE;
         return rc;
     }
     mql_os_close(store->member);
@@ -600,8 +608,8 @@ int mql_store_close(mql_store *store) {
     int rc = MQL_OK;
     mql_error error;
     if (!store->home.read_only) {
-        mql_keeper_stop(&store->keeper);
         store->keeper.enabled = false;
+        mql_keeper_stop(&store->keeper);
         atomic_store_explicit(&store->home.closing, true, memory_order_seq_cst);
         rc = leave(store);
         error = *mql_error_last();
@@ -612,7 +620,8 @@ int mql_store_close(mql_store *store) {
         mql_log_wake_everybody(log);
     if (!store->home.read_only) {
         mql_store_ungate(store);
-        close_locks(store);
+        mql_os_close(store->alive);
+        store->alive = MQL_OS_NO_FILE;
     }
     registry_unlock();
     if (rc < 0) *mql_base_error() = error;

@@ -180,11 +180,11 @@ int mql_verify_log(mql_log *log, mql_verify_found found, mql_verify_progress pro
                    .context = context,
                    .out = &report,
                    .total = info.bytes};
+    mql_log_end(log, &v.end); /* before the bases: a segment that is rolled after it is listed */
     int64_t *bases;
     size_t count;
     rc = mql_log_bases(log, &bases, &count);
     if (rc < 0) return rc;
-    mql_log_end(log, &v.end);
     for (size_t i = 0; rc == MQL_OK && i < count && bases[i] <= v.end.segment; i++)
         rc = verify_segment(&v, bases[i], i + 1 < count ? bases[i + 1] : INT64_MAX);
     if (rc == MQL_OK) rc = tell(&v, true);

@@ -183,7 +183,7 @@ MQL_PUBLIC int mql_partition(mql_store *store, const char *topic, int partition,
 MQL_PUBLIC int mql_log_alter(mql_log *log, const mql_log_options *options);
 
 /* Marks the partition deleted for every process, wakes all its waiters, takes its directory away.
- * Needs the gate. Afterwards all calls on it give MQL_E_DELETED. */
+ * Takes the gate. Afterwards all calls on it give MQL_E_DELETED. */
 MQL_PUBLIC int mql_partition_delete(mql_log *log);
 
 typedef struct mql_log_info {

@@ -2,8 +2,9 @@
 
     python examples/order_pipeline.py
 
-Payment is killed part-way and started again. It goes on from its committed offset, so it may pay an
-order twice; notification remembers whom it told, so that each customer hears of it once.
+Payment is killed part-way and started again. It goes on from its committed offset, so an order may
+be paid twice; notification remembers whom it told, so that each customer hears of it once.
+`mqlog demo` is the same on real orders, with a kill at any moment you like.
 """
 
 import json
@@ -28,8 +29,8 @@ def take_payments(path: str) -> None:
         payments = store.stream("payments")
         for record in store.stream("orders").consumer("payment"):  # commits as it comes round
             order = json.loads(record.value)
-            paid = {"order_id": order["order_id"], "paid": order["cents"]}
-            payments.append(json.dumps(paid).encode(), key=record.key)
+            payment = {"order_id": order["order_id"], "paid": order["cents"]}
+            payments.append(json.dumps(payment).encode(), key=record.key)
 
 
 def notify(path: str, told: "multiprocessing.Queue[str]") -> None:
@@ -43,32 +44,34 @@ def notify(path: str, told: "multiprocessing.Queue[str]") -> None:
 
 
 def run(path: str) -> set[str]:
-    """Runs the three processes; gives back the orders whose customers were told."""
+    """Gives back the orders whose customers were told."""
     processes = multiprocessing.get_context("spawn")
     told = processes.Queue()
+    intake = processes.Process(target=take_orders, args=(path,))
     payment = processes.Process(target=take_payments, args=(path,))
-    others = [
-        processes.Process(target=take_orders, args=(path,)),
-        processes.Process(target=notify, args=(path, told), daemon=True),
-    ]
-    for process in (payment, *others):
+    notification = processes.Process(target=notify, args=(path, told))
+    for process in (intake, payment, notification):
         process.start()
-    notified = {told.get(timeout=60) for _ in range(ORDERS // 2)}
+    notified = {told.get(timeout=60) for _ in range(500)}
     payment.kill()  # SIGKILL, whatever it is doing
     payment.join()
-    payment = processes.Process(target=take_payments, args=(path,), daemon=True)
+    payment = processes.Process(target=take_payments, args=(path,))
     payment.start()
-    notified |= {told.get(timeout=60) for _ in range(ORDERS - len(notified))}
+    while len(notified) < ORDERS:
+        notified.add(told.get(timeout=60))
+    for process in (payment, notification):  # they would wait for more orders
+        process.terminate()
+    for process in (intake, payment, notification):
+        process.join()
     return notified
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as directory:
-        notified = run(directory)
-        orders = {
-            json.loads(r.value or b"")["order_id"] for r in mqlog.replay(directory, topic="orders")
-        }
-        paid = sum(1 for _ in mqlog.replay(directory, topic="payments"))
-    print(f"orders {len(orders):,}, payments {paid:,}, notifications {len(notified):,}")
-    print(f"paid twice {paid - len(orders):,}, lost {len(orders - notified):,}")
+    with tempfile.TemporaryDirectory() as path:
+        notified = run(path)
+        log = mqlog.replay(path, topic="orders")
+        orders = {json.loads(record.value or b"")["order_id"] for record in log}
+        payments = sum(1 for _ in mqlog.replay(path, topic="payments"))
+    print(f"orders {len(orders):,}   payments {payments:,}   notifications {len(notified):,}")
+    print(f"paid twice {payments - len(orders):,}   lost {len(orders - notified):,}")
     raise SystemExit(orders != notified)

@@ -206,7 +206,7 @@ class Consumer(Generic[Out]):
         """The loop came back: the record before is done with. Once a record, so written out."""
         self._alive()
         turn = self._turn
-        if not turn.acquire(blocking=False):
+        if not turn.acquire(False):
             raise RuntimeError(_ONE_THREAD)
         try:
             record, self._loop = self._loop, None
@@ -319,7 +319,7 @@ class Consumer(Generic[Out]):
         if core is None or core.closed or core.forked or self._fork != _engine.fork_generation():
             return
         if self._signal is not None:
-            self._store._watch().drop(self._signal)
+            self._store._drop_signal(self._signal)
         with suppress(Error):  # a topic that was deleted has no group to leave
             for number in self._assigned:
                 self._groups[number].drop(self._member)
@@ -529,7 +529,8 @@ class ConsumerRecords(OneThread, Generic[Out]):
         self._done = False
 
     def __next__(self) -> Record[Out]:
-        self._same_process()
+        if self._fork != _engine.fork_generation():
+            self._same_process()
         record = None if self._done else self._consumer._next(self._timeout)
         if record is None:
             self._done = True

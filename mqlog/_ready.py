@@ -129,6 +129,11 @@ class Signal:
 
     def close(self) -> None:
         """Gives the descriptor back."""
+        with self._lock:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """The same in a forked child, where a lock that the parent's thread held stays held."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -174,13 +179,13 @@ class Watcher:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
-        self.forget()
+        for signal in self._signals:
+            signal.close()
 
     def forget(self) -> None:
-        """Gives this process's descriptors back; after a fork there is no thread to end."""
-        signals, self._signals = self._signals, []
-        for signal in signals:
-            signal.close()
+        """In a forked child: gives the descriptors back; there is no thread to end."""
+        for signal in self._signals:
+            signal.abandon()
 
     def _run(self) -> None:
         try:

@@ -39,6 +39,7 @@ from mqlog.errors import (
 
 if TYPE_CHECKING:
     from mqlog._consumer import Consumer
+    from mqlog._ready import Signal
     from mqlog._stream import Stream
     from mqlog._typing import Buffer, T
 
@@ -489,6 +490,11 @@ class Store:
                 self._watcher = Watcher(core)
             return self._watcher
 
+    def _drop_signal(self, signal: Signal) -> None:
+        watcher = self._watcher
+        if watcher is not None:
+            watcher.drop(signal)
+
     # the catalog
 
     def _known(self) -> Catalog:
@@ -646,11 +652,17 @@ class Store:
             LOGGER.warning("recovered %s: %s", self._path, cut)
 
     def _describe(self, topic: Topic) -> TopicInfo:
-        partitions = []
-        for log in self._logs(topic):
-            facts = log.describe()
-            partitions.append(PartitionInfo(log.partition, *facts))
-        return TopicInfo(topic.name, tuple(partitions), dict(topic.options), topic.codec, topic.id)
+        if self._mode == "rw":
+            parts = [PartitionInfo(log.partition, *log.describe()) for log in self._logs(topic)]
+        else:
+            parts = [self._describe_seen(topic, number) for number in range(topic.partitions)]
+        return TopicInfo(topic.name, tuple(parts), dict(topic.options), topic.codec, topic.id)
+
+    def _describe_seen(self, topic: Topic, number: int) -> PartitionInfo:
+        try:
+            return PartitionInfo(number, *self._seen(topic, number).describe())
+        except NotFoundError:  # its maker has not come to it yet
+            return PartitionInfo(number, 0, 0, 0, 0, 0, 0, False)
 
     def _group_names(self, log: _engine.Log) -> list[str]:
         folder = self._path / f"{log.topic}-{log.partition}" / "groups"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
 from mqlog import _engine, _options
@@ -18,7 +17,7 @@ from mqlog._catalog import Topic
 from mqlog._consumer import Consumer
 from mqlog._engine import Columns, Record
 from mqlog._store import Store
-from mqlog._tail import ColumnsIterator, Tail, check_speed, paced
+from mqlog._tail import ColumnsIterator, Tail, Walk, check_speed, paced
 from mqlog._times import (
     EARLIEST,
     LATEST,
@@ -109,8 +108,8 @@ class Partition(Generic[Out]):
             start: An offset, a moment, `EARLIEST` or `LATEST`.
             stop: Likewise; None is the end of what can be read now. An offset behind that end
                 means the end.
-            copy: False gives memoryviews that keep the log's own memory instead of bytes, where a
-                record is large enough for that to be worth it.
+            copy: False lends: key and raw are read-only memoryviews that keep the log's own memory
+                alive, past `close` and retention, instead of bytes.
             verify: False leaves the checksums unchecked.
             on_corrupt: `"raise"` raises `CorruptError` once, and the next `next()` goes on behind
                 the damage; `"skip"` goes on by itself, and says so in the log.
@@ -218,6 +217,12 @@ class Partition(Generic[Out]):
 class Stream(_engine.Appender, Generic[Out, In]):
     """A topic whose records every reader sees. Made by `Store.stream`.
 
+    `append(value, *, key, headers, timestamp, partition, durable)` appends one record and returns
+    its offset; `append_many(values, *, keys, headers, timestamps, partition, compression, durable)`
+    appends many at once, all or nothing in each partition, and returns theirs. What they append is,
+    on return, visible to every process, and survives the death of any of them; in a topic with
+    `durability="sync"`, or with `durable=True`, it survives a power cut too.
+
     A handle is always true, has no length (offsets may have holes) and iterates as `read()`. While
     its topic has one partition it has the members of that partition itself. Any thread may call any
     method. It pickles as its store and name; in a forked child it opens itself again at first use.
@@ -270,7 +275,32 @@ class Stream(_engine.Appender, Generic[Out, In]):
             partition: int | None = None,
             durable: bool = False,
         ) -> int:
-            """See `_engine.Appender`, which has it at run time."""
+            """Appends one record, and returns its offset in its partition.
+
+            On return it is visible to every process and survives the death of any of them; in a
+            topic with `durability="sync"`, or with `durable=True`, a power cut too. Of a call that
+            raises, nothing is visible; `DurabilityError` alone leaves it in the log.
+
+            Args:
+                value: Anything with the buffer protocol, or what the codec encodes; None is a
+                    tombstone.
+                key: Records of one key go to one partition, by Kafka's murmur2. Without a key the
+                    partitions take turns.
+                headers: A mapping, or pairs; names may repeat.
+                timestamp: A moment; None is now.
+                partition: This one, whatever the key.
+                durable: Return when it is on stable storage; never weaker than the topic.
+
+            Raises:
+                RecordTooLargeError: Its batch would be over the topic's `max_message_bytes`.
+                DurabilityError: A sync failed: in the log, not known to be on disk.
+                OSError: `ENOSPC`: the disk, or the store's own bound, is full.
+                TypeError: Not bytes-like, and no codec.
+                ValueError: No such partition, no moment, or a reserved header name.
+
+            Any thread may call it, `__del__` and signal handlers included. It blocks while others
+            append to the partition, and for a sync where it is to be durable.
+            """
 
         def append_many(
             self,
@@ -283,7 +313,25 @@ class Stream(_engine.Appender, Generic[Out, In]):
             compression: str | None = None,
             durable: bool = False,
         ) -> Sequence[int]:
-            """See `_engine.Appender`, which has it at run time."""
+            """Appends many records, and returns their offsets: a range where one partition was hit.
+
+            All or nothing in each partition: they become visible together and survive kills
+            together. Without keys the whole call goes to one partition. Otherwise as `append`.
+
+            Args:
+                values: As many as there are.
+                keys: As many as there are values; None for a record without.
+                headers: Likewise.
+                timestamps: Likewise; left out, all have the moment of the call.
+                partition: This one, whatever the keys.
+                compression: None is the topic's, `"none"` is none.
+                durable: Return when all are on stable storage; never weaker than the topic.
+
+            Raises:
+                ValueError: A column of another length than the values; nothing was appended.
+
+            The same errors as `append`, and the same threads and blocking.
+            """
 
     # reading
 
@@ -307,7 +355,7 @@ class Stream(_engine.Appender, Generic[Out, In]):
         """
         chosen = self._chosen(partition, start, stop)
         readers = [one.read(start, stop, **how) for one in chosen]
-        return readers[0] if len(readers) == 1 else chain.from_iterable(readers)
+        return readers[0] if len(readers) == 1 else Walk.from_iterable(readers)
 
     def __iter__(self) -> Iterator[Record[Out]]:
         """As `read()`."""
@@ -333,7 +381,7 @@ class Stream(_engine.Appender, Generic[Out, In]):
         """
         readers = self._readers(partition, start, stop)
         found = [one.values(raw) for one in readers]
-        return found[0] if len(found) == 1 else chain.from_iterable(found)
+        return found[0] if len(found) == 1 else Walk.from_iterable(found)
 
     def columns(
         self,
@@ -490,7 +538,7 @@ class Stream(_engine.Appender, Generic[Out, In]):
         if core is None or core.closed or core.forked:
             return
         if self._signal is not None:
-            self._store._watch().drop(self._signal)
+            self._store._drop_signal(self._signal)
         self._bind_to(core, _NEVER)
 
     def __enter__(self) -> Self:

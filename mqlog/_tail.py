@@ -11,12 +11,13 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from mqlog import _engine
 from mqlog._engine import fork_generation
 from mqlog._times import Deadline
-from mqlog._typing import Generic, Out
+from mqlog._typing import Generic, Out, T
 from mqlog.errors import ForkedError
 
 if TYPE_CHECKING:
@@ -53,6 +54,15 @@ class OneThread:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"{self._what} cannot be pickled: send the stream and the offset instead")
+
+
+class Walk(chain[T]):
+    """One reader after the other. In C, and on after an exception: it keeps the one it was at."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an iterator over a stream cannot be pickled: send the stream and the offset"
+        )
 
 
 class ColumnsIterator(OneThread, Iterator[_engine.Columns]):
@@ -96,7 +106,8 @@ class Tail(OneThread, Generic[Out]):
         self._done = False
 
     def __next__(self) -> _engine.Record[Out]:
-        self._same_process()
+        if self._fork != fork_generation():
+            self._same_process()
         for record in self._run:
             return record
         self._enter()

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 
-from mqlog.cli._arguments import HelpFormatter, Parser, VerbParser, join_negative_values
+from mqlog.cli._arguments import Parser, VerbParser, join_negative_values
 from mqlog.cli._errors import UsageError, describe, exit_code
 from mqlog.cli._screen import Screen
 
@@ -80,12 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser(words: Sequence[str] = ()) -> Parser:
     """The parser; of the verbs, only the family that `words` name, if they name one."""
-    parser = Parser(
-        prog="mqlog",
-        description=SUMMARY,
-        epilog=EXIT_CODES,
-        formatter_class=HelpFormatter,
-    )
+    parser = Parser(prog="mqlog", description=SUMMARY, epilog=EXIT_CODES)
     parser.add_argument("--version", action=Version, nargs=0, help="show the version and exit")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(

@@ -40,6 +40,9 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """Raises `UsageError` where argparse would print a page of usage and exit."""
 
+    def __init__(self, **how: Any) -> None:
+        super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **how)
+
     def error(self, message: str) -> Never:
         raise UsageError(f"{message} (see {self.prog} --help)")
 
@@ -70,7 +73,6 @@ def add_verb(
         help=summary,
         description="\n\n".join(textwrap.fill(one, WIDTH) for one in paragraphs),
         epilog=f"examples:\n{indented}" if indented else None,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
@@ -83,10 +85,11 @@ def add_json(parser: Parser) -> None:
 
 def join_negative_values(words: Sequence[str]) -> list[str]:
     """`--from -1h` as `--from=-1h`: argparse takes a word in `-` for an option."""
+    joiners = {"--from": "=", "--to": "=", "-f": "", "-t": ""}
     joined: list[str] = []
     for word in words:
-        if joined and joined[-1] in ("--from", "--to") and re.match(r"-\d", word):
-            joined[-1] += f"={word}"
+        if joined and joined[-1] in joiners and re.match(r"-\d", word):
+            joined[-1] += joiners[joined[-1]] + word
         else:
             joined.append(word)
     return joined

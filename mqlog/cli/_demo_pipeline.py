@@ -148,13 +148,19 @@ class Worker:
         """Whether it has done its work.
 
         Raises:
-            CommandError: It died over it.
+            CommandError: It met an error of its own, and would meet it again.
         """
         code = self.process.poll()
-        if code:
-            why = _last_line(self._plan.errors(self.role))
-            raise CommandError(f"the {self.role} process ended with code {code}: {why}")
+        if code is not None and code > 0:
+            raise self.failed()
         return code == 0
+
+    def was_killed(self) -> bool:
+        return (self.process.poll() or 0) < 0
+
+    def failed(self) -> CommandError:
+        code, why = self.process.returncode, _last_line(self._plan.errors(self.role))
+        return CommandError(f"the {self.role} process ended with code {code}: {why}")
 
 
 class Pipeline:
@@ -214,22 +220,24 @@ class Pipeline:
 
     def _finish_in_order(self) -> bool:
         """Ends each process when the one before it has nothing more to give."""
-        upstream = self._workers["intake"].has_finished()
-        for role in ("payment", "notification"):
+        upstream = True
+        for role in ("intake", "payment", "notification"):
             worker = self._workers[role]
+            if worker.was_killed():
+                self._revive(worker)
             killed = self._kill is not None or self.plan.kill_after is None
-            if upstream and (killed or role != "payment"):
+            if upstream and (role == "notification" or (role == "payment" and killed)):
                 worker.finish()
-            try:
-                upstream = worker.has_finished() and upstream
-            except CommandError:
-                if worker.restarts == RESTARTS:
-                    raise
-                worker.restarts += 1
-                worker.start_again(hold=self._kill is None)
-                self._say(f"the {role} process died; process {worker.process.pid} goes on")
-                upstream = False
+            upstream = worker.has_finished() and upstream
         return upstream
+
+    def _revive(self, worker: Worker) -> None:
+        """Starts a process again that somebody else has killed; intake would begin anew."""
+        if worker.role == "intake" or worker.restarts == RESTARTS:
+            raise worker.failed()
+        worker.restarts += 1
+        worker.start_again(hold=self._kill is None)
+        self._say(f"somebody killed {worker.role}; it goes on as process {worker.process.pid}")
 
     def _look(self, ends: tuple[Any, Any]) -> None:
         orders, payments = ends

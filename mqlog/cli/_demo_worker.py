@@ -151,7 +151,7 @@ def receipt(record: AnyRecord) -> bytes:
         "charged_cents": order.get("total_cents"),
         "method": order.get("payment"),
     }
-    return json.dumps(paid, separators=(",", ":")).encode()
+    return json.dumps(paid).encode()
 
 
 def has_read_all(consumer: mqlog.Consumer[bytes], stream: AnyStream) -> bool:

@@ -5,12 +5,30 @@ from pathlib import Path
 from typing import Any
 
 import mqlog
-from mqlog import _engine
+from mqlog import _engine, _options
+from mqlog.cli._errors import MissingError
+from mqlog.cli._screen import plural
 
 
 def store_options(store: mqlog.Store) -> Mapping[str, Any]:
     """Every option of the store itself: as stored, else its default."""
     return store._known().limits()
+
+
+def check_topic(name: str) -> None:
+    """`ValueError` if no topic may have that name."""
+    _options.check_topic(name)
+
+
+def check_partition(stream: mqlog.Stream[Any, Any], partition: int | None) -> None:
+    """`MissingError` if there is no such partition; None is any."""
+    count = len(stream.partitions)
+    if partition is not None and partition >= count:
+        are = "is" if count == 1 else "are"
+        raise MissingError(
+            f"{stream.name} has no partition {partition}: there {are} "
+            f"{plural(count, 'partition')}, counted from 0"
+        )
 
 
 def topic_info(store: mqlog.Store, name: str) -> mqlog.TopicInfo:

@@ -1,8 +1,10 @@
 """Lines in files, gzip files and standard input, as they come."""
 
+import errno
 import gzip
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import Any, BinaryIO, cast
 from mqlog.cli._screen import Screen
 
 CHUNK_BYTES = 256 * 1024
+DECODE = json.JSONDecoder().decode
 
 
 class BadLine(Exception):
@@ -35,6 +38,17 @@ class Source:
     done: Callable[[], int]
 
 
+def check_source(path: str) -> None:
+    """`OSError` if `open_source` would fail; takes nothing out of a pipe."""
+    if path == "-":
+        return
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if stat.S_ISREG(mode):
+        open(path, "rb").close()
+
+
 @contextmanager
 def open_source(path: str, screen: Screen) -> Iterator[Source]:
     """Opens a file, or standard input for `-`; gzip is recognised by its first bytes.
@@ -46,12 +60,15 @@ def open_source(path: str, screen: Screen) -> Iterator[Source]:
         yield Source("standard input", screen.bytes_in, None, lambda: 0)
         return
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
+        status = os.fstat(file.fileno())
+        whole = stat.S_ISREG(status.st_mode)
+        size = status.st_size if whole else None
+        done = file.tell if whole else lambda: 0
         if file.peek(2)[:2] != b"\x1f\x8b":
-            yield Source(path, cast(BinaryIO, file), size, file.tell)
+            yield Source(path, cast(BinaryIO, file), size, done)
             return
         with gzip.open(file, "rb") as unpacked:
-            yield Source(path, cast(BinaryIO, unpacked), size, file.tell)
+            yield Source(path, cast(BinaryIO, unpacked), size, done)
 
 
 def line_groups(file: BinaryIO, delimiter: bytes, limit: int) -> Iterator[list[bytes]]:
@@ -84,7 +101,7 @@ def json_object(line: bytes) -> dict[str, Any]:
         BadLine: It is none.
     """
     try:
-        document = json.loads(line)
+        document = DECODE(str(line, "utf-8"))
     except json.JSONDecodeError as error:
         raise BadLine(f"not JSON: {error.msg} at column {error.colno}") from None
     except UnicodeDecodeError as error:

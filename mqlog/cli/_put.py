@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,14 +18,16 @@ from mqlog.cli._lines import (
     BadLine,
     LineTooLongError,
     Source,
+    check_source,
     json_object,
     json_type,
     line_groups,
     open_source,
 )
-from mqlog.cli._screen import Screen, human_size, plural, stopwatch
+from mqlog.cli._screen import Screen, human_size, plural
 
 SHOWN_BAD_LINES = 10
+MOST_SECONDS = 1e11  # as the API has it: more must be milliseconds
 
 ABOUT = """\
 Each line becomes the value of one record, byte for byte and without its end. With --ndjson,
@@ -104,25 +108,27 @@ def run(args: argparse.Namespace, screen: Screen) -> int:
     _check(args)
     files = args.files or ["-"]
     for path in files:  # before anything is made
-        with open_source(path, screen):
-            pass
-    started = stopwatch()
+        check_source(path)
+    started = time.perf_counter()
     with _open_store(args, screen) as store:
         stream = _open_stream(store, args, screen)
         options = _facts.topic_info(store, args.topic).options
         putter = Putter(args, screen, stream, options["max_message_bytes"])
         try:
             for path in files:
+                if path == "-" and screen.can_ask and not args.quiet:
+                    screen.say("reading lines from the terminal; Ctrl-D ends them")
                 with open_source(path, screen) as source:
                     putter.put(source)
         finally:
             if args.sync:
                 store.sync()
-        _report(args, screen, putter, stopwatch() - started)
+        _report(args, screen, putter, time.perf_counter() - started)
     return 0
 
 
 def _check(args: argparse.Namespace) -> None:
+    _facts.check_topic(args.topic)
     if not args.delimiter:
         raise UsageError("--delimiter must not be empty")
     if args.key is not None and args.key_field:
@@ -151,7 +157,10 @@ def _open_stream(
                 f"{args.partitions}: leave --partitions out, or first run: "
                 f"mqlog alter {args.store} {args.topic} partitions={args.partitions}"
             )
+        _facts.check_partition(stream, args.partition)
         return stream
+    if args.partition is not None and args.partition >= (args.partitions or 1):
+        raise UsageError(f"--partition {args.partition} needs --partitions, and more than that")
     asked = {"partitions": args.partitions, "compression": args.compression}
     options = {name: value for name, value in asked.items() if value is not None}
     stream = store.stream(args.topic, **options)
@@ -202,7 +211,7 @@ class Putter:
     def put(self, source: Source) -> None:
         """Appends every line of `source`; what was put before an error stays."""
         limit, number = self.max_message_bytes, 1
-        with self.screen.progress(source.name, sizes=True) as step:
+        with self.screen.progress(os.path.basename(source.name), sizes=True) as step:
             try:
                 for lines in line_groups(source.file, self.args.delimiter, limit):
                     self._put_lines(source.name, number, lines)
@@ -220,9 +229,8 @@ class Putter:
             except BadLine as error:
                 if not self.args.skip_bad:
                     self._append(name, batch)
-                    raise self._stop(
-                        name, at, str(error), "; --skip-bad leaves such lines out"
-                    ) from None
+                    what_next = "; --skip-bad leaves such lines out"
+                    raise self._stop(name, at, str(error), what_next=what_next) from None
                 self._skip(name, at, str(error))
         self._append(name, batch)
 
@@ -255,7 +263,8 @@ class Putter:
                     compression=self.args.compression,
                 )
             except (mqlog.Error, OSError) as error:
-                raise self._stop(name, part.lines[0], describe(error)) from error
+                some = "at least " if len(self.stream.partitions) > 1 else ""  # whole in each
+                raise self._stop(name, part.lines[0], describe(error), some=some) from error
             self.records += count
             self.bytes += sum(map(len, part.values))
             self.offsets = (self.offsets or offsets)[0], offsets[-1]
@@ -280,9 +289,11 @@ class Putter:
         elif self.skipped == SHOWN_BAD_LINES + 1:
             self.screen.say("more bad lines are left out without a word")
 
-    def _stop(self, name: str, number: int, why: str, what_next: str = "") -> CommandError:
+    def _stop(
+        self, name: str, number: int, why: str, *, some: str = "", what_next: str = ""
+    ) -> CommandError:
         were = "was" if self.records == 1 else "were"
-        before = f"{plural(self.records, 'record')} {were} put before it"
+        before = f"{some}{plural(self.records, 'record')} {were} put before it"
         return CommandError(f"{name}:{number}: {why}; {before}{what_next}")
 
 
@@ -313,22 +324,19 @@ def key_of(value: Any, path: str) -> bytes | None:
 
 
 def moment_of(value: Any, path: str) -> datetime | float:
+    """ISO 8601 in a string, epoch seconds in a number; from 1970 on."""
+    what = f"field {path!r} is no time (ISO 8601 or epoch seconds)"
     try:
-        if isinstance(value, str):
-            moment = _arguments.iso_moment(value)
-            if moment.timestamp() >= 0:
-                return moment
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            if 0 <= value <= 1e11:
-                return float(value)
-            if value > 1e11:
-                why = "milliseconds? Epoch seconds are meant"
-                raise BadLine(f"field {path!r} is {value:.0f}: {why}")
-    except ValueError:
+        moment = _arguments.iso_moment(value) if isinstance(value, str) else value
+        seconds = moment.timestamp() if isinstance(moment, datetime) else moment
+        if not isinstance(seconds, bool) and 0 <= seconds <= MOST_SECONDS:
+            return moment if isinstance(moment, datetime) else float(seconds)
+        if seconds > MOST_SECONDS:
+            what += ": milliseconds?"
+    except (TypeError, ValueError, OverflowError):
         pass
-    text = json.dumps(value, ensure_ascii=False)
-    shown = text if len(text) <= 40 else f"{text[:40]}…"
-    raise BadLine(f"field {path!r} is no time (ISO 8601 or epoch seconds): {shown}")
+    text = json.dumps(value)
+    raise BadLine(f"{what}: {text if len(text) <= 40 else text[:40] + '...'}")
 
 
 def _report(args: argparse.Namespace, screen: Screen, putter: Putter, seconds: float) -> None:

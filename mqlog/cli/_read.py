@@ -11,16 +11,17 @@ from itertools import chain, islice
 from typing import Any, BinaryIO, TypeVar
 
 import mqlog
-from mqlog.cli import _arguments
+from mqlog.cli import _arguments, _facts
 from mqlog.cli._arguments import Parser, Place, Verbs
-from mqlog.cli._errors import MissingError, UsageError
-from mqlog.cli._screen import Screen, plural
+from mqlog.cli._errors import UsageError
+from mqlog.cli._screen import Screen
 
 T = TypeVar("T")
 AnyRecord = mqlog.Record[Any]
 AnyStream = mqlog.Stream[Any, Any]
 
 FLUSH_BYTES = 64 * 1024
+ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 CAT = "print a topic's records: values as lines, JSON, or raw bytes"
 CAT_ABOUT = """\
@@ -167,19 +168,14 @@ def replay(args: argparse.Namespace, screen: Screen) -> int:
 
 def _chosen(stream: AnyStream, args: argparse.Namespace) -> list[int]:
     """The partitions to read; refuses an offset that would stand for several."""
+    if args.partition is not None:
+        _facts.check_partition(stream, args.partition)
+        return [args.partition]
     count = len(stream.partitions)
-    if args.partition is None:
-        places = [args.start, getattr(args, "stop", None)]
-        if count > 1 and any(place and place.is_in_one_partition for place in places):
-            raise _ambiguous(stream, "add --partition P, or say a time")
-        return list(range(count))
-    if args.partition >= count:
-        are = "is" if count == 1 else "are"
-        raise MissingError(
-            f"{stream.name} has no partition {args.partition}: there {are} "
-            f"{plural(count, 'partition')}, counted from 0"
-        )
-    return [args.partition]
+    places = [args.start, getattr(args, "stop", None)]
+    if count > 1 and any(place and place.is_in_one_partition for place in places):
+        raise _ambiguous(stream, "add --partition P, or say a time")
+    return list(range(count))
 
 
 def _ambiguous(stream: AnyStream, what_next: str) -> UsageError:
@@ -277,8 +273,7 @@ class Output:
         if not self._json:
             self.value(record.raw)
             return
-        document = json.dumps(as_json(record), ensure_ascii=False, separators=(",", ":"))
-        self._add(document.encode() + b"\n")
+        self._add(ENCODE(as_json(record)).encode() + b"\n")
 
     def value(self, value: bytes | None) -> None:
         self._add((value or b"") + self._delimiter)

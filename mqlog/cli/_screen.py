@@ -9,11 +9,11 @@ without it, with `TERM=dumb`, and in a pipe everything still works, without colo
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
+from io import BytesIO
 from typing import Any, BinaryIO, Protocol, TextIO, cast
 
 
@@ -27,8 +27,10 @@ class Screen:
     """The three standard streams, as they are when a command starts."""
 
     def __init__(self) -> None:
-        self.out = sys.stdout
-        self.err = sys.stderr
+        _fill_descriptors()
+        self.out = sys.stdout or os.fdopen(1, "w", closefd=False)
+        self.err = sys.stderr or os.fdopen(2, "w", closefd=False)
+        self._bars: Any = None  # rich's, while they are shown
 
     @cached_property
     def is_terminal(self) -> bool:
@@ -37,7 +39,7 @@ class Screen:
 
     @cached_property
     def can_ask(self) -> bool:
-        return sys.stdin is not None and sys.stdin.isatty() and self.err.isatty()
+        return bool(sys.stdin) and sys.stdin.isatty() and self.err.isatty()
 
     @cached_property
     def bytes_out(self) -> BinaryIO:
@@ -45,7 +47,7 @@ class Screen:
 
     @cached_property
     def bytes_in(self) -> BinaryIO:
-        return cast(BinaryIO, sys.stdin.buffer)
+        return cast(BinaryIO, sys.stdin.buffer) if sys.stdin else BytesIO()
 
     def console(self, stream: TextIO) -> Any:
         """A rich console on that stream, or None."""
@@ -109,8 +111,11 @@ class Screen:
     # ── beside the results ──────────────────────────────────────────────────────────────────────
 
     def say(self, text: str) -> None:
-        """One line on standard error."""
+        """One line on standard error, above the bar if there is one."""
         self.out.flush()
+        if self._bars is not None:
+            self._bars.console.print(f"mqlog: {text}")
+            return
         _write(self.err, f"mqlog: {text}\n")
         self.err.flush()
 
@@ -135,7 +140,20 @@ class Screen:
         columns = (text, progress.BarColumn(), shown, progress.TimeRemainingColumn())
         with progress.Progress(*columns, console=console, transient=True) as bars:
             task = bars.add_task(what, total=None)
-            yield lambda done, total=None: bars.update(task, completed=done, total=total)
+            self._bars = bars
+            try:
+                yield lambda done, total=None: bars.update(task, completed=done, total=total)
+            finally:
+                self._bars = None
+
+
+def _fill_descriptors() -> None:
+    """Where a shell has closed 0, 1 or 2 (`2>&-`), no file of a store may come to stand there."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def human_size(number: int) -> str:
@@ -164,10 +182,6 @@ def utc(seconds: float) -> str:
     """Epoch seconds as `2026-03-14T11:03:41.512Z`."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def stopwatch() -> float:
-    return time.perf_counter()
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -75,8 +75,6 @@ def check(store: mqlog.Store, name: str, screen: Screen, *, quiet: bool) -> Chec
 
     def found(file: str, position: int, what: str) -> None:
         result.problems.append(Problem(file, position, what))
-        if not quiet:
-            screen.print(str(result.problems[-1]))
 
     try:
         for partition in range(len(_facts.topic_info(store, name).partitions)):
@@ -86,6 +84,9 @@ def check(store: mqlog.Store, name: str, screen: Screen, *, quiet: bool) -> Chec
                 setattr(result, counted, getattr(result, counted) + getattr(report, counted))
     except (mqlog.Error, OSError) as error:
         found(name, -1, describe(error))
+    if not quiet:
+        for problem in result.problems:
+            screen.print(str(problem))
     return result
 
 

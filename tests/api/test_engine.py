@@ -358,18 +358,18 @@ def test_a_finalizer_that_closes_the_store_while_a_reader_reads_does_no_harm(tmp
     for kind in ("take", "values", "columns", "lent"):
         store = _engine.Store(tmp_path / kind)
         log = store.partition("t", 0, True, OPTIONS)
-        Handle(store, [log]).append_many([b"v" * 50] * 5000)
+        Handle(store, [log]).append_many([b"v" * 50] * 2000)
         reader = log.reader(0, copy=kind != "lent")
         Bomb(store)
         before = gc.get_threshold()
         gc.set_threshold(1)
         try:
             if kind in ("take", "lent"):
-                kept = reader.take(5000) + reader.take(5000)
+                kept = reader.take(2000) + reader.take(2000)
             elif kind == "values":
                 kept = [(v, [v]) for v in reader.values()]
             else:
-                kept = [(reader.columns(7), []) for _ in range(500)]
+                kept = [(reader.columns(7), []) for _ in range(200)]
         except errors.ClosedError:
             kept = []
         finally:

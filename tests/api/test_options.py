@@ -411,8 +411,10 @@ def test_a_broken_catalog_is_named_and_left_as_it_is(
 @pytest.mark.parametrize("mode", ["rw", "r"])
 def test_a_newer_format_is_refused_by_its_number(tmp_path: Path, mode: Any) -> None:
     path = write_json(tmp_path / "s", b'{"format": 2, "oldest_writer": 1}')
+    before = {file: file.stat().st_mtime_ns for file in path.rglob("*")}
     with pytest.raises(mqlog.FormatError, match="store format 2, this mqlog reads up to 1"):
         mqlog.open(path, mode)
+    assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == before
 
 
 def test_a_store_for_newer_writers_can_be_read(tmp_path: Path) -> None:

@@ -222,6 +222,20 @@ def test_descriptors_and_the_thread_go_with_their_handles() -> None:
     assert (open_descriptors(), threading.active_count()) == before
 
 
+def test_closing_the_store_closes_the_descriptors_of_its_handles() -> None:
+    before = open_descriptors(), threading.active_count()
+    store = mqlog.temporary()
+    clicks = store.stream("clicks")
+    consumer = clicks.consumer("billing")
+    descriptors = clicks.fileno(), consumer.fileno()
+    store.close()
+    for descriptor in descriptors:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+    del clicks, consumer
+    assert (open_descriptors(), threading.active_count()) == before
+
+
 def test_a_handle_that_was_dropped_gives_its_descriptor_back(store: mqlog.Store) -> None:
     clicks = store.stream("clicks")
     clicks.fileno()

@@ -119,9 +119,10 @@ def test_rm_with_yes_deletes_the_topic_and_says_what_went(run: Run, orders: Path
 @pytest.fixture
 def group(orders: Path) -> Path:
     with mqlog.open(orders) as opened:
-        with opened.stream("orders").consumer("billing", commit="manual") as consumer:
-            consumer.poll(4, timeout=5.0)
-            consumer.commit()
+        consumer = opened.stream("orders").consumer("billing", commit="manual")
+        consumer.poll(4, timeout=5.0)
+        consumer.commit()
+        consumer.close()
     return orders
 
 

@@ -15,9 +15,18 @@ from mqlog.cli._demo_orders import Totals, bundled, read_orders
 from mqlog.cli._demo_pipeline import Pipeline, Plan, Progress, replay_offline
 from mqlog.cli._screen import Screen
 
-from .conftest import Result, Run, Start, command, environment
+from .conftest import Result, Run, command, environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.crash]
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary directories go, those that are kept included."""
+    directory = tmp_path / "tmp"
+    directory.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(directory))
+    return directory
 
 
 def order(number: int) -> dict[str, Any]:
@@ -62,7 +71,7 @@ def test_the_bundled_sample_goes_through_flat_out(run: Run) -> None:
     assert len(found["replay"]["revenue_cents_by_city"]) == 10
 
 
-@pytest.mark.parametrize("moment", ["0", "1", "137", "50%", "99%", "100%", "10000"])
+@pytest.mark.parametrize("moment", ["0", "1", "50%", "100%"])
 def test_nothing_is_lost_whenever_payment_is_killed(
     run: Run, some_orders: Path, moment: str
 ) -> None:
@@ -119,7 +128,7 @@ def test_a_process_that_dies_unasked_again_and_again_loses_nothing(
 
 
 def test_intake_that_dies_is_an_error_that_keeps_the_evidence(
-    run: Run, some_orders: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, some_orders: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dies(self: Pipeline, *_: object) -> None:
         self._workers["intake"].process.kill()
@@ -129,12 +138,9 @@ def test_intake_that_dies_is_an_error_that_keeps_the_evidence(
     result = run("demo", "--fast", "--orders", some_orders)
     assert result.code == 1
     assert "the intake process ended with code -9" in result.err
-    said = next(line for line in result.err.splitlines() if "everything is in" in line)
-    kept = Path(said.split()[4].rstrip(";"))
+    (kept,) = temporary.iterdir()
+    assert f"everything is in {kept}" in result.err
     assert (kept / "store" / "orders-0").is_dir()
-    for file in sorted(kept.rglob("*"), reverse=True):
-        file.rmdir() if file.is_dir() else file.unlink()
-    kept.rmdir()
 
 
 # ── input ───────────────────────────────────────────────────────────────────────────────────────
@@ -231,14 +237,12 @@ def test_dir_keeps_store_and_outbox(run: Run, some_orders: Path) -> None:
 
 
 def test_keep_says_where_the_temporary_directory_is(
-    run: Run, some_orders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, some_orders: Path, temporary: Path
 ) -> None:
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     run("demo", "--fast", "--orders", some_orders)
-    assert list((tmp_path / "tmp").iterdir()) == []
+    assert list(temporary.iterdir()) == []
     result = run("demo", "--fast", "--orders", some_orders, "--keep")
-    (kept,) = (tmp_path / "tmp").iterdir()
+    (kept,) = temporary.iterdir()
     assert f"mqlog info {kept}/store" in result.err
     assert len(run("cat", kept / "store", "orders").lines) == 600
 
@@ -281,9 +285,8 @@ def test_a_replay_that_differs_would_be_told_and_exit_1(
     assert "DIFFERS" in result.out
 
 
-def test_ctrl_c_ends_it_quietly_with_all_its_processes(start: Start, tmp_path: Path) -> None:
-    env = environment(TMPDIR=str(tmp_path / "tmp"))
-    (tmp_path / "tmp").mkdir()
+def test_ctrl_c_ends_it_quietly_with_all_its_processes(tmp_path: Path, temporary: Path) -> None:
+    env = environment(TMPDIR=str(temporary))
     demo = subprocess.Popen(
         command("demo"),
         env=env,
@@ -300,7 +303,7 @@ def test_ctrl_c_ends_it_quietly_with_all_its_processes(start: Start, tmp_path: P
         assert demo.wait() == 130
         rest = demo.stderr.read()  # ends when no process holds the pipe any more
     assert b"Traceback" not in rest
-    assert list((tmp_path / "tmp").iterdir()) == []
+    assert list(temporary.iterdir()) == []
     with pytest.raises(ProcessLookupError):
         os.killpg(demo.pid, 0)
 

@@ -1,6 +1,8 @@
 """What holds for every verb: help, versions, exit codes, errors in one line, pipes and Ctrl-C."""
 
+import shlex
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 import mqlog
 from mqlog import cli
 
-from .conftest import Run, Start
+from .conftest import Run, Start, command, environment
 
 VERBS = ("demo", "ls", "info", "groups", "put", "cat", "tail", "replay", "alter", "rm", "verify")
 
@@ -172,6 +174,24 @@ def test_a_small_table_into_a_closed_pipe_ends_quietly_too(start: Start, orders:
     process.stdout.close()  # long before the interpreter is up
     assert process.wait() == 141
     assert process.stderr.read() == b""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", ["1>&-", "0<&- 1>&- 2>&-"])
+def test_closed_standard_streams_do_no_harm(orders: Path, closed: str) -> None:
+    mqlog_ = " ".join(map(shlex.quote, command()))
+    for words, code in (
+        (f"ls {orders}", 0),
+        (f"cat {orders} nope", 3),
+        (f"put {orders} orders", 0),
+    ):
+        line = f"{mqlog_} {words} {closed}"
+        done = subprocess.run(
+            line, check=False, shell=True, env=environment(), capture_output=True, input=b"eleventh"
+        )
+        assert done.returncode == code
+        assert b"Traceback" not in done.stderr
+    assert (orders / "orders-0" / "00000000000000000000.log").stat().st_size > 0
 
 
 @pytest.mark.slow

@@ -47,6 +47,7 @@ def test_it_prints_values_a_line_each(ok: Run, orders: Path, verb: str) -> None:
         (("--from", "-1h"), range(0)),
         (("--to", "-1.5d"), range(10)),
         (("-f", "2", "-t", "4"), range(2, 4)),
+        (("-f", "-3", "-t", "-1"), range(7, 9)),
     ],
 )
 def test_from_and_to_take_offsets_moments_and_ends(

@@ -396,6 +396,13 @@ def test_a_batch_cut_off_anywhere_is_no_batch():
     assert not crc_right(GOLDEN_A[: HEADER - 1])
 
 
+def test_values_cut_off_anywhere_are_damaged():
+    data = write_values([b"v" * 20, b"v" * 70])
+    for length in range(HEADER, len(data)):
+        with pytest.raises(Damaged):
+            walk(data[:length])
+
+
 def test_a_batch_with_bytes_behind_its_last_record_is_damaged():
     with pytest.raises(Damaged, match="follow the last record"):
         walk(GOLDEN_A + b"\0")
@@ -513,6 +520,7 @@ def test_log_append_time_is_the_time_of_every_record():
 
 
 ONE_HEADER = varint(1) + varint(1) + b"n" + varint(1) + b"v"
+LONG = varint(20) + b"v" * 20  # what is as long as this and has no key is read by another way
 
 
 @pytest.mark.parametrize(
@@ -544,6 +552,13 @@ ONE_HEADER = varint(1) + varint(1) + b"n" + varint(1) + b"v"
         pytest.param(record(headers=varint(1) + varint(-1) + b"\x01"), 1, id="header-name-null"),
         pytest.param(record(headers=ONE_HEADER[:-1]), 1, id="header-value-cut"),
         pytest.param(record(headers=varint(1) + varint(9) + b"n"), 1, id="header-name-past"),
+        pytest.param(record(value=LONG, headers=varint(1)), 1, id="long-header-missing"),
+        pytest.param(record(b"\0", value=LONG), 1, id="long-byte-behind-record"),
+        pytest.param(record(value=LONG, grown=-1), 1, id="long-length-short"),
+        pytest.param(record(value=LONG, grown=1) + record(delta=1), 2, id="long-length-past"),
+        pytest.param(record(value=LONG, delta=11), 1, id="long-offset-above-last"),
+        pytest.param(record(value=LONG, delta=-1), 1, id="long-offset-below-base"),
+        pytest.param(record(value=LONG) + record(value=LONG), 2, id="long-offset-twice"),
     ],
 )
 def test_a_record_that_breaks_a_rule_is_damage_with_the_offsets_of_its_batch(payload, count):

@@ -22,8 +22,9 @@ with warnings.catch_warnings():
     from kafka.partitioner.default import murmur2
     from kafka.record import default_records as kafka_records
     from kafka.record.memory_records import MemoryRecords
+    from kafka.record.util import calc_crc32c as crc32c
 
-__all__ = ["murmur2"]  # and all below; this one is theirs
+__all__ = ["crc32c", "murmur2"]  # and all below; these are theirs
 
 NAMES = ["kafka-python", "aiokafka in Python", "aiokafka in C"]
 CODECS = {"none": 0, "gzip": 1, "lz4": 3}
@@ -43,11 +44,11 @@ class Seen(NamedTuple):
 
 
 def seen_by_mqlog(records: Iterable[Record[Any]]) -> list[Seen]:
-    return [
-        Seen(r.offset, None if r.timestamp is None else round(r.timestamp * 1000), r.key, r.raw,
-             r.headers)
-        for r in records
-    ]  # fmt: skip
+    return [Seen(r.offset, _milliseconds(r), r.key, r.raw, r.headers) for r in records]
+
+
+def _milliseconds(record: Record[Any]) -> int | None:
+    return None if record.timestamp is None else round(record.timestamp * 1000)
 
 
 def can(name: str, compression: str) -> bool:

@@ -41,7 +41,7 @@ def several(writer: str, compression: str) -> tuple[list[Seen], dict[int, bytes]
     groups = [awkward(), many(9, 1, 1), many(10, 100, 3), many(110, 1500, 40)]
     first = b"".join(write(writer, compression, group) for group in groups[:2])
     second = b"".join(write(writer, compression, group) for group in groups[2:])
-    return sum(groups, []), {0: first, 10: second}
+    return [one for group in groups for one in group], {0: first, 10: second}
 
 
 def test_every_record_is_read_read_only_and_nothing_is_touched(

@@ -23,7 +23,27 @@ EXEMPT_FROM_LINES: dict[str, str] = {
     "tests/engine/test_mql_os.py": "one test file a module, and this one is a list of system calls",
 }
 EXEMPT_FROM_NESTING: dict[str, str] = {}
-EXEMPT_FROM_PARAMETERS: dict[str, str] = {}
+PUBLIC_CALL = "mqlog.h: who calls has these at hand, and no struct to keep them in"
+HOT_CALL = "per record or batch: what is passed in registers is not stored and loaded again"
+ONE_ROW = "the fields of the one mql_recovered that it fills"
+FILE_BY_NAME = "store, directory and base name a file, and together are no thing of their own"
+EXEMPT_FROM_PARAMETERS: dict[str, str] = {
+    "csrc/mql_api.c: mql_partition": PUBLIC_CALL,
+    "csrc/mql_api.c: mql_append_values": PUBLIC_CALL,
+    "csrc/mql_api.c: mql_batch_build": PUBLIC_CALL,
+    "csrc/mql_batch.c: mql_batch_header_build": PUBLIC_CALL,
+    "csrc/mql_batch.c: mql_batch_write_records": HOT_CALL,
+    "csrc/mql_batch.c: mql_batch_write_values": HOT_CALL,
+    "csrc/mql_index.c: mql_index_note": HOT_CALL,
+    "csrc/mql_index.c: mql_index_open_active": FILE_BY_NAME,
+    "csrc/mql_room.c: lengthen": "four positions in one file: where from, and three ways where to",
+    "csrc/mql_recover.c: copy_out": FILE_BY_NAME,
+    "csrc/mql_log.c: tell": ONE_ROW,
+    "csrc/mql_recover.c: tell": ONE_ROW,
+    "csrc/mql_log.c: mql_log_open": PUBLIC_CALL,
+    "csrc/mql_store.c: mql_store_log": PUBLIC_CALL,
+    "csrc/mql_segment.c: mql_segment_rebuild_index": "two callers, and the tail is not its own",
+}
 
 
 def files(*patterns: str) -> list[str]:
@@ -199,10 +219,14 @@ def test_a_cython_function_has_at_most_50_lines(name: str) -> None:
     assert [key for key in long if key not in EXEMPT_FROM_LINES] == []
 
 
-def test_every_exemption_names_a_file_that_is_there() -> None:
-    for exempt in (EXEMPT_FROM_LINES, EXEMPT_FROM_NESTING, EXEMPT_FROM_PARAMETERS):
-        for key, reason in exempt.items():
-            name, _, function = key.partition(": ")
-            assert (ROOT / name).exists()
-            assert function in (ROOT / name).read_text()
-            assert reason
+def test_every_exemption_is_needed() -> None:
+    functions = {
+        f"{name}: {f.name}": f for name in C for f in c_functions((ROOT / name).read_text())
+    }
+    for key in EXEMPT_FROM_PARAMETERS:
+        assert functions[key].parameters > PARAMETERS
+    for key in EXEMPT_FROM_NESTING:
+        assert functions[key].depth > NESTING
+    for key in EXEMPT_FROM_LINES:
+        name, _, function = key.partition(": ")
+        assert function in (ROOT / name).read_text()
