@@ -101,9 +101,12 @@ const uint8_t *mql_base_varint_get_long(const uint8_t *p, const uint8_t *end, in
                                         int64_t *out);
 static inline const uint8_t *mql_base_varint_get(const uint8_t *p, const uint8_t *end, int most,
                                                  int64_t *out) {
-    if (MQL_LIKELY(p < end && *p < 0x80)) {
-        *out = mql_base_unzigzag(*p);
-        return p + 1;
+    if (MQL_LIKELY(p < end)) {
+        uint8_t first = *(const volatile uint8_t *)p; /* once: mapped bytes may change */
+        if (MQL_LIKELY(first < 0x80)) {
+            *out = mql_base_unzigzag(first);
+            return p + 1;
+        }
     }
     return mql_base_varint_get_long(p, end, most, out);
 }

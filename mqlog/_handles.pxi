@@ -277,7 +277,7 @@ cdef class Log:
         self.waits = limits.durability == MQL_DURABILITY_SYNC
 
     def delete(self):
-        """Marks it deleted for every process and takes its directory away. Blocks: takes the gate."""
+        """Marks it deleted for every process and takes its directory away, gated. Blocks."""
         cdef int rc
         self.store.enter()
         with nogil:

@@ -51,20 +51,3 @@ def test_append(measure: Any, store: Any, kind: str) -> None:
         )
     )
     assert row.ns > 0
-
-
-def test_append_to_a_durable_topic_waits_for_the_disk(measure: Any, store: Any) -> None:
-    stream = store.stream("topic", durability="sync")
-    stream.append(VALUE)
-    measure(
-        Work(
-            what="append, durability sync",
-            round=lambda: stream.append(VALUE),
-            count=1,
-            reference="SimpleQueue.put",
-            sample=lambda: put_seconds(1000) / 1000,
-            target="(the device's own rate)",
-            rounds=30,
-            facts=FACTS | {"durability": "sync"},
-        )
-    )

@@ -52,7 +52,7 @@ def _milliseconds(record: Record[Any]) -> int | None:
 
 
 def can(name: str, compression: str) -> bool:
-    """Whether this reader can inflate here: aiokafka takes lz4 from cramjam, an extra of its own."""
+    """Whether this reader can inflate here: aiokafka takes lz4 from cramjam, an extra of its."""
     return name == "kafka-python" or compression != "lz4" or aiokafka_codec.has_lz4()
 
 
