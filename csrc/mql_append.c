@@ -39,6 +39,8 @@ typedef struct appending {
     int64_t now;
     int64_t limit;   /* bytes of a batch that several records may share */
     int64_t size;    /* bytes, all batches together */
+    bool single;     /* one record: one batch of that size */
+    int64_t newest;  /* of a single one: its timestamp */
     int64_t offsets; /* offsets that they take */
     int64_t offset;  /* of the first record, once done */
     int64_t end;     /* file position behind, once done */
@@ -110,6 +112,7 @@ static int measure(appending *append) {
             append->size += size;
         }
         append->offsets = (int64_t)append->source->count;
+        append->single = append->source->count == 1 && append->source->records != NULL;
     }
     int64_t segment_bytes = atomic_load_explicit(&log->segment_bytes, memory_order_relaxed);
     if (append->size > segment_bytes)
@@ -210,6 +213,11 @@ static int roll_locked(appending *append, mql_control_end *end) {
 static void encode_locked(appending *append, uint8_t *out, int64_t offset) {
     const mql_append_source *source = append->source;
     int32_t epoch = append->log->control->epoch;
+    if (MQL_LIKELY(append->single)) {
+        append->newest = mql_batch_write_records(out, append->size, source->records, 1, append->now,
+                                                 offset, epoch);
+        return;
+    }
     if (source->batches != NULL) {
         memcpy(out, source->batches, source->length);
         for (size_t at = 0; at < source->length;) {
@@ -241,6 +249,11 @@ static void note_locked(appending *append, int64_t segment, int64_t position) {
     mql_segment *active = log->active;
     mql_index_tail tail = mql_index_tail_of(log->control);
     mql_index_place place = {.root = log->home->root, .directory = log->directory, .base = segment};
+    if (MQL_LIKELY(append->single)) {
+        mql_index_note(&active->tail, &tail, &place, append->offset, position, append->size,
+                       append->newest);
+        return;
+    }
     for (int64_t at = position; at < append->end;) {
         mql_batch_header header;
         mql_batch_read_header(active->map + at, &header);

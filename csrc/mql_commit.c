@@ -404,7 +404,7 @@ int mql_commit_finish(mql_log *log) {
     bool untouched = rc == MQL_OK && checkpoint.clean == 1 && checkpoint.offset == end.offset;
     if (rc == MQL_END && end.offset == 0) untouched = true; /* nothing was ever appended */
     if (rc >= 0) rc = untouched ? MQL_OK : commit_locked(log, died);
-    if (rc == MQL_OK && !untouched) rc = end_indexes(log, &end);
+    if (rc == MQL_OK) rc = end_indexes(log, &end); /* opening may have dropped the last entry */
     if (rc == MQL_OK && !untouched) rc = cut_active(log, &end);
     if (rc == MQL_OK) rc = remove_next(log);
     if (rc == MQL_OK && !untouched) rc = write_checkpoint_locked(log, &end, end.offset, true);

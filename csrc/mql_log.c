@@ -27,14 +27,11 @@ int mql_log_usable(mql_log *log) {
     return MQL_OK;
 }
 
-int mql_log_writable(mql_log *log) {
-    if (MQL_UNLIKELY(log->home->read_only))
+int mql_log_not_writable(mql_log *log) {
+    if (log->home->read_only)
         return mql_base_fail(MQL_E_READ_ONLY, log->directory,
                              "the store is open for reading only: open it with mode=\"rw\"");
     int rc = mql_log_usable(log);
-    if (MQL_LIKELY(rc == MQL_OK &&
-                   !atomic_load_explicit(&log->home->closing, memory_order_acquire)))
-        return MQL_OK;
     return rc < 0 ? rc : mql_base_fail(MQL_E_CLOSED, log->directory, "the store is closed");
 }
 

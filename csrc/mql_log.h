@@ -88,7 +88,16 @@ int mql_log_refresh(mql_log *log);
 
 /* MQL_OK while the log may be used; else closed, forked, deleted (recorded). */
 int mql_log_usable(mql_log *log);
-int mql_log_writable(mql_log *log); /* the same, and not read-only */
+int mql_log_not_writable(mql_log *log); /* why it is not */
+/* The same, and not read-only, and not being closed. */
+static inline int mql_log_writable(mql_log *log) {
+    const mql_log_home *home = log->home;
+    bool fine = !home->read_only && atomic_load_explicit(&home->gone, memory_order_acquire) == 0 &&
+                !atomic_load_explicit(&home->closing, memory_order_acquire) &&
+                (atomic_load_explicit(&log->control->state, memory_order_relaxed) &
+                 MQL_STATE_DELETED) == 0;
+    return MQL_LIKELY(fine) ? MQL_OK : mql_log_not_writable(log);
+}
 
 /* The published end, the durable end, the log start. */
 void mql_log_end(mql_log *log, mql_control_end *out);

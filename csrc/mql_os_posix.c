@@ -145,7 +145,7 @@ static int sync_parent(char *path) {
         *slash = '\0';
         parent = path;
     }
-    mql_os_file directory;
+    mql_os_file directory = MQL_OS_NO_FILE;
     int rc = mql_os_open_root(parent, &directory);
     if (slash != NULL) *slash = '/';
     if (rc < 0) return rc;

@@ -471,7 +471,7 @@ static int cut_log(const mql_segment_options *options, mql_segment *segment, int
 
 int mql_segment_seal(const mql_segment_options *options, int64_t base, int64_t next_base,
                      uint32_t mode, int64_t *freed) {
-    mql_segment *segment;
+    mql_segment *segment = NULL;
     *freed = 0;
     int rc = mql_segment_open(options, base, &segment);
     if (rc == MQL_E_NOT_FOUND) return MQL_OK;

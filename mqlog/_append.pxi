@@ -495,12 +495,15 @@ cdef class Appender:
         return now
 
     cdef Log at(self, object partition):
-        if isinstance(partition, bool):
-            raise TypeError("a partition is an int, not bool")
-        number, count = index_of(partition), len(self._logs)
-        if not 0 <= number < count:
-            raise ValueError(f"there is no partition {number}: this topic has 0 .. {count - 1}")
-        return self._logs[number]
+        cdef tuple logs = self._logs
+        if type(partition) is not int:
+            if isinstance(partition, bool):
+                raise TypeError("a partition is an int, not bool")
+            partition = index_of(partition)
+        if not 0 <= partition < len(logs):
+            last = len(logs) - 1
+            raise ValueError(f"there is no partition {partition}: this topic has 0 .. {last}")
+        return logs[<Py_ssize_t>partition]
 
 
 cdef str compression_name(object given):

@@ -1,4 +1,4 @@
-"""What survives when a writer is killed at any moment (only processes die; the page cache lives)."""
+"""What survives when a writer is killed at any moment: only processes die, the page cache lives."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 
 def kill_after(worker: subprocess.Popen[str], moment: float) -> list[tuple[int, int]]:
-    """Kills the worker at `moment` seconds from now; gives the (number, offset)s that it had told."""
+    """Kills the worker `moment` seconds from now; gives the (number, offset)s that it had told."""
     assert worker.stdout is not None
     told = [worker.stdout.readline() for _ in range(3)]
     deadline = time.monotonic() + moment
@@ -61,7 +61,7 @@ def rng() -> Iterator[random.Random]:
 def test_killed_appenders_lose_nothing_acknowledged_and_hold_nobody_up(
     tmp_path: Path, verb: str, rng: random.Random
 ) -> None:
-    """Half of the 500 kills each: a survivor has the store open throughout and appends after each kill."""
+    """Half of the 500 kills each; a survivor has the store open and appends after each kill."""
     acknowledged: dict[int, tuple[int, int]] = {}
     slowest = 0.0
     with mqlog.open(tmp_path / "store") as store:
@@ -104,12 +104,15 @@ def test_killed_with_nobody_else_alive_the_next_opener_finds_everything(
 
 
 @pytest.mark.slow
-def test_several_writers_killed_together_leave_whole_batches(tmp_path: Path, rng: random.Random) -> None:
+def test_several_writers_killed_together_leave_whole_batches(
+    tmp_path: Path, rng: random.Random
+) -> None:
     path = tmp_path / "store"
     with mqlog.open(path) as store:
         stream = store.stream("orders", segment_bytes=1 << 20)
         for round_ in range(ROUND):
-            workers = [start("acknowledge_many", path, "orders", 10 * round_ + i, 0) for i in (1, 2, 3)]
+            names = [10 * round_ + i for i in (1, 2, 3)]
+            workers = [start("acknowledge_many", path, "orders", name, 0) for name in names]
             told = [kill_after(worker, rng.uniform(0, 0.005)) for worker in workers]
             assert all(told)
             seconds = seconds_of_next_append(stream, make_value(0, round_))

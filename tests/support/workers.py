@@ -1,8 +1,9 @@
 """The processes that tests start, kill and ask: `python workers.py VERB STORE ...`.
 
-Every value says who put it and as what number, and carries a checksum of itself, so that whoever reads
-can tell loss, duplication, reordering and invention apart. A worker tells what was acknowledged on its
-standard output, one line an event, written with one system call: a line that is there is true.
+Every value says who put it and as what number, and carries a checksum of itself, so that whoever
+reads can tell loss, duplication, reordering and invention apart. A worker tells what was
+acknowledged on its standard output, one line an event, written with one system call: a line that
+is there is true.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def append_many(path: str, topic: str, producer: int, count: int, options: dict[
 
 
 def acknowledge(path: str, topic: str, producer: int, first: int) -> None:
-    """Appends from number `first` on until it is killed; tells each acknowledged number and offset."""
+    """Appends from number `first` on until it is killed; tells each acknowledged number, offset."""
     store = mqlog.open(path)
     stream = store.stream(topic, segment_bytes=1 << 20)
     number = first
@@ -95,20 +96,21 @@ def _until(records: Iterable[mqlog.Record[bytes]], expected: int) -> Iterator[by
 
 
 def check_order(values: Iterable[bytes]) -> str:
-    """`seen N` if each producer's numbers came once each and in order from 0; else what was wrong."""
+    """`seen N` if each producer's numbers came once and in order from 0; else what was wrong."""
     next_number: dict[int, int] = {}
     count = 0
     for value in values:
         producer, number = read_value(value)
-        if number != next_number.get(producer, 0):
-            return f"wrong producer {producer}: {number} came, {next_number.get(producer, 0)} expected"
+        expected = next_number.get(producer, 0)
+        if number != expected:
+            return f"wrong producer {producer}: {number} came, {expected} expected"
         next_number[producer] = number + 1
         count += 1
     return f"seen {count}"
 
 
 def consume(path: str, topic: str, group: str) -> None:
-    """Consumes as a member of `group`; tells who owns what, and what it reads, until it is killed."""
+    """Consumes as a member of `group` until killed; tells who owns what, and what it reads."""
     store = mqlog.open(path)
 
     def assigned(_: object, partitions: object) -> None:
