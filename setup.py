@@ -70,7 +70,13 @@ os.chdir(here)
 engine = Extension(
     "mqlog._engine",
     sources=["mqlog/_engine.pyx", *sorted(glob("csrc/*.c"))],
-    depends=[*sorted(glob("csrc/*.h")), "csrc/extension.map", "mqlog/_c.pxd", "setup.py"],
+    depends=[
+        *sorted(glob("csrc/*.h")),
+        "csrc/extension.map",
+        "mqlog/_c.pxd",
+        *sorted(glob("mqlog/*.pxi")),
+        "setup.py",
+    ],
     include_dirs=["csrc"],
     extra_compile_args=compile_args,
     extra_link_args=link_args,

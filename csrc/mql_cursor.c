@@ -229,6 +229,7 @@ static int go_on(mql_cursor *cursor) {
     }
     if (cursor->next_base == INT64_MAX) {
         int rc = set_limit(cursor, &end);
+        if (rc < 0) leave_segment(cursor); /* half-set bounds must not be read by */
         if (rc < 0) return rc;
         if (cursor->next_base == INT64_MAX) return MQL_END;
         if (cursor->walk.expected < cursor->next_base && cursor->walk.position < cursor->walk.limit)
@@ -244,7 +245,9 @@ static int go_on(mql_cursor *cursor) {
                                      "records are missing at the end of the segment");
     }
     int rc = enter_segment(cursor, cursor->next_base);
-    return rc < 0 ? rc : set_limit(cursor, &end);
+    if (rc == MQL_OK) rc = set_limit(cursor, &end);
+    if (rc < 0) leave_segment(cursor);
+    return rc;
 }
 
 static int give(mql_cursor *cursor, mql_batch *out) {
