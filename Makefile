@@ -16,11 +16,12 @@ demo: $(VENV)/.installed-cli
 test: $(VENV)/.installed-test asan
 	cd tests && ../$(BIN)/pytest
 
-# The engine alone, with asserts, through cffi. Python is started with the sanitizers' runtime.
+# The engine alone, with asserts, through cffi. Python is started with the sanitizers' runtime; what
+# that says before it ends the process must not be captured.
 asan: $(VENV)/.installed-test
 	cd tests && MQLOG_SANITIZE=1 ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
-	    ../$(BIN)/pytest engine
+	    ../$(BIN)/pytest --capture=sys engine
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -257,7 +257,7 @@ int mql_group_claim(mql_group *group, uint64_t member) {
     return member == 0 ? bad("a claim needs a member id") : mql_group_take(group, member);
 }
 void mql_group_drop(mql_group *group, uint64_t member) { mql_group_release(group, member); }
-uint64_t mql_group_owner(mql_group *group) { return mql_group_holder(group); }
+uint64_t mql_group_owner(mql_group *group) { return mql_group_living_holder(group); }
 
 /* -- checking ---------------------------------------------------------------------------------- */
 int mql_verify(mql_log *log, mql_verify_found found, mql_verify_progress progress, void *context,

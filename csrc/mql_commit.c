@@ -104,6 +104,18 @@ static int touch_rest(mql_log *log, const mql_control_end *durable) {
     return MQL_OK;
 }
 
+static int64_t index_bytes(const mql_log *log, int64_t base) {
+    static const char *const suffixes[] = {".index", ".timeindex"};
+    int64_t bytes = 0;
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+        char path[MQL_PATH_MAX];
+        mql_os_stat stat;
+        mql_base_file_name(path, log->directory, base, suffixes[i]);
+        if (mql_os_stat_name(log->home->root, path, &stat) == 0) bytes += stat.size;
+    }
+    return bytes;
+}
+
 /* Seals what was rolled and not yet sealed, oldest first. */
 static int seal_locked(mql_log *log, int64_t active, const mql_control_end *durable, bool died) {
     int64_t sealed = atomic_load_explicit(&log->control->sealed, memory_order_relaxed);
@@ -119,6 +131,7 @@ static int seal_locked(mql_log *log, int64_t active, const mql_control_end *dura
         if (bases[i] < sealed) continue;
         int64_t freed;
         rc = mql_segment_seal(&options, bases[i], bases[i + 1], log->home->mode, &freed);
+        freed -= index_bytes(log, bases[i]); /* counted from now on */
         atomic_fetch_sub_explicit(&log->home->bell->used_bytes, freed, memory_order_relaxed);
     }
     mql_os_free_memory(bases);
@@ -238,9 +251,7 @@ static int unlink_segment(mql_log *log, int64_t base) {
         if (mql_os_stat_name(log->home->root, path, &stat) < 0) continue;
         int rc = mql_os_unlink(log->home->root, path);
         if (rc < 0 && rc != -ENOENT) return mql_base_fail_os(rc, path, "cannot remove the segment");
-        if (i == 2)
-            atomic_fetch_sub_explicit(&log->home->bell->used_bytes, stat.size,
-                                      memory_order_relaxed);
+        atomic_fetch_sub_explicit(&log->home->bell->used_bytes, stat.size, memory_order_relaxed);
     }
     return MQL_OK;
 }

@@ -339,40 +339,43 @@ void mql_cursor_give_back(mql_lease *lease) {
 }
 
 /* -- by time ----------------------------------------------------------------------------------- */
-/* The offset from which on a segment may hold a record that young: what its time index says. */
-static int64_t time_floor(mql_cursor *cursor, int64_t timestamp) {
+/* The time index that goes with the index chosen, and how much of it may be used. */
+static const mql_index_file *choose_times(mql_cursor *cursor, uint32_t *count) {
     mql_segment *segment = cursor->segment;
-    mql_format_control *control = cursor->log->control;
     const mql_index_file *times = NULL;
-    uint32_t count = 0;
-    if (cursor->walk.index == &segment->tail.offsets) {
+    *count = 0;
+    if (cursor->walk.index == &segment->index.offsets) {
+        times = &segment->index.times;
+        *count = mql_index_count_times(times);
+    } else if (cursor->walk.index == &segment->tail.offsets) {
         times = &segment->tail.times;
-        count = atomic_load_explicit(&control->time_count, memory_order_acquire);
-        if (count > times->length / MQL_TIME_ENTRY)
-            count = (uint32_t)(times->length / MQL_TIME_ENTRY);
+        uint32_t most = (uint32_t)(times->length / MQL_TIME_ENTRY);
+        uint32_t now =
+            atomic_load_explicit(&cursor->log->control->time_count, memory_order_acquire);
         mql_control_end again;
         mql_log_end(cursor->log, &again);
-        if (again.segment != segment->base) count = 0;
-    } else if (cursor->walk.index == &segment->index.offsets) {
-        times = &segment->index.times;
-        count = mql_index_count_times(times);
+        if (again.segment == segment->base) *count = now < most ? now : most;
     }
-    int64_t relative = count == 0 ? -1 : mql_index_time_floor(times, count, timestamp);
-    return relative < 0 ? segment->base : segment->base + relative + 1;
+    return times;
 }
 
-/* Whether a sealed segment's last time entry says that it holds nothing that young. */
-static bool all_older(mql_cursor *cursor, int64_t timestamp) {
-    mql_segment *segment = cursor->segment;
-    if (segment->base >= mql_log_sealed(cursor->log) ||
-        cursor->walk.index != &segment->index.offsets)
-        return false;
-    uint32_t count = mql_index_count_times(&segment->index.times);
-    if (count == 0) return false;
-    int64_t last;
+/* The offset from which on the segment may hold a record that young. The time index is derived: its
+ * entry counts only if the batch that it names ends there and has that timestamp. */
+static int64_t time_floor(mql_cursor *cursor, int64_t timestamp) {
+    uint32_t count;
+    const mql_index_file *times = choose_times(cursor, &count);
+    int64_t entry = count == 0 ? -1 : mql_index_time_before(times, count, timestamp), newest;
+    if (entry < 0) return cursor->segment->base;
     int32_t relative;
-    mql_index_time_entry(&segment->index.times, count - 1, &last, &relative);
-    return last < timestamp;
+    mql_index_time_entry(times, (uint32_t)entry, &newest, &relative);
+    mql_segment_walk walk = cursor->walk;
+    int64_t offset = walk.segment->base + relative;
+    walk.expected = walk.segment->base;
+    walk.verify = false;
+    mql_segment_find(&walk, offset);
+    bool holds = mql_segment_walk_next(&walk) == MQL_OK && walk.header.last_offset == offset &&
+                 walk.header.max_timestamp == newest;
+    return holds ? offset + 1 : walk.segment->base;
 }
 
 /* The first batch from the cursor's segment on whose maximum is young enough. MQL_END: none in it.
@@ -381,28 +384,26 @@ static int find_time(mql_cursor *cursor, int64_t timestamp, int64_t *offset) {
     mql_control_end end;
     end_of(cursor, &end);
     choose_index(cursor, &end);
-    if (all_older(cursor, timestamp)) return MQL_END;
+    int64_t before = mql_base_min(cursor->next_base, end.offset);
     int64_t from = mql_base_max(time_floor(cursor, timestamp), cursor->offset);
+    if (from >= before) return MQL_END;
     mql_segment_walk *walk = &cursor->walk;
     walk->expected = cursor->segment->base;
-    mql_segment_find(walk, mql_base_min(from, mql_base_min(cursor->next_base, end.offset) - 1));
+    mql_segment_find(walk, from);
     bool verify = walk->verify;
     walk->verify = false;
     int rc;
     for (;;) {
         rc = walk->expected >= cursor->next_base ? MQL_END : mql_segment_walk_next(walk);
-        if (rc == MQL_E_CORRUPT &&
-            mql_segment_resync(walk, mql_base_min(cursor->next_base, end.offset)) == MQL_OK)
-            continue;
+        if (rc == MQL_E_CORRUPT && mql_segment_resync(walk, before) == MQL_OK) continue;
         if (rc != MQL_OK) break;
-        if (walk->header.count > 0 && walk->header.max_timestamp >= timestamp &&
-            walk->expected > cursor->offset) {
-            *offset = mql_base_max(walk->header.base_offset, cursor->offset);
-            break;
-        }
+        bool young = walk->header.count > 0 && walk->header.max_timestamp >= timestamp;
+        if (young && walk->expected > from) break;
     }
     walk->verify = verify;
-    return rc == MQL_OK ? MQL_OK : MQL_END;
+    if (rc != MQL_OK) return MQL_END;
+    *offset = mql_base_max(walk->header.base_offset, from);
+    return MQL_OK;
 }
 
 int mql_cursor_move_to_time(mql_cursor *cursor, int64_t timestamp, int64_t *offset) {

@@ -280,6 +280,11 @@ uint64_t mql_group_holder(mql_group *group) {
     return owner == REMOVED ? 0 : owner;
 }
 
+uint64_t mql_group_living_holder(mql_group *group) {
+    uint64_t owner = mql_group_holder(group);
+    return owner != 0 && dead(group, owner) ? 0 : owner;
+}
+
 int mql_group_take(mql_group *group, uint64_t member) {
     int rc = mql_log_writable(group->log);
     if (rc < 0) return rc;

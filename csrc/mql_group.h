@@ -15,6 +15,7 @@ int mql_group_live(mql_group *group, uint64_t *members, int capacity);
 int mql_group_take(mql_group *group, uint64_t member);
 void mql_group_release(mql_group *group, uint64_t member);
 uint64_t mql_group_holder(mql_group *group);
+uint64_t mql_group_living_holder(mql_group *group);
 void mql_group_free_all(mql_log *log);
 
 #endif

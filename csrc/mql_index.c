@@ -141,16 +141,39 @@ static bool reach(mql_index_file *file, const mql_index_place *place, const char
     return rc == 0;
 }
 
-static void add_time(mql_index *index, const mql_index_tail *tail, const mql_index_place *place) {
-    if (*tail->max_timestamp <= *tail->last_time_entry || *tail->max_timestamp < 0) return;
+static bool newer(const mql_index_tail *tail) {
+    return *tail->max_timestamp > *tail->last_time_entry && *tail->max_timestamp >= 0;
+}
+
+/* Whether one more time entry has blocks, or is not needed. */
+static bool reach_time(mql_index *index, const mql_index_tail *tail, const mql_index_place *place) {
     uint32_t count = atomic_load_explicit(tail->time_count, memory_order_relaxed);
-    int64_t end = ((int64_t)count + 1) * MQL_TIME_ENTRY;
-    if (!reach(&index->times, place, ".timeindex", end)) return;
-    uint8_t *entry = index->times.bytes + end - MQL_TIME_ENTRY;
+    return !newer(tail) ||
+           reach(&index->times, place, ".timeindex", ((int64_t)count + 1) * MQL_TIME_ENTRY);
+}
+
+static void add_time(mql_index *index, const mql_index_tail *tail, const mql_index_place *place) {
+    if (!newer(tail)) return;
+    uint32_t count = atomic_load_explicit(tail->time_count, memory_order_relaxed);
+    uint8_t *entry = index->times.bytes + (size_t)count * MQL_TIME_ENTRY;
     mql_base_put64(entry, (uint64_t)*tail->max_timestamp);
     mql_base_put32(entry + 8, (uint32_t)(*tail->max_timestamp_offset - place->base));
     *tail->last_time_entry = *tail->max_timestamp;
     atomic_store_explicit(tail->time_count, count + 1, memory_order_release);
+}
+
+/* Both entries or none. The time entry is first: an offset entry says that the timestamps of all
+ * before it are known, also to whoever finds its writer dead. */
+static void add_entries(mql_index *index, const mql_index_tail *tail, const mql_index_place *place,
+                        int64_t last_offset, int64_t position) {
+    uint32_t count = atomic_load_explicit(tail->index_count, memory_order_relaxed);
+    int64_t end = ((int64_t)count + 1) * MQL_INDEX_ENTRY;
+    if (!reach(&index->offsets, place, ".index", end) || !reach_time(index, tail, place)) return;
+    add_time(index, tail, place);
+    uint8_t *entry = index->offsets.bytes + end - MQL_INDEX_ENTRY;
+    mql_base_put32(entry, (uint32_t)(last_offset - place->base));
+    mql_base_put32(entry + 4, (uint32_t)position);
+    atomic_store_explicit(tail->index_count, count + 1, memory_order_release);
 }
 
 void mql_index_note(mql_index *index, const mql_index_tail *tail, const mql_index_place *place,
@@ -160,15 +183,7 @@ void mql_index_note(mql_index *index, const mql_index_tail *tail, const mql_inde
         *tail->max_timestamp_offset = last_offset;
     }
     if (MQL_UNLIKELY(*tail->bytes_since_entry > MQL_INDEX_INTERVAL)) {
-        uint32_t count = atomic_load_explicit(tail->index_count, memory_order_relaxed);
-        int64_t end = ((int64_t)count + 1) * MQL_INDEX_ENTRY;
-        if (reach(&index->offsets, place, ".index", end)) {
-            uint8_t *entry = index->offsets.bytes + end - MQL_INDEX_ENTRY;
-            mql_base_put32(entry, (uint32_t)(last_offset - place->base));
-            mql_base_put32(entry + 4, (uint32_t)position);
-            atomic_store_explicit(tail->index_count, count + 1, memory_order_release);
-            add_time(index, tail, place);
-        }
+        add_entries(index, tail, place, last_offset, position);
         *tail->bytes_since_entry = 0;
     }
     *tail->bytes_since_entry += size;
@@ -176,7 +191,7 @@ void mql_index_note(mql_index *index, const mql_index_tail *tail, const mql_inde
 
 void mql_index_note_end(mql_index *index, const mql_index_tail *tail,
                         const mql_index_place *place) {
-    add_time(index, tail, place);
+    if (reach_time(index, tail, place)) add_time(index, tail, place);
 }
 
 void mql_index_offset_entry(const mql_index_file *file, uint32_t i, int32_t *relative,
@@ -231,21 +246,25 @@ int32_t mql_index_floor(const mql_index_file *file, uint32_t count, int64_t rela
     return position;
 }
 
-int64_t mql_index_time_floor(const mql_index_file *file, uint32_t count, int64_t timestamp) {
+int64_t mql_index_time_before(const mql_index_file *file, uint32_t count, int64_t timestamp) {
     uint32_t low = 0, high = count; /* entries below low have a timestamp < timestamp */
-    int64_t relative = -1;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
         int64_t at;
         int32_t offset;
         mql_index_time_entry(file, middle, &at, &offset);
-        if (at < timestamp) {
+        if (at < timestamp)
             low = middle + 1;
-            relative = offset;
-        } else {
+        else
             high = middle;
-        }
     }
+    return (int64_t)low - 1;
+}
+
+int64_t mql_index_time_floor(const mql_index_file *file, uint32_t count, int64_t timestamp) {
+    int64_t entry = mql_index_time_before(file, count, timestamp), at;
+    int32_t relative = -1;
+    if (entry >= 0) mql_index_time_entry(file, (uint32_t)entry, &at, &relative);
     return relative;
 }
 

@@ -420,6 +420,13 @@ static int make_ready(mql_log *log, const mql_control_identity *identity) {
     mql_recover_task task = recover_task(log, &found, identity);
     mql_recover_state now;
     int rc = mql_recover_run(&task, &log->epochs, &now);
+    /* The directory's maker may have died before it wrote them. */
+    if (rc == MQL_OK && log->epochs.count == 0 && now.end.offset == 0) {
+        rc = mql_epoch_add(&log->epochs, 0, 0);
+        if (rc == MQL_OK)
+            rc = mql_epoch_save(log->home->root, log->directory, &log->epochs, log->home->mode,
+                                false);
+    }
     if (rc < 0) return rc;
     atomic_store_explicit(&control->instance, 0, memory_order_release);
     rc = mql_control_reset(control, identity);

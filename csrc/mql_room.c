@@ -47,7 +47,12 @@ static int check_bounds(mql_log *log, int64_t bytes, int64_t *most) {
         return mql_base_fail_os(-ENOSPC, log->directory,
                                 "the disk is full down to min_free_bytes: free space, or lower it");
     uint64_t bound = atomic_load_explicit(&bell->max_bytes, memory_order_relaxed);
-    int64_t used = atomic_load_explicit(&bell->used_bytes, memory_order_relaxed);
+    /* The active segment's indexes grow a page at a time behind the log's back. */
+    uint32_t count = atomic_load_explicit(&log->control->index_count, memory_order_relaxed);
+    uint32_t times = atomic_load_explicit(&log->control->time_count, memory_order_relaxed);
+    int64_t used = atomic_load_explicit(&bell->used_bytes, memory_order_relaxed) + 2 * MQL_PAGE +
+                   mql_base_round_up((int64_t)count * MQL_INDEX_ENTRY, MQL_PAGE) +
+                   mql_base_round_up((int64_t)times * MQL_TIME_ENTRY, MQL_PAGE);
     if (bound != 0 && used + bytes > (int64_t)bound)
         return mql_base_fail_os(-ENOSPC, log->directory,
                                 "the store has reached max_bytes: trim, or raise it");

@@ -311,8 +311,9 @@ static bool chains(mql_segment_walk *walk, int64_t at, int64_t offset, const kno
         at += header.size;
         offset = header.last_offset + 1;
     }
-    return place->is_batch ? at == place->position && offset <= place->offset
-                           : offset == place->offset;
+    if (place->is_batch) return at == place->position && offset <= place->offset;
+    /* The end must be exact: a batch inside the last value may have zeros behind it too. */
+    return (place->offset == INT64_MAX || offset == place->offset) && at == walk->limit;
 }
 
 int mql_segment_resync(mql_segment_walk *walk, int64_t before) {
@@ -391,12 +392,14 @@ static void keep_sound(mql_segment *segment, mql_segment_walk *walk, const mql_i
     uint32_t time_count = sound_times(times, end_offset - segment->base, &damaged);
     mql_batch_header header = {0};
     int64_t position = 0, timestamp;
-    /* Time entries say what lies before the last offset entry: without all of them, begin anew. */
-    if (count > 0 &&
-        (damaged || time_count == 0 || !entry_holds(walk, count - 1, &position, &header)))
-        count = 0;
+    /* The last time entry vouches for the timestamps up to its offset, and for none behind it. */
+    int32_t at = -1;
+    int64_t entry = -1;
+    if (time_count > 0) mql_index_time_entry(times, time_count - 1, &timestamp, &at);
+    if (count > 0 && at >= 0 && !damaged) mql_index_floor(offsets, count, at, &entry);
+    count = (uint32_t)(entry + 1);
+    if (count > 0 && !entry_holds(walk, count - 1, &position, &header)) count = 0;
     int64_t relative = header.last_offset - segment->base;
-    int32_t at;
     while (time_count > 0 &&
            (count == 0 ||
             (mql_index_time_entry(times, time_count - 1, &timestamp, &at), at > relative)))
@@ -482,8 +485,8 @@ int mql_segment_seal(const mql_segment_options *options, int64_t base, int64_t n
     int64_t end = mql_segment_open_tail(segment, options, mode) < 0
                       ? -1
                       : exact_end(segment, &window, next_base);
+    _Atomic uint32_t counts[2] = {0, 0};
     if (end >= 0) {
-        _Atomic uint32_t counts[2] = {0, 0};
         int64_t since, max, max_offset, last;
         mql_index_tail tail = {&counts[0], &counts[1], &since, &max, &max_offset, &last};
         mql_segment_rebuild_index(segment, &window, &tail, &place, end, next_base);

@@ -264,9 +264,9 @@ MQL_PUBLIC size_t mql_header_encode(const uint8_t *name, size_t name_length, con
 /* Until a record at `offset` may be read. Spins briefly, then sleeps. Blocks at most `timeout_ns`,
  * and at most 250 ms: MQL_TIMEOUT. */
 MQL_PUBLIC int mql_wait(mql_log *log, int64_t offset, int64_t timeout_ns);
-/* Until every record below `offset` is on stable storage, by a sync of its own if no other covers it.
- * Blocks: as long as the device takes; `timeout_ns` is not looked at. Fails: MQL_E_RANGE above the log
- * end, MQL_E_DURABILITY. */
+/* Until every record below `offset` is on stable storage, by a sync of its own if no other covers
+ * it. Blocks: as long as the device takes; `timeout_ns` is not looked at. Fails: MQL_E_RANGE above
+ * the log end, MQL_E_DURABILITY. */
 MQL_PUBLIC int mql_wait_durable(mql_log *log, int64_t offset, int64_t timeout_ns);
 MQL_PUBLIC int mql_log_sync(mql_log *log);
 /* Takes away what lies below `before`: the log start moves there, whole segments below it are

@@ -252,6 +252,6 @@ def test_the_decision_table_has_each_rule_once() -> None:
 @pytest.mark.parametrize("rule", [cells[0] for cells in RULES])
 def test_each_rule_has_its_label_in_the_code_and_in_the_tests(rule: str) -> None:
     label = re.compile(rf"\b{rule}\b")
-    assert any(label.search(path.read_text()) for path in (ROOT / "csrc").glob("mql_*.c"))
+    assert any(label.search(path.read_text()) for path in (ROOT / "csrc").glob("mql_*.[ch]"))
     tests = (ROOT / "tests").rglob("test_*.py")
     assert any(f"def test_{rule.lower()}_" in path.read_text() for path in tests)

@@ -1,0 +1,294 @@
+"""mql_commit: the durable end, the offset ceiling, trimming, exact lengths at the last close."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.partition import (
+    DIRECTORY,
+    NOW,
+    PAGE,
+    Failed,
+    Log,
+    Store,
+    check,
+    dies,
+    ffi,
+    headers_of,
+    kafkas_indexes,
+    lib,
+    log_file,
+    reboot,
+    take,
+)
+
+SMALL = {"segment_bytes": PAGE, "max_message_bytes": PAGE, "batch_bytes": PAGE}
+STEP = 1 << 20
+
+
+def checkpoint(path: Path) -> Any:
+    opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    out = ffi.new("mql_format_checkpoint *")
+    try:
+        assert check(lib.mql_recover_read_checkpoint(opened, DIRECTORY.encode(), out)) == lib.MQL_OK
+    finally:
+        os.close(opened)
+    return out
+
+
+def logs_of(log: Log) -> list[int]:
+    return sorted(int(name[:20]) for name in log.files() if name.endswith(".log"))
+
+
+# -- the durable end ------------------------------------------------------------------------------
+def test_the_durable_end_follows_by_a_sync(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        for n in range(3):
+            log.append(b"%d" % n)
+        assert log.ends == (0, 3, 0)
+        log.sync()
+        assert log.ends == (0, 3, 3)
+        log.append(b"3")
+        assert log.ends == (0, 4, 3)
+        check(lib.mql_commit_until(log.c, 3))
+        assert log.ends == (0, 4, 3), "nothing to do"
+        check(lib.mql_commit_until(log.c, 4))
+        assert log.ends == (0, 4, 4)
+
+
+def test_the_durable_end_passes_no_roll_before_its_seal(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log(**SMALL)
+        for _ in range(30):
+            log.append(b"x" * 900)
+        log.sync()
+        assert log.ends[2] == 30
+        *sealed, _ = logs_of(log)
+        assert len(sealed) > 5
+        for base in sealed:
+            data = log.bytes(base)
+            headers_of(data)  # exact
+            assert (log.bytes(base, ".index"), log.bytes(base, ".timeindex")) == kafkas_indexes(
+                data, base
+            )
+        assert log.control.sealed == log.end[0]
+
+
+def test_waiting_for_what_is_durable_returns_at_once(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"a", flags=lib.MQL_DURABLE)
+        assert lib.mql_wait_durable(log.c, 1, 10**9) == lib.MQL_OK
+
+
+def test_a_dead_committer_is_no_obstacle_and_its_range_is_synced_again(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"x" * 20_000)
+        dies(lambda: take(ffi.addressof(log.control.commit)))
+        log.sync()
+        assert log.ends == (0, 1, 1)
+
+
+# -- the ceiling ----------------------------------------------------------------------------------
+def test_no_offset_is_given_out_before_a_ceiling_above_it_is_on_disk(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        assert not (log.directory / "checkpoint").exists()
+        log.append(b"a")
+        assert checkpoint(store.path).ceiling == log.control.ceiling == 1 + STEP
+        log.append(b"b")
+        assert checkpoint(store.path).ceiling == 1 + STEP, "not at every append"
+        check(lib.mql_commit_raise(log.c, 3 * STEP))
+        assert checkpoint(store.path).ceiling == log.control.ceiling == 4 * STEP
+        check(lib.mql_commit_raise(log.c, 5))
+        assert checkpoint(store.path).ceiling == 4 * STEP, "it only rises"
+
+
+def test_an_append_over_the_ceiling_raises_it_first(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"a")
+        log.control.ceiling = 2
+        log.append(b"b")
+        assert log.control.ceiling == 2
+        log.append(b"c")
+        assert checkpoint(store.path).ceiling == log.control.ceiling == 3 + STEP
+
+
+def test_a_sync_moves_a_low_ceiling_ahead_of_the_log(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"a")
+        log.control.ceiling = 1000
+        log.sync()
+        assert checkpoint(store.path).ceiling == log.control.ceiling == 1 + STEP
+
+
+# -- trimming -------------------------------------------------------------------------------------
+def test_trimming_moves_the_log_start_and_unlinks_whole_segments_below_it(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log(**SMALL)
+        for n in range(30):
+            log.append(b"%d" % n * 400)
+        bases = logs_of(log)
+        before = bases[3] + 1
+        log.trim(before)
+        assert log.ends[0] == before
+        assert logs_of(log) == bases[3:]
+        assert {int(name[:20]) for name in log.files() if "index" in name} <= set(bases[3:])
+        assert [offset for offset, _ in log.read()] == list(range(before, 30))
+        with pytest.raises(Failed) as failed:
+            log.cursor(before - 1)
+        assert (failed.value.code, failed.value.start) == (lib.MQL_E_RANGE, before)
+    with Store(tmp_path / "s") as store:
+        assert store.log(**SMALL).ends[:2] == (before, 30)
+
+
+@pytest.mark.parametrize("how", ["closed", "killed", "rebooted"])
+def test_a_log_start_stays_where_it_was_trimmed_to(tmp_path: Path, how: str):
+    def work(store: Store) -> None:
+        log = store.log(**SMALL)
+        for n in range(20):
+            log.append(b"%d" % n * 400)
+        log.trim(7)
+
+    if how == "closed":
+        with Store(tmp_path / "s") as store:
+            work(store)
+    else:
+        dies(lambda: work(Store(tmp_path / "s")))
+    if how == "rebooted":
+        reboot(tmp_path / "s")
+    with Store(tmp_path / "s") as store:
+        log = store.log(**SMALL)
+        assert log.ends[0] == 7
+        assert [offset for offset, _ in log.read()] == list(range(7, 20))
+
+
+@pytest.mark.parametrize("before", [-1, 2, 11, 2**62])
+def test_trimming_outside_the_log_names_the_range_and_changes_nothing(tmp_path: Path, before: int):
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        for n in range(10):
+            log.append(b"%d" % n)
+        log.trim(5)
+        with pytest.raises(Failed) as failed:
+            log.trim(before)
+        assert failed.value.code == lib.MQL_E_RANGE
+        assert (failed.value.start, failed.value.stop) == (5, 10)
+        assert log.ends[:2] == (5, 10)
+
+
+def test_everything_may_be_trimmed_and_offsets_go_on(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log(**SMALL)
+        for n in range(20):
+            log.append(b"%d" % n * 400)
+        log.trim(20)
+        log.trim(20)
+        assert (log.ends[:2], log.values()) == ((20, 20), [])
+        assert log.append(b"next") == 20
+    with Store(tmp_path / "s") as store:
+        assert store.log().read() == [(20, b"next")]
+
+
+# -- retention ------------------------------------------------------------------------------------
+def deleting(**how: int) -> dict[str, int]:
+    return {**SMALL, "cleanup": lib.MQL_CLEANUP_DELETE, **how}
+
+
+def test_retention_by_bytes_keeps_at_least_that_much(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log(**deleting(retention_bytes=10_000))
+        for n in range(40):
+            log.append(b"%d" % n * 400)
+        log.sync()
+        check(lib.mql_commit_retain(log.c))
+        kept = sum(len(log.bytes(base)) for base in logs_of(log)[:-1]) + log.end[1]
+        assert 10_000 <= kept < 10_000 + PAGE
+        assert log.ends[0] == logs_of(log)[0]
+
+
+def test_retention_by_age_takes_segments_whose_youngest_record_is_too_old(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log(**deleting(retention_age_ms=1000))
+        for n in range(9):
+            log.append(b"%d" % n * 1000, timestamp=NOW)
+        for n in range(9, 18):
+            log.append(b"%d" % n * 1000, timestamp=2**42)
+        log.sync()
+        check(lib.mql_commit_retain(log.c))
+        assert 0 < log.ends[0] <= 9
+        assert log.ends[0] == logs_of(log)[0]
+
+
+def test_a_topic_that_keeps_loses_nothing_to_retention(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log(**SMALL, retention_bytes=0, retention_age_ms=0)
+        for _ in range(20):
+            log.append(b"x" * 900)
+        log.sync()
+        check(lib.mql_commit_retain(log.c))
+        assert log.ends[0] == 0
+
+
+# -- the last close -------------------------------------------------------------------------------
+@pytest.mark.parametrize("options", [{}, SMALL], ids=["one segment", "several"])
+def test_a_clean_close_leaves_exact_lengths_everywhere(tmp_path: Path, options: dict[str, int]):
+    with Store(tmp_path / "s") as store:
+        log = store.log(**options)
+        for n in range(50):
+            log.append(b"%d" % n * 300, timestamp=NOW + n % 7)
+        if options:
+            check(lib.mql_room_next(log.c, PAGE))
+    directory = tmp_path / "s" / DIRECTORY
+    bases = [int(file.name[:20]) for file in directory.glob("*.log")]
+    for base in bases:
+        data = (directory / log_file(base)).read_bytes()
+        headers_of(data)
+        offsets, times = kafkas_indexes(data, base)
+        assert (directory / log_file(base, ".index")).read_bytes() == offsets
+        assert (directory / log_file(base, ".timeindex")).read_bytes() == times
+    assert not list(directory.glob("next.*"))
+    one = checkpoint(tmp_path / "s")
+    assert (one.clean, one.offset, one.ceiling) == (1, 50, 50)
+
+
+def test_a_store_that_was_only_looked_into_is_left_as_it_was(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        store.log().append(b"a")
+    directory = tmp_path / "s" / DIRECTORY
+    own = "control"  # memory, not data
+
+    def look() -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in directory.iterdir() if file.name != own}
+
+    before = look()
+    with Store(tmp_path / "s") as store:
+        assert store.log().values() == [b"a"]
+    assert look() == before
+
+
+def test_another_opening_keeps_the_store_open(tmp_path: Path):
+    with Store(tmp_path / "s") as first:
+        log = first.log()
+        with Store(tmp_path / "s") as second:
+            second.log().append(b"a")
+        log.append(b"b")
+        assert log.bytes()[log.end[1] :], "prepared space: not closed yet"
+    assert checkpoint(tmp_path / "s").clean == 1
+
+
+def test_the_last_closer_ends_partitions_that_it_never_opened(tmp_path: Path):
+    with Store(tmp_path / "s"):
+
+        def work() -> None:
+            Store(tmp_path / "s").log().append(b"a")
+
+        dies(work)
+    one = checkpoint(tmp_path / "s")
+    assert (one.clean, one.offset) == (1, 1)
+    headers_of((tmp_path / "s" / DIRECTORY / log_file(0)).read_bytes())

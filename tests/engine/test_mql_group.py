@@ -1,0 +1,353 @@
+"""mql_group: committed offsets in two slots, members, and who owns a partition."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.partition import Failed, Log, Store, check, dies, ffi, flip, lib
+
+SLOTS, SLOT = 0x90, 24
+
+
+class Group:
+    def __init__(self, log: Log, name: str = "billing", create: int = 1) -> None:
+        out = ffi.new("mql_group **")
+        check(lib.mql_group_open(log.c, name.encode(), create, out))
+        self.c = out[0]
+        self.path = log.directory / "groups" / f"{name}.offset"
+
+    @property
+    def committed(self) -> int:
+        out = ffi.new("int64_t *", 77)
+        check(lib.mql_group_committed(self.c, out))
+        return out[0]
+
+    def join(self) -> int:
+        out = ffi.new("uint64_t *")
+        check(lib.mql_group_join(self.c, out))
+        return out[0]
+
+    def members(self) -> list[int]:
+        out = ffi.new("uint64_t[500]")
+        return list(out[0 : check(lib.mql_group_members(self.c, out, 500))])
+
+    def claim(self, member: int) -> bool:
+        return check(lib.mql_group_claim(self.c, member)) == lib.MQL_OK
+
+    def owner(self) -> int:
+        return lib.mql_group_owner(self.c)
+
+    def commit(self, member: int, offset: int, durable: int = 0) -> None:
+        check(lib.mql_group_commit(self.c, member, offset, durable))
+
+
+def fill(log: Log, count: int = 100) -> None:
+    log.append(*[b"%d" % n for n in range(count)])
+
+
+def owned(log: Log) -> tuple[Group, int]:
+    group = Group(log)
+    member = group.join()
+    assert group.claim(member)
+    return group, member
+
+
+# -- committed offsets ----------------------------------------------------------------------------
+def test_a_new_group_has_committed_nothing(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        with pytest.raises(Failed) as failed:
+            Group(log, create=0)
+        assert failed.value.code == lib.MQL_E_NOT_FOUND
+        assert not (log.directory / "groups").exists()
+        assert Group(log).committed == lib.MQL_NO_OFFSET
+
+
+@pytest.mark.parametrize("how", ["closed", "killed", "durable"])
+def test_what_was_committed_last_is_what_is_committed(tmp_path: Path, how: str):
+    def work(store: Store) -> None:
+        log = store.log()
+        fill(log)
+        group, member = owned(log)
+        for offset in (3, 50, 7, 9):
+            group.commit(member, offset, how == "durable")
+            assert group.committed == offset
+
+    if how == "killed":
+        dies(lambda: work(Store(tmp_path / "s")))
+    else:
+        with Store(tmp_path / "s") as store:
+            work(store)
+    with Store(tmp_path / "s") as store:
+        assert Group(store.log(), create=0).committed == 9
+    with Store(tmp_path / "s", read_only=1) as store:
+        assert Group(store.log(), create=0).committed == 9
+
+
+@pytest.mark.parametrize("offset", [-1, 101, 2**62])
+def test_an_offset_outside_the_log_is_refused_with_the_range(tmp_path: Path, offset: int):
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        fill(log)
+        group, member = owned(log)
+        group.commit(member, 100)
+        with pytest.raises(Failed) as failed:
+            group.commit(member, offset)
+        assert (failed.value.code, failed.value.stop) == (lib.MQL_E_RANGE, 100)
+        assert group.committed == 100
+
+
+def test_only_the_owner_commits(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        fill(log)
+        group, member = owned(log)
+        group.commit(member, 5)
+        for other in (0, group.join(), member + 1):
+            with pytest.raises(Failed) as failed:
+                group.commit(other, 9)
+            assert failed.value.code == lib.MQL_E_LOST
+        assert group.committed == 5
+
+
+def two_commits(tmp_path: Path) -> Path:
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        fill(log)
+        group, member = owned(log)
+        group.commit(member, 11)
+        group.commit(member, 22)
+        return group.path
+
+
+def committed(tmp_path: Path, **how: Any) -> int:
+    with Store(tmp_path / "s", **how) as store:
+        return Group(store.log(), create=0).committed
+
+
+@pytest.mark.parametrize("read_only", [0, 1])
+def test_a_flipped_bit_in_a_slot_gives_the_older_commit_and_never_another(
+    tmp_path: Path, read_only: int
+):
+    path = two_commits(tmp_path)
+    data = path.read_bytes()
+    for at in range(SLOTS, SLOTS + 2 * SLOT):
+        if at in range(SLOTS + 20, SLOTS + 24) or at >= SLOTS + SLOT + 20:
+            continue  # reserved
+        path.write_bytes(flip(data, at, at % 8))
+        expected = 11 if at < SLOTS + SLOT else 22  # commit 2 is in slot 0
+        assert committed(tmp_path, read_only=read_only) == expected, at - SLOTS
+
+
+def test_both_slots_damaged_is_an_error_that_names_the_file(tmp_path: Path):
+    path = two_commits(tmp_path)
+    path.write_bytes(flip(flip(path.read_bytes(), SLOTS), SLOTS + SLOT))
+    with Store(tmp_path / "s") as store:
+        group = Group(store.log())
+        with pytest.raises(Failed) as failed:
+            _ = group.committed
+        assert failed.value.code == lib.MQL_E_CORRUPT
+        assert failed.value.path == "t-0/groups/billing.offset"
+        assert failed.value.position == SLOTS
+        member = group.join()
+        assert group.claim(member)
+        group.commit(member, 33)
+        assert group.committed == 33, "committing anew puts it right"
+
+
+def test_a_death_in_the_middle_of_a_commit_leaves_the_one_before(tmp_path: Path):
+    path = two_commits(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[SLOTS + SLOT : SLOTS + SLOT + 8] = (99).to_bytes(8, "little")  # half of commit 3
+    path.write_bytes(data)
+    assert committed(tmp_path) == 22
+
+
+@pytest.mark.parametrize("what", ["magic", "writer"])
+def test_a_foreign_or_newer_file_is_refused(tmp_path: Path, what: str):
+    path = two_commits(tmp_path)
+    data = bytearray(path.read_bytes())
+    if what == "magic":
+        data[0] ^= 1
+    else:
+        data[8:16] = (9).to_bytes(4, "little") * 2
+    path.write_bytes(data)
+    for read_only in (0, 1):
+        with pytest.raises(Failed) as failed:
+            committed(tmp_path, read_only=read_only)
+        assert failed.value.code == lib.MQL_E_FORMAT
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("length", [0, 1, 0x90, 0xA0, 4095])
+def test_a_truncated_file_gives_a_commit_that_was_made_or_none(tmp_path: Path, length: int):
+    path = two_commits(tmp_path)
+    path.write_bytes(path.read_bytes()[:length])
+    for read_only in (1, 0):
+        try:
+            assert committed(tmp_path, read_only=read_only) in (11, 22, lib.MQL_NO_OFFSET)
+        except Failed as failed:
+            assert failed.code in (lib.MQL_E_CORRUPT, lib.MQL_E_FORMAT)
+
+
+# -- members --------------------------------------------------------------------------------------
+def test_ids_grow_and_never_come_back(tmp_path: Path):
+    seen: list[int] = []
+    for _ in range(3):
+        with Store(tmp_path / "s") as store:
+            group = Group(store.log())
+            for _ in range(4):
+                member = group.join()
+                seen.append(member & lib.MQL_MEMBER_COUNTER)
+                lib.mql_group_leave(group.c, member)
+    assert seen == sorted(set(seen))
+
+
+def test_ids_grow_though_the_doorbell_was_lost(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        before = Group(store.log()).join() & lib.MQL_MEMBER_COUNTER
+    (tmp_path / "s" / "doorbell").unlink()
+    now = lib.mql_os_now_ms()
+    while lib.mql_os_now_ms() == now:
+        pass  # the coarse clock, from which lost ids go on, has moved
+    with Store(tmp_path / "s") as store:
+        assert Group(store.log()).join() & lib.MQL_MEMBER_COUNTER > before
+
+
+def test_members_are_listed_in_the_order_in_which_they_joined(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        group = Group(store.log())
+        joined = [group.join() for _ in range(10)]
+        assert group.members() == joined
+        lib.mql_group_leave(group.c, joined[4])
+        lib.mql_group_leave(group.c, 12345)
+        assert group.members() == joined[:4] + joined[5:]
+
+
+def test_the_members_of_a_dead_process_are_gone(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        group = Group(store.log())
+        mine = group.join()
+        dies(lambda: [Group(Store(tmp_path / "s").log()).join() for _ in range(3)])
+        assert group.members() == [mine]
+
+
+def test_members_of_an_earlier_instance_of_the_store_are_gone(tmp_path: Path):
+    dies(lambda: Group(Store(tmp_path / "s").log()).join())
+    with Store(tmp_path / "s") as store:
+        group = Group(store.log())
+        assert group.members() == []
+        assert group.members() == [group.join()] or len(group.members()) == 1
+
+
+def test_a_group_holds_no_more_than_its_places(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        group = Group(store.log())
+        joined = [group.join() for _ in range(lib.MQL_MEMBERS_MAX)]
+        with pytest.raises(Failed):
+            group.join()
+        lib.mql_group_leave(group.c, joined[7])
+        assert group.join() > joined[-1]
+
+
+# -- ownership ------------------------------------------------------------------------------------
+def test_a_partition_has_one_owner(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        group = Group(store.log())
+        first, second = group.join(), group.join()
+        assert group.owner() == 0
+        assert group.claim(first)
+        assert group.claim(first), "again"
+        assert not group.claim(second)
+        lib.mql_group_drop(group.c, second)
+        assert group.owner() == first
+        lib.mql_group_drop(group.c, first)
+        assert group.claim(second)
+        assert group.owner() == second
+
+
+def test_a_partition_of_a_live_process_is_not_taken_from_it_and_of_a_dead_one_it_is(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        fill(log)
+        group = Group(log)
+        mine = group.join()
+        ready, go = os.pipe(), os.pipe()
+        child = os.fork()
+        if child == 0:
+            other, member = owned(Store(tmp_path / "s").log())
+            other.commit(member, 42)
+            os.write(ready[1], b"x")
+            os.read(go[0], 1)
+            os._exit(0)
+        os.read(ready[0], 1)
+        owner = group.owner()
+        assert not group.claim(mine)
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        assert group.claim(mine)
+        assert group.owner() == mine != owner
+        assert group.committed == 42, "it goes on from the committed offset"
+        with pytest.raises(Failed) as failed:
+            group.commit(owner, 50)
+        assert failed.value.code == lib.MQL_E_LOST
+        for descriptor in (*ready, *go):
+            os.close(descriptor)
+
+
+def test_a_process_that_forked_dies_and_its_child_keeps_nothing_of_it(tmp_path: Path):
+    """K8: the child shares its parent's descriptors, and must not keep its place."""
+    with Store(tmp_path / "s") as store:
+        group = Group(store.log())
+        mine = group.join()
+        alive, end = os.pipe(), os.pipe()
+        child = os.fork()
+        if child == 0:
+            Group(Store(tmp_path / "s").log())
+            owned(Store(tmp_path / "s").log())
+            if os.fork() == 0:
+                os.write(alive[1], b"x")
+                os.close(end[1])
+                os.read(end[0], 1)
+                os._exit(0)
+            os.kill(os.getpid(), 9)
+        os.waitpid(child, 0)
+        os.read(alive[0], 1)
+        assert group.claim(mine)
+        assert group.members() == [mine]
+        for descriptor in (*alive, *end):
+            os.close(descriptor)
+
+
+def test_a_deleted_group_is_gone_and_may_be_made_again(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        fill(log)
+        group, member = owned(log)
+        group.commit(member, 5)
+        assert lib.mql_group_delete(group.c) == lib.MQL_BUSY
+        lib.mql_group_drop(group.c, member)
+        check(lib.mql_group_delete(group.c))
+        assert not group.path.exists()
+        with pytest.raises(Failed) as failed:
+            group.claim(member)
+        assert failed.value.code == lib.MQL_E_NOT_FOUND
+        assert Group(log).committed == lib.MQL_NO_OFFSET
+
+
+def test_a_read_only_store_refuses_what_changes_a_group(tmp_path: Path):
+    two_commits(tmp_path)
+    with Store(tmp_path / "s", read_only=1) as store:
+        group = Group(store.log(), create=0)
+        for call in (
+            group.join,
+            lambda: group.claim(5),
+            lambda: group.commit(5, 1),
+            lambda: check(lib.mql_group_delete(group.c)),
+        ):
+            with pytest.raises(Failed) as failed:
+                call()
+            assert failed.value.code == lib.MQL_E_READ_ONLY
+        assert group.owner() == 0
+        assert group.members() == []

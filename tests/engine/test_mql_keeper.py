@@ -1,0 +1,151 @@
+"""mql_keeper: the rounds of the two background threads, stepped by hand."""
+
+from pathlib import Path
+
+from support.partition import (
+    PAGE,
+    Log,
+    Store,
+    check,
+    dies,
+    ffi,
+    headers_of,
+    kafkas_indexes,
+    lib,
+    log_file,
+)
+
+SMALL = {"segment_bytes": PAGE, "max_message_bytes": PAGE, "batch_bytes": PAGE}
+
+
+def prepare(store: Store) -> int:
+    return check(lib.mql_keeper_prepare(store.c))
+
+
+def sync(store: Store) -> None:
+    check(lib.mql_keeper_sync(store.c))
+
+
+def size(log: Log, name: str = log_file(0)) -> int:
+    return (log.directory / name).stat().st_size
+
+
+def test_there_is_nothing_to_prepare_before_somebody_appends(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        assert prepare(store) == lib.MQL_END
+        assert size(log) == 0
+
+
+def test_a_round_prepares_ahead_of_the_tail_and_syncs_nothing(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log(segment_bytes=1 << 24)
+        log.append(b"x" * 1000)
+        assert prepare(store) == lib.MQL_OK
+        assert log.control.allocated == size(log) >= 200_000
+        assert log.ends[2] == 0
+        assert prepare(store) == lib.MQL_END, "until an append comes near its end"
+        while prepare(store) == lib.MQL_END:
+            before = log.control.allocated
+            log.append(b"x" * 1000)
+        assert log.end[1] < before < log.control.allocated
+
+
+def test_more_is_prepared_when_more_is_appended(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log(segment_bytes=1 << 26, max_message_bytes=1 << 24, batch_bytes=1 << 20)
+        log.append(b"x" * 10)
+        prepare(store)
+        little = log.control.allocated - log.end[1]
+        log.append(*[b"x" * 500_000] * 6)
+        prepare(store)
+        assert log.control.allocated - log.end[1] > 10 * little
+
+
+def test_the_next_segment_is_prepared_before_the_roll_which_then_makes_no_file(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log(segment_bytes=16 * PAGE)
+        log.append(b"x" * 1000)
+        prepare(store)
+        assert size(log, "next.1") > 0
+        inode = (log.directory / "next.1").stat().st_ino
+        while log.end[0] == 0:
+            log.append(b"x" * 1000)
+        assert (log.directory / log_file(log.end[0])).stat().st_ino == inode
+
+
+def test_a_round_syncs_what_was_appended_and_seals_what_was_rolled(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log(**SMALL)
+        for _ in range(30):
+            log.append(b"x" * 900)
+        sync(store)
+        assert log.ends == (0, 30, 30)
+        for base in range(0, log.end[0], 4):
+            data = log.bytes(base)
+            headers_of(data)
+            assert log.bytes(base, ".timeindex") == kafkas_indexes(data, base)[1]
+
+
+def test_any_opening_seals_and_syncs_what_a_dead_writer_left(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log(**SMALL)
+
+        def work() -> None:
+            other = Store(tmp_path / "s").log(**SMALL)
+            for _ in range(30):
+                other.append(b"x" * 900)
+
+        dies(work)
+        assert log.ends == (0, 30, 0)
+        for _ in range(6):
+            sync(store)
+        assert log.ends == (0, 30, 30)
+        headers_of(log.bytes(0))
+
+
+def test_a_round_over_several_partitions_serves_them_all(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        logs = [store.log("t", n) for n in range(3)] + [store.log("other")]
+        for log in logs:
+            log.append(b"a")
+        sync(store)
+        assert [log.ends[2] for log in logs] == [1, 1, 1, 1]
+
+
+def test_retention_is_done_by_the_round(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log(**SMALL, cleanup=lib.MQL_CLEANUP_DELETE, retention_bytes=8000)
+        for _ in range(40):
+            log.append(b"x" * 900)
+        sync(store)
+        assert log.ends[0] > 20
+
+
+def test_two_rounds_at_once_in_two_processes_seal_once(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log(**SMALL)
+        for _ in range(30):
+            log.append(b"x" * 900)
+
+        def work() -> None:
+            other = Store(tmp_path / "s")
+            other.log(**SMALL)
+            for _ in range(6):
+                sync(other)
+
+        dies(work)
+        sync(store)
+        assert log.ends[2] == 30
+        assert log.values() == [b"x" * 900] * 30
+
+
+def test_threads_do_by_themselves_what_the_rounds_do(tmp_path: Path):
+    with Store(tmp_path / "s", threads=1) as store:
+        log = store.log(sync_interval_ns=1)
+        log.append(b"a")
+        for _ in range(100):
+            if lib.mql_wait_durable(log.c, 1, 250_000_000) == lib.MQL_OK:
+                break
+        assert log.ends == (0, 1, 1)
+        assert store.c != ffi.NULL
