@@ -13,7 +13,7 @@
 static const char *number(const char *at, const char *end, char separator, int64_t *out) {
     int64_t value = 0;
     const char *start = at;
-    while (at < end && *at >= '0' && *at <= '9' && at - start < 19)
+    while (at < end && *at >= '0' && *at <= '9' && at - start < 18)
         value = value * 10 + (*at++ - '0');
     if (at == start || at >= end || *at != separator) return NULL;
     *out = value;
