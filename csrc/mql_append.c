@@ -89,8 +89,7 @@ static int measure_batches(appending *append, int64_t most) {
     append->size = (int64_t)source->length;
     if (append->offsets > CALL_OFFSETS_MAX)
         return mql_base_fail(MQL_E_ARGUMENT, append->log->directory,
-                             "one call takes at most %lld offsets",
-                             (long long)CALL_OFFSETS_MAX);
+                             "one call takes at most %lld offsets", (long long)CALL_OFFSETS_MAX);
     return MQL_OK;
 }
 
@@ -352,6 +351,8 @@ static int raise_epoch_locked(mql_log *log, int64_t start) {
     mql_epoch_table table;
     int rc = mql_epoch_load(log->home->root, log->directory, &table);
     if (rc < 0) return rc;
+    if (log->control->epoch == INT32_MAX)
+        return mql_base_fail(MQL_E_FORMAT, MQL_EPOCH_FILE, "no leader epoch is left");
     int32_t epoch = log->control->epoch + 1;
     rc = mql_epoch_add(&table, epoch, start);
     if (rc == MQL_OK)

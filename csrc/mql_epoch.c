@@ -13,8 +13,11 @@
 static const char *number(const char *at, const char *end, char separator, int64_t *out) {
     int64_t value = 0;
     const char *start = at;
-    while (at < end && *at >= '0' && *at <= '9' && at - start < 18)
-        value = value * 10 + (*at++ - '0');
+    for (; at < end && *at >= '0' && *at <= '9'; at++) {
+        int64_t digit = *at - '0';
+        if (value > (INT64_MAX - digit) / 10) return NULL;
+        value = value * 10 + digit;
+    }
     if (at == start || at >= end || *at != separator) return NULL;
     *out = value;
     return at + 1;

@@ -106,7 +106,7 @@ static bool sound(const mql_format_checkpoint *slot) {
     if (memcmp(slot->magic, MQL_CHECKPOINT_MAGIC, sizeof slot->magic) != 0) return false;
     if (slot->crc != checkpoint_crc(slot)) return false;
     bool ordered = slot->segment >= 0 && slot->position >= 0 && slot->log_start >= 0 &&
-                   slot->offset >= slot->segment && slot->epoch >= 0;
+                   slot->offset >= slot->segment && slot->epoch >= 0 && slot->epoch < INT32_MAX;
     return ordered && slot->offset <= OFFSET_MAX && slot->log_start <= OFFSET_MAX &&
            slot->ceiling >= 0 && slot->ceiling - slot->offset <= AHEAD_MAX;
 }
@@ -205,6 +205,8 @@ static int make_segment(const recovery *run, int64_t base) {
 /* Batches from `start` on carry a new epoch: what a dead writer left behind it is then not theirs.
  */
 static int raise_epoch(recovery *run, int64_t start) {
+    if (run->out->epoch == INT32_MAX)
+        return mql_base_fail(MQL_E_FORMAT, MQL_EPOCH_FILE, "no leader epoch is left");
     int32_t epoch = run->out->epoch + 1;
     int rc = mql_epoch_add(run->epochs, epoch, start);
     if (rc == MQL_OK)

@@ -182,8 +182,8 @@ const uint8_t *mql_segment_bytes(mql_segment *segment, mql_segment_window *windo
 }
 
 /* -- walking ----------------------------------------------------------------------------------- */
-static bool only_zeros(mql_segment_walk *walk) {
-    for (int64_t at = walk->position; at < walk->limit;) {
+static bool zeros_from(mql_segment_walk *walk, int64_t at) {
+    while (at < walk->limit) {
         int64_t length = mql_base_min(walk->limit - at, MQL_PAGE);
         const uint8_t *bytes = mql_segment_bytes(walk->segment, walk->window, at, length);
         if (bytes == NULL) return false;
@@ -192,6 +192,8 @@ static bool only_zeros(mql_segment_walk *walk) {
     }
     return true;
 }
+
+static bool only_zeros(mql_segment_walk *walk) { return zeros_from(walk, walk->position); }
 
 static int refuse(mql_segment_walk *walk, int row, const char *what) {
     walk->row = row;
@@ -297,7 +299,7 @@ static known_place next_known(mql_segment_walk *walk, int64_t before) {
 /* Whether batch follows batch from `at` exactly to the known place; each step costs the budget a
  * header. */
 static bool chains(mql_segment_walk *walk, int64_t at, int64_t offset, const known_place *place,
-                   int64_t *budget) {
+                   bool led, int64_t *budget) {
     while (at < place->position && offset < place->offset) {
         *budget -= MQL_BATCH_HEADER;
         if (*budget < 0 || walk->limit - at < MQL_BATCH_HEADER) return false;
@@ -312,19 +314,34 @@ static bool chains(mql_segment_walk *walk, int64_t at, int64_t offset, const kno
         offset = header.last_offset + 1;
     }
     if (place->is_batch) return at == place->position && offset <= place->offset;
-    /* The end must be exact: a batch inside the last value may have zeros behind it too. */
-    return (place->offset == INT64_MAX || offset == place->offset) && at == walk->limit;
+    /* A batch inside the last value may have zeros behind it too: unless the damaged batch's own
+     * length led here, the end must be exact. */
+    if (place->offset != INT64_MAX && offset != place->offset) return false;
+    return at == walk->limit || (led && zeros_from(walk, at));
+}
+
+/* Where the damaged batch ends by its own length, if that is not what is damaged. */
+static int64_t own_end(mql_segment_walk *walk) {
+    mql_batch_header header;
+    if (walk->limit - walk->position < MQL_BATCH_HEADER) return walk->limit;
+    const uint8_t *bytes =
+        mql_segment_bytes(walk->segment, walk->window, walk->position, MQL_BATCH_HEADER);
+    if (bytes == NULL) return walk->limit;
+    mql_batch_read_header(bytes, &header);
+    return walk->position +
+           mql_base_min(mql_base_max(header.size, 0), walk->limit - walk->position);
 }
 
 int mql_segment_resync(mql_segment_walk *walk, int64_t before) {
     int64_t budget = RESYNC_BUDGET;
     known_place place = next_known(walk, before);
+    int64_t next = own_end(walk);
     for (int64_t at = walk->position + 1; at + MQL_BATCH_HEADER <= place.position && budget > 0;
          at++) {
         mql_batch_header header;
         if (!whole_batch(walk, at, &budget, &header)) continue;
         if (header.base_offset <= walk->expected || header.last_offset >= before) continue;
-        if (!chains(walk, at, header.base_offset, &place, &budget)) continue;
+        if (!chains(walk, at, header.base_offset, &place, at == next, &budget)) continue;
         walk->position = at;
         walk->expected = header.base_offset;
         return MQL_OK;
