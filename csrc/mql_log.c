@@ -103,7 +103,8 @@ mql_segment_options mql_log_segment_options(mql_log *log) {
         .capacity = mql_base_round_up(
             atomic_load_explicit(&log->segment_bytes, memory_order_relaxed), MQL_PAGE),
         .read_only = log->home->read_only,
-        .writable = !log->home->read_only};
+        .writable = !log->home->read_only,
+        .gaps = atomic_load_explicit(&log->cleanup, memory_order_relaxed) == MQL_CLEANUP_COMPACT};
 }
 
 /* The slot of the greatest base <= offset, or -1. Under the table lock. */

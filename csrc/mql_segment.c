@@ -308,7 +308,7 @@ static bool chains(mql_segment_walk *walk, int64_t at, int64_t offset, const kno
         if (bytes == NULL) return false;
         mql_batch_read_header(bytes, &header);
         if (mql_batch_implausible(&header, walk->limit - at) != NULL || header.base_offset < offset)
-            return false;
+            return led && place->offset == INT64_MAX && zeros_from(walk, at);
         if (header.base_offset > offset && !walk->gaps) return false;
         at += header.size;
         offset = header.last_offset + 1;
@@ -458,11 +458,12 @@ int mql_segment_rebuild_index(mql_segment *segment, mql_segment_window *window,
 
 /* -- sealing ----------------------------------------------------------------------------------- */
 /* Where the batches end that lie before `next_base`; -1: it cannot be told. */
-static int64_t exact_end(mql_segment *segment, mql_segment_window *window, int64_t next_base) {
+static int64_t exact_end(mql_segment *segment, bool gaps, mql_segment_window *window,
+                         int64_t next_base) {
     mql_segment_walk walk = {.segment = segment,
                              .window = window,
                              .expected = segment->base,
-                             .gaps = true,
+                             .gaps = gaps,
                              .limit = atomic_load_explicit(&segment->length, memory_order_relaxed),
                              .max_size = MQL_BATCH_BYTES_MAX};
     if (next_base <= segment->base) return 0;
@@ -501,7 +502,7 @@ int mql_segment_seal(const mql_segment_options *options, int64_t base, int64_t n
     /* A failure here leaves the indexes longer than they need to be; the log is what counts. */
     int64_t end = mql_segment_open_tail(segment, options, mode) < 0
                       ? -1
-                      : exact_end(segment, &window, next_base);
+                      : exact_end(segment, options->gaps, &window, next_base);
     _Atomic uint32_t counts[2] = {0, 0};
     if (end >= 0) {
         int64_t since, max, max_offset, last;

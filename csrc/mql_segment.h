@@ -32,6 +32,7 @@ typedef struct mql_segment_options {
     int64_t capacity;      /* bytes to map: at least the file's length is mapped */
     bool read_only;        /* no mapping: reads copy */
     bool writable;
+    bool gaps;             /* a compacted topic: offsets may be missing before a batch */
 } mql_segment_options;
 
 /* Opens <base>.log. MQL_E_NOT_FOUND if it is not there. The caller owns one reference. */
