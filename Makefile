@@ -9,8 +9,9 @@ WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-pr
 
 .PHONY: demo test asan lint bench clean
 
+# PYTHONSAFEPATH: the processes that it starts import the package, not the tree around them.
 demo: $(VENV)/.installed-cli
-	$(BIN)/mqlog demo
+	PYTHONSAFEPATH=1 $(BIN)/mqlog demo
 
 # From inside tests/, so that no process that a test starts imports the tree instead of the package.
 test: $(VENV)/.installed-test asan

@@ -281,6 +281,7 @@ typedef struct known_place {
     int64_t position;
     int64_t offset;
     bool is_batch;
+    bool led; /* the damaged batch's own length led to where the chain begins */
 } known_place;
 
 static known_place next_known(mql_segment_walk *walk, int64_t before) {
@@ -291,15 +292,15 @@ static known_place next_known(mql_segment_walk *walk, int64_t before) {
         mql_index_offset_entry(walk->index, i, &relative, &at);
         if (at <= walk->position || !entry_holds(walk, i, &position, &header)) continue;
         if (header.base_offset <= walk->expected || header.last_offset >= before) continue;
-        return (known_place){position, header.base_offset, true};
+        return (known_place){position, header.base_offset, true, false};
     }
-    return (known_place){walk->limit, before, false};
+    return (known_place){walk->limit, before, false, false};
 }
 
 /* Whether batch follows batch from `at` exactly to the known place; each step costs the budget a
  * header. */
 static bool chains(mql_segment_walk *walk, int64_t at, int64_t offset, const known_place *place,
-                   bool led, int64_t *budget) {
+                   int64_t *budget) {
     while (at < place->position && offset < place->offset) {
         *budget -= MQL_BATCH_HEADER;
         if (*budget < 0 || walk->limit - at < MQL_BATCH_HEADER) return false;
@@ -308,7 +309,7 @@ static bool chains(mql_segment_walk *walk, int64_t at, int64_t offset, const kno
         if (bytes == NULL) return false;
         mql_batch_read_header(bytes, &header);
         if (mql_batch_implausible(&header, walk->limit - at) != NULL || header.base_offset < offset)
-            return led && place->offset == INT64_MAX && zeros_from(walk, at);
+            return place->led && place->offset == INT64_MAX && zeros_from(walk, at);
         if (header.base_offset > offset && !walk->gaps) return false;
         at += header.size;
         offset = header.last_offset + 1;
@@ -317,7 +318,7 @@ static bool chains(mql_segment_walk *walk, int64_t at, int64_t offset, const kno
     /* A batch inside the last value may have zeros behind it too: unless the damaged batch's own
      * length led here, the end must be exact. */
     if (place->offset != INT64_MAX && offset != place->offset) return false;
-    return at == walk->limit || (led && zeros_from(walk, at));
+    return at == walk->limit || (place->led && zeros_from(walk, at));
 }
 
 /* Where the damaged batch ends by its own length, if that is not what is damaged. */
@@ -341,7 +342,8 @@ int mql_segment_resync(mql_segment_walk *walk, int64_t before) {
         mql_batch_header header;
         if (!whole_batch(walk, at, &budget, &header)) continue;
         if (header.base_offset <= walk->expected || header.last_offset >= before) continue;
-        if (!chains(walk, at, header.base_offset, &place, at == next, &budget)) continue;
+        place.led = at == next;
+        if (!chains(walk, at, header.base_offset, &place, &budget)) continue;
         walk->position = at;
         walk->expected = header.base_offset;
         return MQL_OK;
