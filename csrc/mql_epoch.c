@@ -44,6 +44,10 @@ static int parse(const char *at, const char *end, mql_epoch_table *table) {
         last_start = start;
         table->entries[i] = (mql_epoch_entry){.start = start, .epoch = (int32_t)epoch};
     }
+    if (at != end) {
+        mql_epoch_free(table);
+        return MQL_END;
+    }
     table->count = (size_t)count;
     return MQL_OK;
 }

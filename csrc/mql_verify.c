@@ -2,14 +2,27 @@
  *
  * It trusts nothing: not the index to find batches, not the CRC to mean well-formed records.
  * Segments are walked from their first byte, each batch's CRC, offset and epoch checked,
- * uncompressed records taken apart; then each index entry is held against the batches that were
- * seen.
+ * uncompressed records taken apart; each index entry is held against the batches that were seen.
+ *
+ * One damaged place is told once, where it is. So index entries are judged each for itself, in the
+ * order of what they name, and those that name what is damaged or cannot be told are let pass; and
+ * batches in a row that all carry one other epoch than the table's are the table's fault.
  */
 #include "mql_verify.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #define PROGRESS_BYTES ((int64_t)4 << 20)
+
+/* Batches in a row that carry one epoch where the table has another. */
+typedef struct strangers {
+    int64_t batches;
+    int32_t epoch;
+    int32_t wanted;
+    int64_t position; /* of the first, in `path` */
+    char path[MQL_PATH_MAX];
+} strangers;
 
 typedef struct verifying {
     mql_log *log;
@@ -19,6 +32,7 @@ typedef struct verifying {
     mql_verify_report *out;
     mql_segment_window window;
     mql_control_end end;
+    strangers strangers;
     int64_t total;
     int64_t told;
 } verifying;
@@ -59,64 +73,239 @@ static void check_records(verifying *v, const mql_segment_walk *walk) {
                 "the batch's maximum timestamp is not that of its records");
 }
 
-/* Index entries met while walking: `next` is the one expected to name the batch to come. */
+/* -- epochs ------------------------------------------------------------------------------------ */
+static void epoch_path(const verifying *v, char path[MQL_PATH_MAX]) {
+    snprintf(path, MQL_PATH_MAX, "%s/" MQL_EPOCH_FILE, v->log->directory);
+}
+
+static void tell_strangers(verifying *v) {
+    strangers *row = &v->strangers;
+    char path[MQL_PATH_MAX];
+    epoch_path(v, path);
+    if (row->batches == 1)
+        problem(v, row->path, row->position, "another leader epoch than the log has here");
+    else if (row->batches > 1)
+        problem(v, path, 0, "batches in a row carry another leader epoch than it has for them");
+    row->batches = 0;
+}
+
+static void check_epoch(verifying *v, const mql_segment_walk *walk) {
+    int64_t next_start;
+    int32_t epoch = walk->header.epoch,
+            wanted = mql_log_epoch_at(v->log, walk->header.base_offset, &next_start);
+    strangers *row = &v->strangers;
+    if (row->batches > 0 && (epoch != row->epoch || wanted != row->wanted)) tell_strangers(v);
+    if (wanted < 0 || epoch == wanted) return;
+    if (row->batches++ > 0) return;
+    row->epoch = epoch;
+    row->wanted = wanted;
+    row->position = walk->at;
+    snprintf(row->path, sizeof row->path, "%s", walk->segment->path);
+}
+
+static void check_epoch_file(verifying *v) {
+    char path[MQL_PATH_MAX];
+    mql_os_stat stat;
+    mql_epoch_table table;
+    epoch_path(v, path);
+    if (mql_os_stat_name(v->log->home->root, path, &stat) < 0) return;
+    int rc = mql_epoch_load(v->log->home->root, v->log->directory, &table);
+    if (rc == MQL_END) problem(v, path, 0, "not a table of leader epochs");
+    if (rc < 0) problem(v, path, 0, mql_error_last()->text);
+    mql_epoch_free(&table);
+}
+
+/* -- index entries ----------------------------------------------------------------------------- */
+/* What an entry says: of the batch at `place` in the file (.index: its position; .timeindex: its
+ * last offset - base), that it has `what` (.index: that last offset; .timeindex: that timestamp).
+ */
+typedef struct claim {
+    int64_t place;
+    int64_t what;
+    uint32_t number; /* of the entry */
+} claim;
+
+typedef struct claims {
+    claim *items; /* owns; ascending in `place` */
+    uint32_t count, next;
+    claim last;  /* the last right one: places and numbers both ascend */
+    int64_t end; /* no place from here on is the log's */
+    int64_t entry_bytes;
+    const char *wrong;
+    bool growing; /* a writer may be at its end */
+    char path[MQL_PATH_MAX];
+} claims;
+
 typedef struct entries {
     mql_index index;
-    uint32_t count, time_count;
-    uint32_t next, next_time;
+    claims offsets, times;
     int64_t newest;
-    char path[MQL_PATH_MAX];
-    char time_path[MQL_PATH_MAX];
 } entries;
+
+static int by_place(const void *a, const void *b) {
+    const claim *x = a, *y = b;
+    if (x->place != y->place) return x->place < y->place ? -1 : 1;
+    return (x->number > y->number) - (x->number < y->number);
+}
+
+static bool is_right(claims *all, const claim *one, bool fits) {
+    bool first = all->last.place < 0;
+    if (!fits || (!first && (one->number <= all->last.number || one->place == all->last.place)))
+        return false;
+    all->last = *one;
+    return true;
+}
+
+/* What is read of a file that is written to: an entry in the making, one that is about to be made
+ * again, one of records that came after the end was sampled. */
+static bool is_unfinished(const claims *all, const claim *one) {
+    return all->growing && (one->number + 1 == all->count || one->place >= all->end ||
+                            (one->place == 0 && one->what == 0));
+}
+
+/* Judges one; the entries are met in the order of their places. */
+static void judge(verifying *v, claims *all, bool fits) {
+    const claim *one = &all->items[all->next++];
+    v->out->index_entries++;
+    if (is_right(all, one, fits) || is_unfinished(all, one)) return;
+    problem(v, all->path, (int64_t)one->number * all->entry_bytes, all->wrong);
+}
+
+static bool comes_before(const claims *all, int64_t place) {
+    return all->next < all->count && all->items[all->next].place < place;
+}
 
 static void check_entries(verifying *v, const mql_segment_walk *walk, entries *e) {
     const mql_batch_header *header = &walk->header;
-    while (e->next < e->count) {
-        int32_t relative, position;
-        mql_index_offset_entry(&e->index.offsets, e->next, &relative, &position);
-        if (position > walk->at) break;
-        if (position < walk->at || walk->segment->base + relative != header->last_offset)
-            problem(v, e->path, (int64_t)e->next * MQL_INDEX_ENTRY,
-                    "the entry does not name a batch of the log");
-        e->next++;
-        v->out->index_entries++;
+    int64_t last = header->last_offset - walk->segment->base;
+    while (comes_before(&e->offsets, walk->at + 1)) {
+        const claim *one = &e->offsets.items[e->offsets.next];
+        judge(v, &e->offsets, one->place == walk->at && one->what == last);
     }
-    if (header->count > 0 && header->max_timestamp > e->newest) e->newest = header->max_timestamp;
-    while (e->next_time < e->time_count) {
-        int64_t timestamp;
-        int32_t relative;
-        mql_index_time_entry(&e->index.times, e->next_time, &timestamp, &relative);
-        int64_t offset = walk->segment->base + relative;
-        if (offset > header->last_offset) break;
-        if (offset < header->last_offset || timestamp != e->newest ||
-            header->max_timestamp != timestamp)
-            problem(v, e->time_path, (int64_t)e->next_time * MQL_TIME_ENTRY,
-                    "the entry does not name the batch that has the largest timestamp so far");
-        e->next_time++;
-        v->out->index_entries++;
+    bool newer = header->count > 0 && header->max_timestamp > e->newest;
+    if (newer) e->newest = header->max_timestamp;
+    /* Kafka names the last of the batches that it has given one time. */
+    bool given = (header->attributes & MQL_BATCH_LOG_APPEND_TIME) != 0;
+    bool has = newer || (given && header->max_timestamp == e->newest);
+    while (comes_before(&e->times, last + 1)) {
+        const claim *one = &e->times.items[e->times.next];
+        judge(v, &e->times, has && one->place == last && one->what == e->newest);
     }
 }
 
-static void open_entries(verifying *v, mql_segment *segment, entries *e) {
-    memset(e, 0, sizeof *e);
-    e->newest = INT64_MIN;
-    mql_base_file_name(e->path, v->log->directory, segment->base, ".index");
-    mql_base_file_name(e->time_path, v->log->directory, segment->base, ".timeindex");
-    if (mql_index_open_sealed(&e->index, v->log->home->root, v->log->directory, segment->base,
-                              true) < 0) {
-        problem(v, e->path, 0, mql_error_last()->text);
-        return;
+/* What is known of a damaged place: its bytes and its offsets, each from .. to. */
+typedef struct damaged {
+    int64_t position, behind;
+    int64_t start, stop; /* relative to the segment's base */
+} damaged;
+
+/* Entries that name what is damaged are let pass. */
+static void pass_entries(verifying *v, entries *e, const damaged *hole) {
+    while (comes_before(&e->offsets, hole->behind)) {
+        const claim *one = &e->offsets.items[e->offsets.next];
+        judge(v, &e->offsets,
+              one->place >= hole->position && one->what >= hole->start && one->what < hole->stop);
     }
-    e->count = mql_index_count_offsets(&e->index.offsets);
-    e->time_count = mql_index_count_times(&e->index.times);
-    /* The active segment's files may hold entries of records that came after the end was sampled.
-     */
-    if (segment->base == v->end.segment) {
-        e->count = mql_index_sound_offsets(&e->index.offsets, e->count,
-                                           v->end.offset - segment->base, v->end.position);
-        e->time_count =
-            mql_index_sound_times(&e->index.times, e->time_count, v->end.offset - segment->base);
+    while (comes_before(&e->times, hole->stop))
+        judge(v, &e->times, e->times.items[e->times.next].place >= hole->start);
+}
+
+/* Takes the entries of one file over, sorted. */
+static int take_claims(verifying *v, claims *all, const mql_index_file *file) {
+    all->last.place = -1;
+    bool times = all->entry_bytes == MQL_TIME_ENTRY;
+    all->count = times ? mql_index_count_times(file) : mql_index_count_offsets(file);
+    all->growing = all->growing || (int64_t)file->length >= (all->count + 1) * all->entry_bytes;
+    if (all->count == 0) return MQL_OK;
+    all->items = mql_os_allocate_memory(all->count * sizeof *all->items);
+    if (all->items == NULL)
+        return mql_base_fail(MQL_E_MEMORY, v->log->directory, "no memory for the index entries");
+    for (uint32_t i = 0; i < all->count; i++) {
+        int32_t relative, position;
+        claim *one = &all->items[i];
+        one->number = i;
+        if (times) {
+            mql_index_time_entry(file, i, &one->what, &relative);
+            one->place = relative;
+        } else {
+            mql_index_offset_entry(file, i, &relative, &position);
+            one->place = position;
+            one->what = relative;
+        }
     }
+    qsort(all->items, all->count, sizeof *all->items, by_place);
+    return MQL_OK;
+}
+
+static void close_entries(entries *e) {
+    mql_index_close(&e->index);
+    mql_os_free_memory(e->offsets.items);
+    mql_os_free_memory(e->times.items);
+}
+
+static int open_entries(verifying *v, int64_t base, int64_t before, entries *e) {
+    mql_log *log = v->log;
+    bool growing = (log->control != NULL || log->home->live) && base >= mql_log_sealed(log);
+    *e = (entries){
+        .newest = INT64_MIN,
+        .offsets = {.entry_bytes = MQL_INDEX_ENTRY,
+                    .end = base == v->end.segment ? v->end.position : INT64_MAX,
+                    .wrong = "the entry does not name a batch of the log",
+                    .growing = growing},
+        .times = {.entry_bytes = MQL_TIME_ENTRY,
+                  .end = before == INT64_MAX ? before : before - base,
+                  .wrong =
+                      "the entry does not name the batch that has the largest timestamp so far",
+                  .growing = growing},
+    };
+    mql_base_file_name(e->offsets.path, log->directory, base, ".index");
+    mql_base_file_name(e->times.path, log->directory, base, ".timeindex");
+    if (mql_index_open_sealed(&e->index, log->home->root, log->directory, base, true) < 0) {
+        problem(v, e->offsets.path, 0, mql_error_last()->text);
+        return MQL_OK;
+    }
+    int rc = take_claims(v, &e->offsets, &e->index.offsets);
+    return rc < 0 ? rc : take_claims(v, &e->times, &e->index.times);
+}
+
+/* -- segments ---------------------------------------------------------------------------------- */
+/* The walk's next step failed: tells it and passes over it. MQL_END: nothing is left behind it. */
+static int pass_damage(verifying *v, mql_segment_walk *walk, entries *e, int64_t before) {
+    int64_t base = walk->segment->base;
+    damaged hole = {.position = walk->position,
+                    .behind = INT64_MAX,
+                    .start = walk->expected - base,
+                    .stop = INT64_MAX};
+    bool missing = walk->wrong == NULL;
+    problem(v, walk->segment->path, walk->position,
+            missing ? "records are missing at the end of the segment" : walk->wrong);
+    int rc = missing ? MQL_END : mql_segment_resync(walk, before);
+    if (rc == MQL_OK) {
+        hole.behind = walk->position;
+        hole.stop = walk->expected - base;
+    }
+    pass_entries(v, e, &hole);
+    return rc;
+}
+
+static int walk_segment(verifying *v, mql_segment_walk *walk, entries *e, int64_t before) {
+    int rc = MQL_OK;
+    while (rc == MQL_OK && walk->expected < before) {
+        walk->wrong = NULL;
+        if (mql_segment_walk_next(walk) != MQL_OK) {
+            if (pass_damage(v, walk, e, before) != MQL_OK) break;
+            continue;
+        }
+        v->out->batches++;
+        v->out->bytes += walk->header.size;
+        check_epoch(v, walk);
+        check_records(v, walk);
+        check_entries(v, walk, e);
+        rc = tell(v, false);
+    }
+    static const damaged nothing = {INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX};
+    if (rc == MQL_OK) pass_entries(v, e, &nothing); /* entries that name no batch at all */
+    return rc;
 }
 
 static int verify_segment(verifying *v, int64_t base, int64_t next_base) {
@@ -126,41 +315,24 @@ static int verify_segment(verifying *v, int64_t base, int64_t next_base) {
     if (rc < 0) return rc;
     mql_segment_options options = mql_log_segment_options(v->log);
     rc = mql_segment_refresh(segment, &options);
-    int64_t length = atomic_load_explicit(&segment->length, memory_order_relaxed);
     bool last = base == v->end.segment;
-    mql_segment_walk walk = {.segment = segment,
-                             .window = &v->window,
-                             .expected = base,
-                             .verify = true,
-                             .limit = last ? v->end.position : length,
-                             .max_size = MQL_BATCH_BYTES_MAX,
-                             .gaps = atomic_load_explicit(&v->log->cleanup, memory_order_relaxed) ==
-                                     MQL_CLEANUP_COMPACT};
     int64_t before = last ? v->end.offset : next_base;
-    entries e;
-    open_entries(v, segment, &e);
-    walk.index = &e.index.offsets;
-    walk.index_count = e.count;
+    entries e = {0};
+    if (rc == MQL_OK) rc = open_entries(v, base, before, &e);
+    mql_segment_walk walk = {
+        .segment = segment,
+        .window = &v->window,
+        .expected = base,
+        .verify = true,
+        .limit =
+            last ? v->end.position : atomic_load_explicit(&segment->length, memory_order_relaxed),
+        .max_size = MQL_BATCH_BYTES_MAX,
+        .gaps = options.gaps,
+        .index = &e.index.offsets,
+        .index_count = e.offsets.count};
+    if (rc == MQL_OK) rc = walk_segment(v, &walk, &e, before);
     v->out->segments++;
-    while (rc == MQL_OK && walk.expected < before) {
-        int step = mql_segment_walk_next(&walk);
-        if (step == MQL_OK) {
-            int64_t next_start;
-            int32_t epoch = mql_log_epoch_at(v->log, walk.header.base_offset, &next_start);
-            if (epoch >= 0 && walk.header.epoch != epoch)
-                problem(v, segment->path, walk.at, "another leader epoch than the log has here");
-            v->out->batches++;
-            v->out->bytes += walk.header.size;
-            check_records(v, &walk);
-            check_entries(v, &walk, &e);
-            rc = tell(v, false);
-            continue;
-        }
-        problem(v, segment->path, walk.position,
-                step == MQL_END ? "records are missing at the end of the segment" : walk.wrong);
-        if (step == MQL_END || mql_segment_resync(&walk, before) != MQL_OK) break;
-    }
-    mql_index_close(&e.index);
+    close_entries(&e);
     v->window.length = 0;
     mql_segment_release(segment);
     return rc;
@@ -185,8 +357,10 @@ int mql_verify_log(mql_log *log, mql_verify_found found, mql_verify_progress pro
     size_t count;
     rc = mql_log_bases(log, &bases, &count);
     if (rc < 0) return rc;
+    check_epoch_file(&v);
     for (size_t i = 0; rc == MQL_OK && i < count && bases[i] <= v.end.segment; i++)
         rc = verify_segment(&v, bases[i], i + 1 < count ? bases[i + 1] : INT64_MAX);
+    tell_strangers(&v);
     if (rc == MQL_OK) rc = tell(&v, true);
     mql_os_free_memory(bases);
     mql_segment_window_free(&v.window);

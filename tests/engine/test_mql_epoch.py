@@ -78,6 +78,8 @@ def test_a_missing_file_is_no_table(root: int):
         "0\n2\n0 0\n",
         "0\n1\n0\n",
         "0\n1\n0 0",
+        "0\n1\n0 0\n1 5\n",
+        "0\n1\n0 0\n\n",
         "0\n1\n-1 0\n",
         "0\n1\n0 -1\n",
         "0\n1\n2147483648 0\n",
