@@ -18,6 +18,7 @@ with an underscore may change. The layout, and each line imports only what stand
     _consumer.py    Consumer: members of a group, who divide the partitions
     _tail.py        iterators over several partitions, and over what is yet to come
     _store.py       open, temporary, Store: options, topics, threads, forks and pickles
+    _facts.py       what the engine tells of groups and of damage
     _ready.py       wait, and descriptors for event loops
     _catalog.py     mqlog.json
     _options.py     every option and name, and how it is refused
@@ -29,7 +30,14 @@ with an underscore may change. The layout, and each line imports only what stand
 from mqlog import codecs, errors
 from mqlog._consumer import Consumer
 from mqlog._engine import Columns, Record
-from mqlog._info import GroupInfo, PartitionInfo, RecoveredInfo, TopicInfo
+from mqlog._info import (
+    GroupInfo,
+    PartitionInfo,
+    ProblemInfo,
+    RecoveredInfo,
+    TopicInfo,
+    VerifiedInfo,
+)
 from mqlog._options import topic_name
 from mqlog._ready import wait
 from mqlog._replay import replay
@@ -79,6 +87,8 @@ __all__ = [
     "PartitionInfo",
     "GroupInfo",
     "RecoveredInfo",
+    "VerifiedInfo",
+    "ProblemInfo",
     "Error",
     "Empty",
     "Full",

@@ -138,7 +138,7 @@ class Log:
         found: Callable[[str, int, str], object],
         progress: Callable[[int, int], object] | None = None,
     ) -> VerifyReport:
-        """Reads everything. `found(file, position, what)`; `progress(done, total)`, in bytes."""
+        """Reads everything. `found(path, position, what)`; `progress(done, total)`, in bytes."""
 
 @disjoint_base
 class Record(Generic[_Out]):

@@ -346,7 +346,7 @@ cdef class Log:
         return group
 
     def verify(self, found, progress=None):
-        """Reads everything and calls `found(file, position, what)` for each problem. Blocks."""
+        """Reads everything and calls `found(path, position, what)` for each problem. Blocks."""
         cdef Verification run = Verification.__new__(Verification)
         cdef mql_verify_report report
         cdef int rc
@@ -378,7 +378,8 @@ cdef void on_found(
     cdef Verification run = <Verification>context
     if run.error is None:
         try:
-            run.found(os.fsdecode(<bytes>file), position, (<bytes>what).decode("utf-8", "replace"))
+            path = os.path.join(run.store.path, os.fsdecode(<bytes>file))
+            run.found(path, position, (<bytes>what).decode("utf-8", "replace"))
         except BaseException as error:
             run.error = error
 

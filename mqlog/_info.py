@@ -120,3 +120,47 @@ class RecoveredInfo:
         where = f"{self.topic}-{self.partition}/{self.segment:020d}.log"
         kept = f", set aside in {self.file}" if self.file else ""
         return f"{where}: ended at byte {self.position} by {self.rule}, {self.bytes} bytes{kept}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemInfo:
+    """Something that `Store.verify` found wrong.
+
+    Attributes:
+        path: The file, or the directory that cannot be read.
+        position: A byte in the file; -1 where it has no place.
+        what: What is wrong there.
+    """
+
+    path: str
+    position: int
+    what: str
+
+    def __str__(self) -> str:
+        where = f" at byte {self.position}" if self.position >= 0 else ""
+        return f"{self.path}{where}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedInfo:
+    """What `Store.verify` has read of one partition, and what it found.
+
+    Attributes:
+        topic: The topic.
+        partition: The partition.
+        segments: How many `.log` files were read.
+        batches: How many batches are whole.
+        records: How many records are in them.
+        bytes: Of the segments.
+        index_entries: How many entries of both indexes were checked.
+        problems: Everything that is wrong; empty is good.
+    """
+
+    topic: str
+    partition: int
+    segments: int
+    batches: int
+    records: int
+    bytes: int
+    index_entries: int
+    problems: tuple[ProblemInfo, ...]

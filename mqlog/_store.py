@@ -21,11 +21,12 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
-from mqlog import _catalog, _engine, _options
+from mqlog import _catalog, _engine, _facts, _options
 from mqlog._catalog import Catalog, Topic
-from mqlog._info import GroupInfo, PartitionInfo, RecoveredInfo, TopicInfo
+from mqlog._info import GroupInfo, PartitionInfo, RecoveredInfo, TopicInfo, VerifiedInfo
 from mqlog._ready import Watcher
 from mqlog.codecs import Codec
 from mqlog.errors import (
@@ -225,6 +226,16 @@ class Store:
         """Whether there is a topic of that name."""
         return isinstance(topic, str) and self._topic(topic)[1] is not None
 
+    def topic(self, name: str) -> TopicInfo:
+        """One topic, with its partitions and options as they are now.
+
+        Raises:
+            NotFoundError: No such topic; names the nearest.
+
+        Any thread may call it. It opens every partition of it, so it may block for recovery.
+        """
+        return self._describe(self._existing(name))
+
     def topics(self) -> list[TopicInfo]:
         """Every topic, by name, with its partitions and options as they are now.
 
@@ -243,8 +254,24 @@ class Store:
         Any thread may call it; it does not block.
         """
         logs = self._logs(self._existing(topic))
-        names = sorted({name for log in logs for name in self._group_names(log)})
-        return [self._describe_group(logs, name) for name in names]
+        return [_facts.group(logs, name) for name in _facts.group_names(self._path, logs)]
+
+    def options(self, topic: str | None = None) -> Mapping[str, Any]:
+        """Every option as it is now, stored or by default: what `alter` changes, and nothing else.
+
+        Args:
+            topic: The topic, whose options these are, its codec's name among them; None for the
+                options of the store itself.
+
+        Raises:
+            NotFoundError: No such topic; names the nearest.
+
+        Any thread may call it; it does not block.
+        """
+        if topic is None:
+            return MappingProxyType(self._known().limits())
+        found = self._existing(topic)
+        return MappingProxyType({**found.options, "codec": found.codec})
 
     def alter(self, topic: str | None, *, group: str | None = None, **options: Any) -> None:
         """Changes stored options; nothing else ever does.
@@ -342,6 +369,30 @@ class Store:
         """
         self._writable("sync()")
         self._live().sync()
+
+    def verify(
+        self, topic: str | None = None, *, progress: _facts.Progress | None = None
+    ) -> Iterator[VerifiedInfo]:
+        """Reads every batch and every index entry, and tells of each partition what is wrong.
+
+        Nothing is repaired. What keeps a partition from being opened is a problem of it, too. What
+        others append meanwhile is not looked at.
+
+        Args:
+            topic: Only this one.
+            progress: Called now and then with the partition's name, such as "orders-0", the bytes
+                read of it and those to be read. What it raises comes out of `next()`.
+
+        Raises:
+            NotFoundError: No such topic; names the nearest.
+            ClosedError: During iteration: the store was closed, or the topic deleted.
+
+        The iterator serves one thread at a time. It blocks in `next()`, as long as reading takes.
+        """
+        catalog = self._known()
+        names = catalog.names() if topic is None else [topic]
+        topics = [self._existing(name) for name in names]
+        return _facts.verified(self._path, topics, self._log, progress)
 
     def refresh(self) -> None:
         """With `mode="r"`: looks at the log ends again. Otherwise there is nothing to do.
@@ -622,16 +673,17 @@ class Store:
 
     def _logs(self, topic: Topic) -> list[_engine.Log]:
         """The topic's partitions with its options, made where they are missing."""
-        if self._mode == "r":
-            return [self._seen(topic, partition) for partition in range(topic.partitions)]
-        core = self._live()
-        options = _options.log_options(topic.options)
-        numbers = range(topic.partitions)
-        logs = [core.partition(topic.name, number, topic.stored, options) for number in numbers]
-        for log in logs:
-            log.alter(options)  # one that was open before has the options of then
+        logs = [self._log(topic, partition) for partition in range(topic.partitions)]
         self._say_recovered()
         return logs
+
+    def _log(self, topic: Topic, partition: int) -> _engine.Log:
+        if self._mode == "r":
+            return self._seen(topic, partition)
+        options = _options.log_options(topic.options)
+        log = self._live().partition(topic.name, partition, topic.stored, options)
+        log.alter(options)  # one that was open before has the options of then
+        return log
 
     def _seen(self, topic: Topic, partition: int) -> _engine.Log:
         """A partition of a snapshot: its ends stay what they were when it was first looked at."""
@@ -663,33 +715,6 @@ class Store:
             return PartitionInfo(number, *self._seen(topic, number).describe())
         except NotFoundError:  # its maker has not come to it yet
             return PartitionInfo(number, 0, 0, 0, 0, 0, 0, False)
-
-    def _group_names(self, log: _engine.Log) -> list[str]:
-        folder = self._path / f"{log.topic}-{log.partition}" / "groups"
-        try:
-            files = os.listdir(folder)
-        except FileNotFoundError:
-            return []
-        return [file.removesuffix(".offset") for file in files if file.endswith(".offset")]
-
-    def _describe_group(self, logs: list[_engine.Log], name: str) -> GroupInfo:
-        committed: dict[int, int] = {}
-        owners: dict[int, int] = {}
-        members: tuple[int, ...] = ()
-        lag = 0
-        for log in logs:
-            offset = None
-            with suppress(NotFoundError):
-                group = log.group(name, False)
-                offset = group.committed()
-                if self._mode == "rw":
-                    owners[log.partition] = group.owner()
-                    members = tuple(group.members()) if log.partition == 0 else members
-            if offset is not None:
-                committed[log.partition] = offset
-            lag += max(0, log.readable_offset - max(offset or 0, log.start_offset))
-        held = {partition: owner for partition, owner in owners.items() if owner in members}
-        return GroupInfo(logs[0].topic, name, "consumer", committed, lag, members, held)
 
 
 def _codec_name(codec: Any) -> str:

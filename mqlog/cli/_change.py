@@ -1,11 +1,10 @@
 """`mqlog alter`, `rm`: the options of topics, and what is deleted. What destroys asks first."""
 
 import argparse
-from collections.abc import Mapping
 from typing import Any
 
 import mqlog
-from mqlog.cli import _arguments, _facts
+from mqlog.cli import _arguments
 from mqlog.cli._arguments import Verbs
 from mqlog.cli._errors import UsageError
 from mqlog.cli._screen import Screen, human_size, plural
@@ -67,9 +66,9 @@ def alter(args: argparse.Namespace, screen: Screen) -> int:
         )
     changes = dict(option(word) for word in words)
     with mqlog.open(args.store, create=False) as store:
-        before = options_of(store, topic)
+        before = store.options(topic)
         store.alter(topic, group=args.group, **changes)
-        after = options_of(store, topic)
+        after = store.options(topic)
     changed = {name: (before.get(name), after.get(name)) for name in changes}
     if args.json:
         screen.json({name: {"old": old, "new": new} for name, (old, new) in changed.items()})
@@ -79,13 +78,6 @@ def alter(args: argparse.Namespace, screen: Screen) -> int:
             same = "  (as it was)" if old == new else ""
             screen.print(f"{name.ljust(width)}  {shown(old)} -> {shown(new)}{same}")
     return 0
-
-
-def options_of(store: mqlog.Store, topic: str | None) -> Mapping[str, Any]:
-    if topic is None:
-        return _facts.store_options(store)
-    info = _facts.topic_info(store, topic)
-    return {**info.options, "codec": info.codec}
 
 
 def option(word: str) -> tuple[str, Any]:
@@ -120,7 +112,7 @@ def rm(args: argparse.Namespace, screen: Screen) -> int:
     if args.group is not None:
         return delete_group(args, args.group, screen)
     with mqlog.open(args.store, create=False) as store:
-        topic = _facts.topic_info(store, args.topic)
+        topic = store.topic(args.topic)
         groups = len(store.groups(args.topic))
         size = f"{plural(topic.records, 'record')}, {human_size(topic.bytes)}"
         also = f" and {plural(groups, 'group')}" if groups else ""
@@ -137,7 +129,6 @@ def delete_group(args: argparse.Namespace, name: str, screen: Screen) -> int:
     if args.topic is None:
         raise UsageError("name the TOPIC whose group is to be deleted")
     with mqlog.open(args.store, create=False) as store:
-        _facts.topic_info(store, args.topic)
         lag = next((group.lag for group in store.groups(args.topic) if group.name == name), None)
         behind = "" if lag is None else f" (lag {lag:,})"
         what = f"the group {name} of {args.topic}{behind}"

@@ -73,7 +73,7 @@ def info(args: argparse.Namespace, screen: Screen) -> int:
     with mqlog.open(args.store, mode="r") as store:
         if args.topic is None:
             return store_info(store, args, screen)
-        return topic_info(store, _facts.topic_info(store, args.topic), args, screen)
+        return topic_info(store, store.topic(args.topic), args, screen)
 
 
 def groups(args: argparse.Namespace, screen: Screen) -> int:
@@ -98,7 +98,7 @@ def groups(args: argparse.Namespace, screen: Screen) -> int:
 def store_info(store: mqlog.Store, args: argparse.Namespace, screen: Screen) -> int:
     topics = store.topics()
     found = [group for topic in topics for group in store.groups(topic.name)]
-    options = _facts.store_options(store)
+    options = store.options()
     recovered, aside = recovery(store)
     if args.json:
         document = {

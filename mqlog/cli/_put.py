@@ -112,8 +112,7 @@ def run(args: argparse.Namespace, screen: Screen) -> int:
     started = time.perf_counter()
     with _open_store(args, screen) as store:
         stream = _open_stream(store, args, screen)
-        options = _facts.topic_info(store, args.topic).options
-        putter = Putter(args, screen, stream, options["max_message_bytes"])
+        putter = Putter(args, screen, stream, store.options(args.topic)["max_message_bytes"])
         try:
             for path in files:
                 if path == "-" and screen.can_ask and not args.quiet:

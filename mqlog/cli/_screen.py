@@ -18,9 +18,9 @@ from typing import Any, BinaryIO, Protocol, TextIO, cast
 
 
 class Step(Protocol):
-    """Told how far a long job is."""
+    """Told how far a long job is, and what it is at."""
 
-    def __call__(self, done: int, total: int | None = None, /) -> object: ...
+    def __call__(self, done: int, total: int | None = None, what: str = "", /) -> object: ...
 
 
 class Screen:
@@ -131,7 +131,7 @@ class Screen:
         """A bar on a terminal with rich; nothing elsewhere. `sizes`: the numbers are bytes."""
         console = self.console(self.err)
         if console is None:
-            yield lambda done, total=None: None
+            yield lambda done, total=None, what="": None
             return
         from rich import progress
 
@@ -142,7 +142,9 @@ class Screen:
             task = bars.add_task(what, total=None)
             self._bars = bars
             try:
-                yield lambda done, total=None: bars.update(task, completed=done, total=total)
+                yield lambda done, total=None, now="": bars.update(
+                    task, completed=done, total=total, description=now or what
+                )
             finally:
                 self._bars = None
 

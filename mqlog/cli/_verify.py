@@ -1,13 +1,12 @@
 """`mqlog verify`: every batch and every index entry, checked."""
 
 import argparse
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import mqlog
-from mqlog.cli import _arguments, _facts
+from mqlog.cli import _arguments
 from mqlog.cli._arguments import Verbs
-from mqlog.cli._errors import describe
 from mqlog.cli._screen import Screen, plural
 
 SUMMARY = "check every batch and index entry of a topic or a store"
@@ -29,39 +28,10 @@ def add_to(verbs: Verbs) -> None:
     _arguments.add_json(parser)
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong; `position` is a byte in the file, -1 where it has no place."""
-
-    file: str
-    position: int
-    what: str
-
-    def __str__(self) -> str:
-        where = f" at byte {self.position}" if self.position >= 0 else ""
-        return f"{self.file}{where}: {self.what}"
-
-
-@dataclass
-class Checked:
-    """What was read of a topic."""
-
-    topic: str
-    segments: int = 0
-    batches: int = 0
-    records: int = 0
-    bytes: int = 0
-    index_entries: int = 0
-    problems: list[Problem] = field(default_factory=list)
-
-
 def run(args: argparse.Namespace, screen: Screen) -> int:
     with mqlog.open(args.store, mode="r") as store:
-        if args.topic is not None:
-            _facts.topic_info(store, args.topic)
-        names = [args.topic] if args.topic else [topic.name for topic in store.topics()]
-        checked = [check(store, name, screen, quiet=args.json) for name in names]
-    problems = [problem for topic in checked for problem in topic.problems]
+        checked = check(store, args.topic, screen)
+    problems = [problem for partition in checked for problem in partition.problems]
     if args.json:
         screen.json(document(checked, problems))
     else:
@@ -69,58 +39,53 @@ def run(args: argparse.Namespace, screen: Screen) -> int:
     return 1 if problems else 0
 
 
-def check(store: mqlog.Store, name: str, screen: Screen, *, quiet: bool) -> Checked:
-    """Reads one topic; what keeps it from being read is a problem like any other."""
-    result = Checked(name)
-
-    def found(file: str, position: int, what: str) -> None:
-        result.problems.append(Problem(file, position, what))
-
-    try:
-        for partition in range(len(_facts.topic_info(store, name).partitions)):
-            with screen.progress(f"{name}-{partition}", sizes=True) as step:
-                report = _facts.verify_partition(store, name, partition, found, step)
-            for counted in COUNTED:
-                setattr(result, counted, getattr(result, counted) + getattr(report, counted))
-    except (mqlog.Error, OSError) as error:
-        found(name, -1, describe(error))
-    if not quiet:
-        for problem in result.problems:
-            screen.print(str(problem))
-    return result
+def check(store: mqlog.Store, topic: str | None, screen: Screen) -> list[mqlog.VerifiedInfo]:
+    with screen.progress("verify", sizes=True) as step:
+        found = store.verify(topic, progress=lambda name, done, total: step(done, total, name))
+        return list(found)
 
 
-def document(checked: list[Checked], problems: list[Problem]) -> dict[str, Any]:
+def by_topic(checked: list[mqlog.VerifiedInfo]) -> dict[str, list[int]]:
+    """What was counted in each topic, in the order of `COUNTED`, and its problems at the end."""
+    topics: dict[str, list[int]] = {}
+    for part in checked:
+        counts = [*(getattr(part, name) for name in COUNTED), len(part.problems)]
+        before = topics.get(part.topic, [0] * len(counts))
+        topics[part.topic] = [old + new for old, new in zip(before, counts, strict=True)]
+    return topics
+
+
+def document(
+    checked: list[mqlog.VerifiedInfo], problems: list[mqlog.ProblemInfo]
+) -> dict[str, Any]:
     return {
         "ok": not problems,
         "problems": [asdict(problem) for problem in problems],
         "topics": [
-            {"topic": topic.topic, **{name: getattr(topic, name) for name in COUNTED}}
-            for topic in checked
+            {"topic": topic, **dict(zip(COUNTED, counts, strict=False))}
+            for topic, counts in by_topic(checked).items()
         ],
     }
 
 
 def show(
-    args: argparse.Namespace, checked: list[Checked], problems: list[Problem], screen: Screen
+    args: argparse.Namespace,
+    checked: list[mqlog.VerifiedInfo],
+    problems: list[mqlog.ProblemInfo],
+    screen: Screen,
 ) -> None:
-    numbers = ("segments", "batches", "records", "bytes", "index entries", "problems")
-    columns = ("topic", *(f">{name}" for name in numbers))
-    rows = [
-        (
-            topic.topic,
-            screen.count(topic.segments),
-            screen.count(topic.batches),
-            screen.count(topic.records),
-            screen.size(topic.bytes),
-            screen.count(topic.index_entries),
-            screen.count(len(topic.problems)),
-        )
-        for topic in checked
-    ]
+    for problem in problems:
+        screen.print(str(problem))
     if problems:
         screen.print()
-    screen.table(columns, rows)
+    numbers = (*(name.replace("_", " ") for name in COUNTED), "problems")
+    size = COUNTED.index("bytes")
+    rows = []
+    for topic, counts in by_topic(checked).items():
+        cells = [screen.count(count) for count in counts]
+        cells[size] = screen.size(counts[size])
+        rows.append((topic, *cells))
+    screen.table(("topic", *(f">{name}" for name in numbers)), rows)
     if problems:
         topic = args.topic or "TOPIC"
         screen.say(

@@ -45,20 +45,20 @@ def test_a_flipped_byte_is_found_and_its_place_named(run: Run, numbers: Path) ->
     flip(numbers / "first-0" / SEGMENT, 200_000)
     result = run("verify", numbers)
     assert result.code == 1
-    assert result.lines[0].startswith(f"first-0/{SEGMENT} at byte ")
+    assert result.lines[0].startswith(f"{numbers}/first-0/{SEGMENT} at byte ")
     assert "CRC" in result.lines[0]
     assert result.lines[-1].split()[-1] == "0"  # the second topic's
     assert "found; what is whole stays readable" in result.err
     assert "--skip-corrupt" in result.err
 
 
-def test_json_has_the_problems_with_file_and_position(run: Run, numbers: Path) -> None:
+def test_json_has_the_problems_with_path_and_position(run: Run, numbers: Path) -> None:
     flip(numbers / "first-0" / SEGMENT, 200_000)
     result = run("verify", numbers, "--json")
     assert result.code == 1
     assert result.json["ok"] is False
     problem = result.json["problems"][0]
-    assert problem["file"] == f"first-0/{SEGMENT}"
+    assert problem["path"] == f"{numbers}/first-0/{SEGMENT}"
     assert 0 < problem["position"] <= 200_000
     assert problem["what"]
     assert [topic["topic"] for topic in result.json["topics"]] == ["first", "second"]

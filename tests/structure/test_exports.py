@@ -35,6 +35,8 @@ PUBLIC = {
     "PartitionInfo",
     "GroupInfo",
     "RecoveredInfo",
+    "VerifiedInfo",
+    "ProblemInfo",
     "Error",
     "Empty",
     "Full",

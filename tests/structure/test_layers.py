@@ -53,7 +53,7 @@ MODULES = [
     ["_replay"],
     ["_tail"],
     ["_store"],
-    ["_ready"],
+    ["_ready", "_facts"],
     ["_catalog"],
     ["_options", "_times"],
     ["_engine"],
@@ -159,3 +159,22 @@ def test_importing_the_package_imports_nothing_optional() -> None:
     code = f"import sys, mqlog; print([name for name in {OPTIONAL} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# What the command line needs beside the public API, each with its reason.
+PRIVATE_TO_CLI = {"_options": "a topic's name is judged before a store is made for it"}
+
+
+def private_members(path: Path) -> set[str]:
+    """Members that begin with an underscore, of anything but the object itself."""
+    nodes = (node for node in ast.walk(ast.parse(path.read_text())))
+    members = [node for node in nodes if isinstance(node, ast.Attribute)]
+    names = {ast.unparse(node) for node in members if re.match(r"_(?!_)", node.attr)}
+    return {name for name in names if not name.startswith(("self._", "argparse._"))}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda path: path.name)
+def test_the_command_line_is_a_program_like_any_other(path: Path) -> None:
+    inside = {"__init__", "cli", *PRIVATE_TO_CLI}
+    assert {name for name in imported(path) if name.startswith("_")} <= inside
+    assert private_members(path) == set()

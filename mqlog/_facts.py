@@ -1,0 +1,79 @@
+"""What the engine tells of groups, and of damage, made into the facts that `_info.py` declares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from mqlog import _engine
+from mqlog._catalog import Topic
+from mqlog._info import GroupInfo, ProblemInfo, VerifiedInfo
+from mqlog.errors import ClosedError, Error, NotFoundError
+
+#: Hears the partition's name, the bytes done and those to be done.
+Progress = Callable[[str, int, int], object]
+
+
+def group_names(store: Path, logs: list[_engine.Log]) -> list[str]:
+    """Every group that has a file in one of the partitions, sorted."""
+    names: set[str] = set()
+    for log in logs:
+        with suppress(FileNotFoundError):
+            files = os.listdir(store / f"{log.topic}-{log.partition}" / "groups")
+            names.update(name for name in files if name.endswith(".offset"))
+    return sorted(name.removesuffix(".offset") for name in names)
+
+
+def group(logs: list[_engine.Log], name: str) -> GroupInfo:
+    """One group: of the logs of all its topic's partitions."""
+    committed: dict[int, int] = {}
+    owners: dict[int, int] = {}
+    members: tuple[int, ...] = ()
+    lag = 0
+    for log in logs:
+        offset = None
+        with suppress(NotFoundError):
+            place = log.group(name, False)
+            offset = place.committed()
+            if not log.store.read_only:
+                owners[log.partition] = place.owner()
+                members = tuple(place.members()) if log.partition == 0 else members
+        if offset is not None:
+            committed[log.partition] = offset
+        lag += max(0, log.readable_offset - max(offset or 0, log.start_offset))
+    held = {partition: owner for partition, owner in owners.items() if owner in members}
+    return GroupInfo(logs[0].topic, name, "consumer", committed, lag, members, held)
+
+
+def verified(
+    store: Path,
+    topics: list[Topic],
+    log: Callable[[Topic, int], _engine.Log],
+    progress: Progress | None,
+) -> Iterator[VerifiedInfo]:
+    """Reads the partitions of the topics, one after the other; `log` opens one."""
+    for topic in topics:
+        for number in range(topic.partitions):
+            name = f"{topic.name}-{number}"
+            told = None if progress is None else partial(progress, name)
+            found: list[ProblemInfo] = []
+            report = _engine.VerifyReport(0, 0, 0, 0, 0, 0)
+            try:
+                report = log(topic, number).verify(_into(found), told)
+            except ClosedError:
+                raise
+            except (Error, OSError) as error:
+                found.append(_unreadable(store / name, error))
+            yield VerifiedInfo(topic.name, number, *report[:5], tuple(found))
+
+
+def _into(found: list[ProblemInfo]) -> Callable[[str, int, str], None]:
+    return lambda path, position, what: found.append(ProblemInfo(path, position, what))
+
+
+def _unreadable(directory: Path, error: Error | OSError) -> ProblemInfo:
+    path = getattr(error, "filename", None) or str(directory)
+    return ProblemInfo(path, -1, getattr(error, "strerror", None) or str(error))
