@@ -123,7 +123,8 @@ int mql_group_find(mql_log *log, const char *name, bool create, mql_group **out)
     unlock(log);
     if (group == NULL) {
         group = mql_os_allocate_memory(sizeof *group);
-        if (group == NULL) return mql_base_fail(MQL_E_MEMORY, name, "no memory for a group");
+        if (group == NULL)
+            return mql_base_fail(MQL_E_MEMORY, log->directory, "no memory for a group");
         group->log = log;
         snprintf(group->name, sizeof group->name, "%s", name);
         snprintf(group->path, sizeof group->path, "%s/groups/%s.offset", log->directory, name);

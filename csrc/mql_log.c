@@ -555,7 +555,7 @@ static int open_shared(mql_log *log, bool create) {
 int mql_log_open(mql_log_home *home, const char *topic, int partition, bool create,
                  const mql_log_options *options, mql_log **out) {
     mql_log *log = mql_os_allocate_memory(sizeof *log);
-    if (log == NULL) return mql_base_fail(MQL_E_MEMORY, topic, "no memory for a partition");
+    if (log == NULL) return mql_base_fail(MQL_E_MEMORY, NULL, "no memory for a partition");
     log->home = home;
     log->partition = partition;
     snprintf(log->topic, sizeof log->topic, "%s", topic);

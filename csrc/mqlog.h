@@ -75,7 +75,7 @@ typedef struct mql_error {
     int64_t position; /* byte position in the file `path`, or -1 */
     int64_t start;    /* MQL_E_RANGE: log start; MQL_E_CORRUPT: first lost offset; else -1 */
     int64_t stop;     /* MQL_E_RANGE: log end; MQL_E_CORRUPT: behind the last lost; else -1 */
-    char path[512];   /* the file, or "" */
+    char path[4096];  /* the file, as named within the store; the store's own path; or "" */
     char text[256];   /* what happened, without the path */
 } mql_error;
 

@@ -144,12 +144,12 @@ cdef int64_t perform(Log log, const Job *job, bint durable) except -1:
     if not durable and not log.waits and job.size <= BIG:
         rc = put(log._c, job, MQL_NOWAIT, &offset)
         if rc != MQL_BUSY:
-            check(rc)
+            log.store.end(rc)
             return offset
     while True:
         with nogil:
             rc = put(log._c, job, flags, &offset)
-        if check(rc) != MQL_TIMEOUT:
+        if log.store.end(rc) != MQL_TIMEOUT:
             return offset
         PyErr_CheckSignals()
         log.store.enter()
@@ -368,7 +368,7 @@ cdef class Appender:
         rc = mql_append(self._only, &record, MQL_NOWAIT, &offset)
         if rc == MQL_OK:
             return offset
-        check(rc)
+        self._store.end(rc)
         return self.append_one(value, None, NOTHING, None, None, False)
 
     cdef object append_one(self, value, key, headers, timestamp, partition, bint durable):

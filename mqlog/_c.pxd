@@ -32,7 +32,7 @@ cdef extern from "mqlog.h" nogil:
         int64_t position
         int64_t start
         int64_t stop
-        char path[512]
+        char path[4096]
         char text[256]
 
     const mql_error *mql_error_last()

@@ -106,18 +106,20 @@ cdef dict KINDS = {
 }
 
 
-cdef int check(int rc) except -1 nogil:
-    """The one funnel: results pass, failures are raised."""
-    if rc >= 0:
-        return rc
-    with gil:
-        raise failure(rc)
+cdef int check(int rc) except -1:
+    """Results pass, failures are raised: of calls without a store. Others go by `Store.end`."""
+    if rc < 0:
+        raise failure(rc, "")
+    return rc
 
 
-cdef object failure(int rc):
-    """The exception for what `mql_error_last` tells of this thread's last call."""
+cdef object failure(int rc, str root):
+    """The exception for what `mql_error_last` tells of this thread's last call.
+
+    The engine names files within the store, which is the directory `root`.
+    """
     cdef const mql_error *last = mql_error_last()
-    cdef str path = os.fsdecode(<bytes>last.path)
+    cdef str path = os.path.join(root, os.fsdecode(<bytes>last.path)) if last.path[0] else ""
     cdef str text = (<bytes>last.text).decode("utf-8", "replace")
     cdef int code = last.os_errno
     if rc == MQL_E_OS:
@@ -126,7 +128,7 @@ cdef object failure(int rc):
     if rc == MQL_E_REFUSED:
         return OSError(errno.ENOTSUP, text, path or None)
     if rc == MQL_E_CORRUPT:
-        return damage(path, last.position, last.start, last.stop, text)
+        return errors.CorruptError(text, path, last.position, last.start, last.stop)
     if rc == MQL_E_TOO_LARGE:
         text = f"{text or 'too large'}: {last.start} bytes, the limit is {last.stop}"
     if rc == MQL_E_DURABILITY:
@@ -134,13 +136,6 @@ cdef object failure(int rc):
     error = KINDS.get(rc, errors.Error)(f"{text} ({path})" if path else text)
     if rc == MQL_E_RANGE:
         error.start, error.stop = last.start, last.stop
-    return error
-
-
-cdef object damage(str path, int64_t position, int64_t start, int64_t stop, str what):
-    error = errors.CorruptError(what)
-    error.errno = errno.EBADMSG
-    error.path, error.position, error.start, error.stop = path, position, start, stop
     return error
 
 
@@ -173,7 +168,7 @@ cdef inline int64_t slice_until(int64_t deadline) noexcept:
 
 cdef int over(Store store, int rc, int64_t deadline) except -1:
     """What a slice of waiting came to. 1: it happened, 2: the deadline passed, 0: wait on."""
-    check(rc)
+    store.end(rc)
     PyErr_CheckSignals()
     store.enter()
     return 1 if rc == MQL_OK else 2 if monotonic_ns() >= deadline else 0

@@ -1,7 +1,7 @@
 # The handles: Store and its Gate, Log (a partition), Group. Part of _engine.pyx.
 #
 # Each method is the same four steps: convert, `enter()`, call (without the GIL if it may block),
-# `check()`.
+# `end()`.
 
 @cython.final
 cdef class Store:
@@ -23,12 +23,15 @@ cdef class Store:
                  min_free_bytes=None, max_bytes=0, file_mode=0o600):
         cdef mql_open_options options
         cdef bytes where = os.fsencode(path)  # TypeError: neither str, bytes nor PathLike
-        cdef const char *name = where
+        cdef const char *name
         cdef int rc
         if self._c is not NULL:
             raise RuntimeError(f"this Store is open on {self.path}: make another")
         if not where or b"\0" in where:
             raise ValueError(f"a store's path is not empty and holds no NUL character: {path!r}")
+        where = os.path.abspath(where)
+        name = where
+        self.path = os.fsdecode(where)
         memset(&options, 0, sizeof(options))
         options.read_only = read_only
         options.create = create
@@ -38,8 +41,7 @@ cdef class Store:
         options.max_bytes = max_bytes
         with nogil:
             rc = mql_open(name, &options, &self._c)
-        check(rc)
-        self.path = os.fsdecode(where)
+        self.end(rc)
         self.read_only = read_only
         self.closed = False
 
@@ -62,13 +64,19 @@ cdef class Store:
         mql_wake(self._c)
         with nogil:
             rc = mql_close(self._c)
-        check(rc)
+        self.end(rc)
 
     cdef inline int enter(self) except -1:
         """What every call does first, and again when it has retaken the GIL."""
         if self.closed or self._forks != FORKS:
             self.refuse()
         return 0
+
+    cdef inline int end(self, int rc) except -1:
+        """What every call does last: results pass, failures are raised with the full path."""
+        if rc < 0:
+            raise failure(rc, self.path)
+        return rc
 
     cdef int refuse(self) except -1:
         if self.closed:
@@ -101,7 +109,7 @@ cdef class Store:
         cdef uint8_t *data = NULL
         cdef size_t length = 0
         self.enter()
-        if check(mql_options_read(self._c, &data, &length)) == MQL_END:
+        if self.end(mql_options_read(self._c, &data, &length)) == MQL_END:
             return None
         try:
             return PyBytes_FromStringAndSize(<const char *>data, <Py_ssize_t>length)
@@ -116,13 +124,13 @@ cdef class Store:
         self.enter()
         with nogil:
             rc = mql_options_write(self._c, start, length)
-        check(rc)
+        self.end(rc)
 
     def set_limits(self, min_free_bytes, max_bytes):
         """New bounds for all processes of the machine, at once. None: the default."""
         cdef uint64_t least = MQL_DEFAULT_FREE if min_free_bytes is None else min_free_bytes
         self.enter()
-        check(mql_store_limits(self._c, least, max_bytes))
+        self.end(mql_store_limits(self._c, least, max_bytes))
 
     def sync(self):
         """On return everything appended before the call is on stable storage. Blocks."""
@@ -130,7 +138,7 @@ cdef class Store:
         self.enter()
         with nogil:
             rc = mql_sync(self._c)
-        check(rc)
+        self.end(rc)
 
     def partition(self, str topic not None, int partition, bint create, options):
         """Opens a partition, making its directory when `create`. Blocks: recovery is done here."""
@@ -142,7 +150,7 @@ cdef class Store:
         self.enter()
         with nogil:
             rc = mql_partition(self._c, name, partition, create, &limits, &log._c)
-        check(rc)
+        self.end(rc)
         log.store = self
         log.topic = topic
         log.partition = partition
@@ -177,7 +185,7 @@ cdef class Store:
         cdef mql_recovered found
         cdef list out = []
         self.enter()
-        while check(mql_recovered_at(self._c, len(out), &found)) != MQL_END:
+        while self.end(mql_recovered_at(self._c, len(out), &found)) != MQL_END:
             out.append(Recovered(
                 found.topic.decode(), found.partition, found.row, found.segment, found.position,
                 found.bytes, os.fsdecode(<bytes>found.file),
@@ -237,7 +245,7 @@ cdef class Log:
     cdef mql_log_info ends(self) except *:
         cdef mql_log_info info
         self.store.enter()
-        check(mql_log_ends(self._c, &info))
+        self.store.end(mql_log_ends(self._c, &info))
         return info
 
     @property
@@ -265,7 +273,7 @@ cdef class Log:
         """All that is known at once; a system call or a few."""
         cdef mql_log_info info
         self.store.enter()
-        check(mql_log_describe(self._c, &info))
+        self.store.end(mql_log_describe(self._c, &info))
         return LogInfo(info.start_offset, info.end_offset, info.durable_offset, info.bytes,
                        info.segments, info.epoch, bool(info.poisoned))
 
@@ -273,7 +281,7 @@ cdef class Log:
         """New options for this process' handle."""
         cdef mql_log_options limits = c_options(options)
         self.store.enter()
-        check(mql_log_alter(self._c, &limits))
+        self.store.end(mql_log_alter(self._c, &limits))
         self.waits = limits.durability == MQL_DURABILITY_SYNC
 
     def delete(self):
@@ -282,7 +290,7 @@ cdef class Log:
         self.store.enter()
         with nogil:
             rc = mql_partition_delete(self._c)
-        check(rc)
+        self.store.end(rc)
 
     cdef object wait_for(self, wait_function wait, int64_t offset, object timeout):
         cdef int64_t deadline = deadline_of(timeout)
@@ -310,7 +318,7 @@ cdef class Log:
         self.store.enter()
         with nogil:
             rc = mql_log_sync(self._c)
-        check(rc)
+        self.store.end(rc)
 
     def trim(self, int64_t before):
         """Moves the log start to `before` and unlinks whole segments below it."""
@@ -318,7 +326,7 @@ cdef class Log:
         self.store.enter()
         with nogil:
             rc = mql_trim(self._c, before)
-        check(rc)
+        self.store.end(rc)
 
     def offset_at(self, int64_t timestamp_ms):
         """The first offset whose record's timestamp is >= it; the log end if there is none."""
@@ -340,7 +348,7 @@ cdef class Log:
         cdef const char *c_group = encoded
         cdef Group group = Group.__new__(Group)
         self.store.enter()
-        check(mql_group_open(self._c, c_group, create, &group._c))
+        self.store.end(mql_group_open(self._c, c_group, create, &group._c))
         group._store = self.store
         group.name = name
         return group
@@ -356,7 +364,7 @@ cdef class Log:
             rc = mql_verify(self._c, on_found, on_progress, <void *>run, &report)
         if run.error is not None:
             raise run.error
-        check(rc)
+        self.store.end(rc)
         return VerifyReport(report.segments, report.batches, report.records, report.bytes,
                             report.index_entries, report.problems)
 
@@ -413,7 +421,7 @@ cdef class Group:
         """The next offset that the group will read, or None before its first commit."""
         cdef int64_t offset = MQL_NO_OFFSET
         self._store.enter()
-        check(mql_group_committed(self._c, &offset))
+        self._store.end(mql_group_committed(self._c, &offset))
         return None if offset == MQL_NO_OFFSET else offset
 
     def commit(self, uint64_t member, int64_t offset, bint durable=False):
@@ -425,13 +433,13 @@ cdef class Group:
                 rc = mql_group_commit(self._c, member, offset, True)
         else:
             rc = mql_group_commit(self._c, member, offset, False)
-        check(rc)
+        self._store.end(rc)
 
     def join(self):
         """A new member's id: unique in the store, dropped when this process dies."""
         cdef uint64_t member = 0
         self._store.enter()
-        check(mql_group_join(self._c, &member))
+        self._store.end(mql_group_join(self._c, &member))
         return member
 
     def leave(self, uint64_t member):
@@ -443,13 +451,13 @@ cdef class Group:
         """The ids of the live members, ascending."""
         cdef uint64_t ids[MEMBERS]
         self._store.enter()
-        cdef int count = check(mql_group_members(self._c, ids, MEMBERS))
+        cdef int count = self._store.end(mql_group_members(self._c, ids, MEMBERS))
         return [ids[i] for i in range(count)]
 
     def claim(self, uint64_t member):
         """Takes ownership of the partition; False while another live member has it."""
         self._store.enter()
-        return check(mql_group_claim(self._c, member)) != MQL_BUSY
+        return self._store.end(mql_group_claim(self._c, member)) != MQL_BUSY
 
     def drop(self, uint64_t member):
         """Gives ownership up; nothing to do after close or fork."""
@@ -464,4 +472,4 @@ cdef class Group:
     def delete(self):
         """Forgets the group in this partition."""
         self._store.enter()
-        check(mql_group_delete(self._c))
+        self._store.end(mql_group_delete(self._c))

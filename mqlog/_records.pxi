@@ -166,7 +166,7 @@ cdef Reader open_reader(Log log, int64_t start, object stop, int flags, object c
     source.topic, source.partition, source.codec = log.topic, log.partition, codec
     reader._position = start
     reader._stop = INT64_MAX if stop is None else stop
-    check(mql_cursor_open(log._c, start, flags, &reader._cursor))
+    log.store.end(mql_cursor_open(log._c, start, flags, &reader._cursor))
     return reader
 
 
@@ -228,7 +228,7 @@ cdef class Reader:
         """The next record read is the first at or behind `offset`."""
         self.enter()
         self._walking = False
-        check(mql_cursor_seek(self._cursor, offset))
+        self._store.end(mql_cursor_seek(self._cursor, offset))
         self._position = offset
 
     def __iter__(self):
@@ -369,10 +369,10 @@ cdef class Reader:
         else:
             rc = mql_cursor_next(self._cursor, &self._batch)
         if rc == MQL_E_CORRUPT:
-            self.damaged(failure(rc))
+            self.damaged(failure(rc, self._store.path))
             return MQL_BUSY
         self._store.enter()
-        if check(rc) == MQL_END:
+        if self._store.end(rc) == MQL_END:
             return MQL_END
         if self._batch.attributes & MQL_BATCH_CONTROL or self._batch.count == 0:
             self._position = max(self._position, self._batch.last_offset + 1)
@@ -426,7 +426,7 @@ cdef class Reader:
             return self._owner
         if not self._copy or self._batch.payload_length >= COPY_BELOW:
             lease = Lease.__new__(Lease)
-            if check(mql_cursor_lease(self._cursor, &lease._c)) == MQL_OK:
+            if self._store.end(mql_cursor_lease(self._cursor, &lease._c)) == MQL_OK:
                 lease.data, lease.length = before, <Py_ssize_t>self._batch.payload_length
                 self._owner = lease
                 return lease
@@ -445,18 +445,18 @@ cdef class Reader:
         return 0
 
     cdef object damage_of_batch(self, str what):
-        path = f"{self._source.topic}-{self._source.partition}/{self._batch.segment:020d}.log"
-        start = max(self._position, self._batch.base_offset)
-        return damage(path, self._batch.position, start, self._batch.last_offset + 1, what)
+        file = f"{self._source.topic}-{self._source.partition}/{self._batch.segment:020d}.log"
+        path = os.path.join(self._store.path, file)
+        start, stop = max(self._position, self._batch.base_offset), self._batch.last_offset + 1
+        return errors.CorruptError(what, path, self._batch.position, start, stop)
 
     cdef int damaged(self, object error) except -1:
         """Stands behind the damage; raises, or says so in the log."""
         cdef int64_t before = self._position
-        error.path = os.path.join(self._store.path, error.path)
         self._position = max(before, <int64_t>error.stop)
         if not self._skip or self._position == before:
             raise error
-        LOGGER.warning("skipped in %s: %s", self._store.path, error)
+        LOGGER.warning("skipped: %s", error)
         return 0
 
     cdef int fill(self, Columns out) except -1:
@@ -494,7 +494,7 @@ cdef class Reader:
         cdef int rc
         with nogil:
             rc = mql_cursor_seek_time(self._cursor, timestamp, &offset)
-        check(rc)
+        self._store.end(rc)
         self.enter()
         self._position = offset
         while self.step():

@@ -75,7 +75,7 @@ class CorruptError(Error, OSError):
     append that meets it has appended nothing.
 
     Attributes:
-        path: The segment file.
+        path: The segment file, in full; `filename` too.
         position: The first damaged byte in it; -1 if that is not known.
         start: The first offset that is lost.
         stop: The first offset behind the damage.
@@ -94,7 +94,7 @@ class CorruptError(Error, OSError):
         start: int = -1,
         stop: int = -1,
     ) -> None:
-        super().__init__(errno.EBADMSG, message)
+        super().__init__(errno.EBADMSG, message, path or None)
         self.path = path
         self.position = position
         self.start = start

@@ -5,11 +5,12 @@ import io
 import pickle
 import queue
 import sys
+from pathlib import Path
 
 import pytest
 
 import mqlog
-from mqlog import errors
+from mqlog import _engine, _options, errors
 
 EVERY = [getattr(errors, name) for name in errors.__all__]
 
@@ -103,3 +104,71 @@ def test_a_lost_lock_names_its_messages() -> None:
     assert mqlog.LockLostError("late").messages == []
     again = pickle.loads(pickle.dumps(mqlog.LockLostError("late", ["orders-0:17"])))
     assert again.messages == ["orders-0:17"]
+
+
+# -- where it happened: always the full path -------------------------------------------------------
+
+
+def obstruct(place: Path) -> Path:
+    """A file where a directory should be."""
+    place.write_bytes(b"mine")
+    return place
+
+
+def test_what_the_system_refuses_names_the_full_path(tmp_path: Path) -> None:
+    with mqlog.open(tmp_path) as store:
+        orders = store.stream("orders")
+        place = obstruct(tmp_path / "orders-0" / "groups")
+        with pytest.raises(NotADirectoryError) as caught:
+            orders.consumer("billing")
+        assert caught.value.filename == str(place / "billing.offset")
+        place = obstruct(tmp_path / "clicks-0")
+        with pytest.raises(NotADirectoryError) as caught:
+            store.stream("clicks")
+        assert caught.value.filename == str(place)
+
+
+def test_a_store_that_cannot_be_opened_names_the_full_path(tmp_path: Path) -> None:
+    (tmp_path / "doorbell").mkdir()
+    with pytest.raises(OSError) as caught:
+        mqlog.open(tmp_path)
+    assert caught.value.filename == str(tmp_path / "doorbell")
+
+
+def test_a_path_over_the_first_500_characters_is_named_in_full(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["d" * 200] * 4)
+    deep.mkdir(parents=True)
+    (deep / "doorbell").mkdir()
+    with pytest.raises(OSError) as caught:
+        mqlog.open(deep)
+    assert caught.value.filename == str(deep / "doorbell")
+
+
+def test_a_path_that_was_given_relative_is_named_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = _options.log_options(_options.effective(_options.TOPIC, {}))
+    store = _engine.Store("s")
+    monkeypatch.chdir("/")
+    with pytest.raises(mqlog.NotFoundError) as caught:
+        store.partition("orders", 0, False, options)
+    store.close()
+    assert str(tmp_path / "s" / "orders-0") in str(caught.value)
+
+
+@pytest.mark.parametrize(("compression", "verify"), [("none", True), ("lz4", False)])
+def test_damage_names_the_full_path_as_path_and_as_filename(
+    tmp_path: Path, compression: str, verify: bool
+) -> None:
+    """By the engine, which checks the CRC, and by who takes the payload apart."""
+    with mqlog.open(tmp_path) as store:
+        store.stream("orders", compression=compression).append_many([b"value" * 9] * 9)
+    segment = tmp_path / "orders-0" / f"{0:020d}.log"
+    data = bytearray(segment.read_bytes())
+    data[-1] ^= 1
+    segment.write_bytes(data)
+    with mqlog.open(tmp_path, "r") as store, pytest.raises(mqlog.CorruptError) as caught:
+        list(store.stream("orders").read(verify=verify))
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert error.path == error.filename == str(segment)

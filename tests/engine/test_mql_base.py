@@ -136,7 +136,7 @@ def test_nothing_of_an_earlier_failure_stays_behind():
 
 def test_a_text_that_is_too_long_is_cut_and_ended():
     lib.mql_base_fail_corrupt(b"p" * 9999, -1, -1, -1, b"t" * 9999)
-    assert error()[1:] == ("p" * 511, "t" * 255)
+    assert error()[1:] == ("p" * 4095, "t" * 255)
 
 
 def test_a_thread_has_failures_of_its_own():
