@@ -33,16 +33,19 @@ static uint32_t identity_crc(const mql_format_control *control) {
     return mql_crc32c(0, control, offsetof(mql_format_control, identity_crc));
 }
 
-bool mql_control_is(const mql_format_control *control, const mql_control_identity *identity) {
+bool mql_control_is_sound(const mql_format_control *control) {
     return memcmp(control->magic, MQL_CONTROL_MAGIC, sizeof control->magic) == 0 &&
-           control->layout == MQL_LAYOUT && control->identity_crc == identity_crc(control) &&
+           control->identity_crc == identity_crc(control);
+}
+
+bool mql_control_is(const mql_format_control *control, const mql_control_identity *identity) {
+    return mql_control_is_sound(control) && control->layout == MQL_LAYOUT &&
            memcmp(control->boot, identity->boot, sizeof control->boot) == 0 &&
            control->device == identity->device && control->inode == identity->inode &&
            control->mount == identity->mount;
 }
 
-int mql_control_reset(mql_format_control *control, const mql_control_identity *identity) {
-    memset(control, 0, sizeof *control);
+void mql_control_name(mql_format_control *control, const mql_control_identity *identity) {
     memcpy(control->magic, MQL_CONTROL_MAGIC, sizeof control->magic);
     control->layout = MQL_LAYOUT;
     control->oldest_writer = MQL_OLDEST_WRITER;
@@ -51,6 +54,11 @@ int mql_control_reset(mql_format_control *control, const mql_control_identity *i
     control->inode = identity->inode;
     control->mount = identity->mount;
     control->identity_crc = identity_crc(control);
+}
+
+int mql_control_reset(mql_format_control *control, const mql_control_identity *identity) {
+    memset(control, 0, sizeof *control);
+    mql_control_name(control, identity);
     mql_os_mutex *locks[] = {&control->writer, &control->commit, &control->prepare};
     for (size_t i = 0; i < sizeof locks / sizeof *locks; i++) {
         int rc = mql_os_mutex_init_shared(locks[i]);

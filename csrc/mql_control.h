@@ -66,7 +66,11 @@ typedef struct mql_control_identity {
     uint64_t mount;
 } mql_control_identity;
 
+/* Whether the page's word on what it is may be believed at all: magic and CRC are right. */
+bool mql_control_is_sound(const mql_format_control *control);
 bool mql_control_is(const mql_format_control *control, const mql_control_identity *identity);
+/* Writes the identity, and nothing else. */
+void mql_control_name(mql_format_control *control, const mql_control_identity *identity);
 /* Wipes the page and gives it this identity; not ready yet (instance 0). */
 int mql_control_reset(mql_format_control *control, const mql_control_identity *identity);
 

@@ -23,6 +23,12 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "mqlog's own files are 
 #define MQL_LAYOUT 1u        /* of mqlog's own files */
 #define MQL_OLDEST_WRITER 1u
 
+/* Whether a header says that its file may not be written by us. Where no CRC covers it, it is
+ * believed only if both of its words say so: one flipped bit is damage, not a newer mqlog. */
+static inline bool mql_format_is_newer(uint32_t layout, uint32_t oldest_writer) {
+    return oldest_writer > MQL_LAYOUT && layout >= oldest_writer;
+}
+
 /* -- RecordBatch v2, Kafka's: 61 bytes of header, then the records --------------------------------
  *
  *   0         8        12      16  17     21   23      27       35       43      51  53    57    61

@@ -23,15 +23,49 @@ struct mql_group {
     char path[MQL_PATH_MAX * 2];
 };
 
+/* -- two slots --------------------------------------------------------------------------------- */
+typedef struct committed {
+    int64_t offset;
+    uint64_t sequence;
+} committed;
+
+static uint32_t crc_of(const committed *what) { return mql_crc32c(0, what, sizeof *what); }
+
+/* The sound slot with the greatest sequence. False: there is none. */
+static bool newest(const mql_format_group *bytes, committed *out) {
+    bool any = false;
+    for (int i = 0; i < 2; i++) {
+        const mql_format_commit *slot = &bytes->slots[i];
+        committed what = {.offset = atomic_load_explicit(&slot->offset, memory_order_relaxed),
+                          .sequence = atomic_load_explicit(&slot->sequence, memory_order_relaxed)};
+        uint32_t crc = atomic_load_explicit(&slot->crc, memory_order_acquire);
+        if (what.sequence == 0 || crc != crc_of(&what) || what.offset < 0) continue;
+        if (any && what.sequence < out->sequence) continue;
+        *out = what;
+        any = true;
+    }
+    return any;
+}
+
 /* -- opening ----------------------------------------------------------------------------------- */
+static int not_a_group(const mql_group *group) {
+    return mql_base_fail_corrupt(group->path, 0, -1, -1,
+                                 "not a consumer group's file, or a damaged one: move it away");
+}
+
+/* Judges the 16 bytes that no CRC covers. MQL_END: they are not there yet, or damaged in a file
+ * whose commits say that it is a group's. */
 static int check_header(const mql_group *group, const mql_format_group *bytes) {
-    if (memcmp(bytes->magic, MQL_GROUP_MAGIC, sizeof bytes->magic) != 0)
-        return mql_base_fail(MQL_E_FORMAT, group->path, "not a consumer group's file");
-    if (bytes->oldest_writer > MQL_LAYOUT)
+    static const uint8_t nothing[8] = {0};
+    bool ours = memcmp(bytes->magic, MQL_GROUP_MAGIC, sizeof bytes->magic) == 0;
+    if (ours && mql_format_is_newer(bytes->layout, bytes->oldest_writer))
         return mql_base_fail(MQL_E_FORMAT, group->path,
                              "written by a newer mqlog (layout %u, this one knows %u)",
                              bytes->layout, MQL_LAYOUT);
-    return MQL_OK;
+    if (ours && bytes->oldest_writer <= MQL_LAYOUT) return MQL_OK;
+    committed what;
+    bool fresh = memcmp(bytes->magic, nothing, sizeof nothing) == 0;
+    return fresh || newest(bytes, &what) ? MQL_END : not_a_group(group);
 }
 
 static int open_group(const mql_group *group, bool create, mql_os_file *file) {
@@ -62,14 +96,13 @@ static int map_group(mql_group *group, bool create) {
     mql_os_close(file);
     if (rc < 0) return mql_base_fail_os(rc, group->path, "cannot map the consumer group");
     group->map = map;
-    static const uint8_t nothing[8] = {0};
-    if (memcmp(group->map->magic, nothing, sizeof nothing) == 0) {
-        /* New. Several openers may do this at once: they store the same bytes. */
-        memcpy(group->map->magic, MQL_GROUP_MAGIC, sizeof group->map->magic);
-        group->map->layout = MQL_LAYOUT;
-        group->map->oldest_writer = MQL_OLDEST_WRITER;
-    }
-    return check_header(group, group->map);
+    rc = check_header(group, map);
+    if (rc != MQL_END) return rc;
+    /* Several openers may do this at once: they store the same bytes. */
+    memcpy(group->map->magic, MQL_GROUP_MAGIC, sizeof group->map->magic);
+    group->map->layout = MQL_LAYOUT;
+    group->map->oldest_writer = MQL_OLDEST_WRITER;
+    return MQL_OK;
 }
 
 static void unmap_group(mql_group *group) {
@@ -163,29 +196,6 @@ void mql_group_free_all(mql_log *log) {
 }
 
 /* -- committed offsets ------------------------------------------------------------------------- */
-typedef struct committed {
-    int64_t offset;
-    uint64_t sequence;
-} committed;
-
-static uint32_t crc_of(const committed *what) { return mql_crc32c(0, what, sizeof *what); }
-
-/* The sound slot with the greatest sequence. False: there is none. */
-static bool newest(const mql_format_group *bytes, committed *out) {
-    bool any = false;
-    for (int i = 0; i < 2; i++) {
-        const mql_format_commit *slot = &bytes->slots[i];
-        committed what = {.offset = atomic_load_explicit(&slot->offset, memory_order_relaxed),
-                          .sequence = atomic_load_explicit(&slot->sequence, memory_order_relaxed)};
-        uint32_t crc = atomic_load_explicit(&slot->crc, memory_order_acquire);
-        if (what.sequence == 0 || crc != crc_of(&what) || what.offset < 0) continue;
-        if (any && what.sequence < out->sequence) continue;
-        *out = what;
-        any = true;
-    }
-    return any;
-}
-
 static int pick(const mql_group *group, const mql_format_group *bytes, int64_t *offset) {
     committed what;
     for (int i = 0; i < 1000; i++) {

@@ -383,8 +383,9 @@ static int map_control(mql_log *log, mql_control_identity *identity) {
     if (rc < 0) return mql_base_fail_os(rc, path, "cannot map");
     log->control = map;
     identity_of(log, &stat, identity);
-    if (memcmp(log->control->magic, MQL_CONTROL_MAGIC, 8) == 0 &&
-        log->control->oldest_writer > MQL_LAYOUT)
+    /* A page that fails its CRC is not believed in anything: it is volatile. */
+    if (mql_control_is_sound(log->control) &&
+        mql_format_is_newer(log->control->layout, log->control->oldest_writer))
         return mql_base_fail(MQL_E_FORMAT, path,
                              "written by a newer mqlog (layout %u, this one knows %u)",
                              log->control->layout, MQL_LAYOUT);
@@ -522,6 +523,14 @@ static bool is_ready(const mql_log *log, const mql_control_identity *identity) {
            (atomic_load_explicit(&control->state, memory_order_relaxed) & MQL_STATE_DELETED) == 0;
 }
 
+/* A page that is in use, but no longer says what it is, was damaged in memory: to make it anew
+ * would take the locks from those who hold them. Under the gate. */
+static void put_right(mql_log *log, const mql_control_identity *identity) {
+    uint64_t instance = atomic_load_explicit(&log->control->instance, memory_order_acquire);
+    if (instance == log->home->instance && !mql_control_is_sound(log->control))
+        mql_control_name(log->control, identity);
+}
+
 static int open_shared(mql_log *log, bool create) {
     mql_os_stat stat;
     int rc = mql_os_stat_name(log->home->root, log->directory, &stat);
@@ -545,6 +554,7 @@ static int open_shared(mql_log *log, bool create) {
     if (is_ready(log, &identity)) return relist(log, true);
     rc = log->home->gate(log->home->context);
     if (rc != MQL_OK) return rc;
+    put_right(log, &identity);
     /* Deleting is done under the gate too: a page that says so under its old name belongs to a
      * deleter that died before it took the directory away. */
     if (!is_ready(log, &identity)) rc = make_ready(log, &identity);

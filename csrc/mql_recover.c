@@ -127,7 +127,7 @@ int mql_recover_read_checkpoint(mql_os_file root, const char *directory,
     bool first = sound(&slots[0]), second = sound(&slots[1]);
     if (!first && !second) return MQL_END;
     *out = slots[first && (!second || slots[0].sequence > slots[1].sequence) ? 0 : 1];
-    if (out->oldest_writer > MQL_LAYOUT)
+    if (mql_format_is_newer(out->layout, out->oldest_writer))
         return mql_base_fail(MQL_E_FORMAT, path,
                              "written by a newer mqlog (layout %u, this one knows %u)", out->layout,
                              MQL_LAYOUT);
@@ -580,7 +580,9 @@ static bool begin_at_watermark(recovery *run) {
            stat.size >= run->checkpoint.position;
 }
 
-/* A clean close left everything at its exact length: nothing to scan. */
+/* A clean close left everything at its exact length: nothing to scan, and the control page, which
+ * no sync and hardly a CRC covers, knows nothing better. Nothing was appended since: the first
+ * append makes the checkpoint an unclean one before it gives out an offset. */
 static bool took_clean(recovery *run) {
     size_t at;
     if (!run->has_checkpoint || run->checkpoint.clean != 1 ||
@@ -675,8 +677,8 @@ static int decide(recovery *run) {
         run->out->end = run->out->durable = (mql_control_end){base, 0, base};
         return task->look_only ? MQL_OK : make_segment(run, base);
     }
-    if (take_control(run)) return finish_control(run);
     if (took_clean(run)) return task->look_only ? MQL_OK : clear_nexts(run, INT64_MAX);
+    if (take_control(run)) return finish_control(run);
     bool can_scan = begin_at_watermark(run);
     if (task->live) return MQL_OK; /* the watermark, and no further */
     if (can_scan) {

@@ -183,7 +183,7 @@ static int map_bell(mql_store *store) {
     if (rc < 0) return mql_base_fail_os(rc, "doorbell", "cannot map");
     store->home.bell = map;
     if (memcmp(store->home.bell->magic, MQL_DOORBELL_MAGIC, 8) == 0 &&
-        store->home.bell->oldest_writer > MQL_LAYOUT)
+        mql_format_is_newer(store->home.bell->layout, store->home.bell->oldest_writer))
         return mql_base_fail(
             MQL_E_FORMAT, "doorbell",
             "the store was written by a newer mqlog (layout %u, this one knows %u)",
@@ -361,7 +361,7 @@ static int look(mql_store *store) {
         int64_t got = mql_os_read(file, &bell, sizeof bell, 0);
         mql_os_close(file);
         if (got == (int64_t)sizeof bell && memcmp(bell.magic, MQL_DOORBELL_MAGIC, 8) == 0 &&
-            bell.oldest_writer > MQL_LAYOUT)
+            mql_format_is_newer(bell.layout, bell.oldest_writer))
             return mql_base_fail(
                 MQL_E_FORMAT, "doorbell",
                 "the store was written by a newer mqlog (layout %u, this one knows %u)",

@@ -164,19 +164,62 @@ def test_a_death_in_the_middle_of_a_commit_leaves_the_one_before(tmp_path: Path)
     assert committed(tmp_path) == 22
 
 
-@pytest.mark.parametrize("what", ["magic", "writer"])
-def test_a_foreign_or_newer_file_is_refused(tmp_path: Path, what: str):
+HEADER = 16
+
+
+@pytest.mark.parametrize("read_only", [0, 1])
+def test_a_flipped_bit_in_the_header_is_damage_and_the_commits_say_whose_file_it_is(
+    tmp_path: Path, read_only: int
+):
+    """Not "a newer mqlog", which says so in two words; a writer puts the header right."""
+    path = two_commits(tmp_path)
+    data = path.read_bytes()
+    for at in range(HEADER):
+        for bit in range(8):
+            path.write_bytes(flip(data, at, bit))
+            assert committed(tmp_path, read_only=read_only) == 22, (at, bit)
+            if not read_only and at not in range(8, 12):  # a layout may be newer, and fit
+                assert path.read_bytes()[: HEADER - 4] == data[: HEADER - 4], (at, bit)
+
+
+def test_a_damaged_header_without_any_commit_is_an_error_that_names_the_file(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        group, _ = owned(store.log())
+    data = group.path.read_bytes()
+    for at in range(HEADER):
+        for bit in range(8):
+            group.path.write_bytes(flip(data, at, bit))
+            for read_only in (1, 0):
+                try:
+                    assert committed(tmp_path, read_only=read_only) == lib.MQL_NO_OFFSET
+                except Failed as failed:
+                    assert failed.code == lib.MQL_E_CORRUPT
+                    assert (failed.path, failed.position) == ("t-0/groups/billing.offset", 0)
+                    assert group.path.read_bytes() == flip(data, at, bit)
+
+
+@pytest.mark.parametrize("foreign", [b"billing", b"MQLBELL\0" + bytes(4088), b"x" * 4096])
+def test_a_foreign_file_is_refused_and_left_alone(tmp_path: Path, foreign: bytes):
+    path = two_commits(tmp_path)
+    path.write_bytes(foreign)
+    for read_only in (0, 1):
+        with pytest.raises(Failed) as failed:
+            committed(tmp_path, read_only=read_only)
+        assert failed.value.code == lib.MQL_E_CORRUPT
+        assert failed.value.path == "t-0/groups/billing.offset"
+    assert path.read_bytes().startswith(foreign)
+
+
+def test_a_newer_file_is_refused_and_left_alone(tmp_path: Path):
     path = two_commits(tmp_path)
     data = bytearray(path.read_bytes())
-    if what == "magic":
-        data[0] ^= 1
-    else:
-        data[8:16] = (9).to_bytes(4, "little") * 2
+    data[8:16] = (9).to_bytes(4, "little") * 2
     path.write_bytes(data)
     for read_only in (0, 1):
         with pytest.raises(Failed) as failed:
             committed(tmp_path, read_only=read_only)
         assert failed.value.code == lib.MQL_E_FORMAT
+        assert "newer" in failed.value.text
     assert path.read_bytes() == data
 
 

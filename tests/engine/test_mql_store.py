@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.partition import DIRECTORY, Failed, Store, check, dies, ffi, lib, take
+from support.partition import DIRECTORY, Failed, Store, check, dies, ffi, flip, lib, take
 
 SECOND = 10**9
 
@@ -165,6 +165,8 @@ def test_a_partition_of_a_newer_layout_is_refused_and_left_alone(tmp_path: Path,
         if file == "checkpoint" and any(newer[at + 16 : at + 508]):
             crc = lib.mql_crc32c(0, bytes(newer[at : at + 508]), 508)
             struct.pack_into("<I", newer, at + 508, crc)
+    if file == "control":
+        struct.pack_into("<I", newer, 0x38, lib.mql_crc32c(0, bytes(newer[:0x38]), 0x38))
     path.write_bytes(newer)
     with Store(tmp_path / "s") as store:
         with pytest.raises(Failed) as failed:
@@ -172,6 +174,51 @@ def test_a_partition_of_a_newer_layout_is_refused_and_left_alone(tmp_path: Path,
         assert failed.value.code == lib.MQL_E_FORMAT
         assert "newer" in failed.value.text
     assert path.read_bytes() == newer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", [f"{DIRECTORY}/control", f"{DIRECTORY}/checkpoint", "doorbell"])
+def test_a_flipped_bit_of_a_page_of_ours_is_never_a_newer_layout_and_costs_nothing(
+    tmp_path: Path, file: str
+):
+    """Each is volatile or doubled: the log is as it was, and goes on without a gap."""
+    with Store(tmp_path / "s") as store:
+        store.log().append(b"a", b"b")
+        store.log().append(b"c")
+    before = {one: one.read_bytes() for one in (tmp_path / "s").rglob("*") if one.is_file()}
+    path = tmp_path / "s" / file
+    data = before[path]
+    used = {*range(0x48), *(at for at in range(len(data)) if data[at])}
+    for at in sorted(used | set(range(0, len(data), 61))):
+        bit = at % 8 if at > 0x10 else None
+        for n in range(8) if bit is None else (bit,):
+            for one, kept in before.items():  # into the same files: a page knows its inode
+                one.write_bytes(flip(kept, at, n) if one == path else kept)
+            for read_only in (1, 0):
+                with Store(tmp_path / "s", read_only=read_only) as store:
+                    log = store.log()
+                    assert log.values() == [b"a", b"b", b"c"], (at, n)
+                    assert store.recovered == [], (at, n)
+                    if not read_only and file != f"{DIRECTORY}/checkpoint":
+                        assert log.append(b"d") == 3, (at, n)
+
+
+def test_a_damaged_page_in_use_is_put_right_under_its_users(tmp_path: Path):
+    """Who made it anew would take the locks away from those who hold them."""
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"a")
+        writer = ffi.addressof(log.control.writer)
+        for at in range(0x3C):
+            whole = (log.directory / "control").read_bytes()[:0x40]
+            with (log.directory / "control").open("r+b") as file:
+                file.write(flip(whole, at))
+            assert lib.mql_os_mutex_try(writer) == 0
+            dies(lambda: Store(tmp_path / "s").log())
+            assert lib.mql_os_mutex_try(writer) == lib.MQL_OS_BUSY, at
+            lib.mql_os_mutex_drop(writer)
+            assert (log.directory / "control").read_bytes()[:0x40] == whole, at
+        assert log.append(b"b") == 1
 
 
 @pytest.mark.parametrize(
