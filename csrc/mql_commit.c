@@ -349,6 +349,19 @@ int mql_commit_retain(mql_log *log) {
 }
 
 /* -- the last close ---------------------------------------------------------------------------- */
+/* Bytes behind all that was ever allocated are a stranger's: the next opener sets them aside. */
+static bool has_strange_bytes(mql_log *log, int64_t base, int64_t size) {
+    int64_t from = atomic_load_explicit(&log->control->allocated, memory_order_relaxed);
+    if (size <= from) return false;
+    mql_segment_options options = mql_log_segment_options(log);
+    mql_segment *segment;
+    mql_segment_window window = {0};
+    if (mql_segment_open(&options, base, &segment) < 0) return true;
+    bool zeros = mql_segment_only_zeros(segment, &window, from, size);
+    mql_segment_release(segment);
+    return !zeros;
+}
+
 static int cut_active(mql_log *log, const mql_control_end *end) {
     bool died;
     int taken;
@@ -364,7 +377,8 @@ static int cut_active(mql_log *log, const mql_control_end *end) {
     if (rc == 0) {
         mql_os_stat stat;
         rc = mql_os_stat_file(file, &stat);
-        bool longer = rc == 0 && stat.size > end->position;
+        bool longer = rc == 0 && stat.size > end->position &&
+                      !has_strange_bytes(log, end->segment, stat.size);
         if (longer) rc = mql_os_truncate(file, end->position);
         if (rc == 0 && longer) rc = mql_os_sync(file);
         mql_os_close(file);
@@ -416,7 +430,7 @@ int mql_commit_finish(mql_log *log) {
     if (rc == MQL_END && end.offset == 0) untouched = true; /* nothing was ever appended */
     if (rc >= 0) rc = untouched ? MQL_OK : commit_locked(log, died);
     if (rc == MQL_OK) rc = end_indexes(log, &end); /* opening may have dropped the last entry */
-    if (rc == MQL_OK && !untouched) rc = cut_active(log, &end);
+    if (rc == MQL_OK) rc = cut_active(log, &end);  /* also of what was allocated and not used */
     if (rc == MQL_OK) rc = remove_next(log);
     if (rc == MQL_OK && !untouched) rc = write_checkpoint_locked(log, &end, end.offset, true);
     if (rc == MQL_OK && !untouched) rc = mql_log_sync_directory(log, false);

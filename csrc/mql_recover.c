@@ -262,33 +262,46 @@ static void tell(const recovery *run, int row, int64_t segment, int64_t position
                     path == NULL ? "" : file_of(path));
 }
 
-/* Gives the segment the length `position`; what lay behind is set aside if it holds a whole batch.
- */
-static int cut_segment(recovery *run, mql_segment_walk *walk, int row) {
-    char path[MQL_PATH_MAX], aside[MQL_PATH_MAX];
-    mql_base_file_name(path, run->task->directory, walk->segment->base, ".log");
-    bool zeros = row == 2 || walk->position >= walk->limit;
-    int rc = MQL_OK;
-    if (!zeros) {
-        bool keep = mql_segment_holds_more(walk);
-        if (keep) rc = cut_name(run, walk->segment->base, aside);
-        if (keep && rc == MQL_OK)
-            rc = copy_out(run->task->root, path, walk->position, walk->limit, aside,
-                          run->task->mode);
-        /* The name under which the bytes are kept must be there before they go from here. */
-        if (keep && rc == MQL_OK) rc = sync_directory(run->task);
-        if (rc < 0) return rc;
-        tell(run, row, walk->segment->base, walk->position, walk->limit - walk->position,
-             keep ? aside : NULL);
-    }
+/* Copies bytes of a segment to a file of their own, whose name is there on return. */
+static int keep_bytes(recovery *run, int64_t base, int64_t from, int64_t to,
+                      char aside[MQL_PATH_MAX]) {
+    char path[MQL_PATH_MAX];
+    mql_base_file_name(path, run->task->directory, base, ".log");
+    int rc = cut_name(run, base, aside);
+    if (rc == MQL_OK) rc = copy_out(run->task->root, path, from, to, aside, run->task->mode);
+    return rc == MQL_OK ? sync_directory(run->task) : rc;
+}
+
+/* Gives the segment the length `position`, synced. */
+static int shorten(recovery *run, int64_t base, int64_t position, bool is_longer) {
+    char path[MQL_PATH_MAX];
     mql_os_file file;
-    rc = mql_os_open(run->task->root, path, MQL_OS_WRITE, 0, &file);
+    mql_base_file_name(path, run->task->directory, base, ".log");
+    int rc = mql_os_open(run->task->root, path, MQL_OS_WRITE, 0, &file);
     if (rc == 0) {
-        if (walk->position < walk->limit) rc = mql_os_truncate(file, walk->position);
+        if (is_longer) rc = mql_os_truncate(file, position);
         if (rc == 0) rc = mql_os_sync(file);
         mql_os_close(file);
     }
     return rc < 0 ? mql_base_fail_os(rc, path, "cannot cut the segment") : MQL_OK;
+}
+
+static bool was_closed(const recovery *run) {
+    return run->has_checkpoint && run->checkpoint.clean == 1;
+}
+
+/* Ends the segment where the walk stands. What lay behind is set aside if it holds a whole batch;
+ * whatever it is, if a clean close had left nothing there: it is not ours. */
+static int cut_segment(recovery *run, mql_segment_walk *walk, int row) {
+    int64_t base = walk->segment->base;
+    char aside[MQL_PATH_MAX];
+    if (row != 2 && walk->position < walk->limit) {
+        bool keep = was_closed(run) || mql_segment_holds_more(walk);
+        int rc = keep ? keep_bytes(run, base, walk->position, walk->limit, aside) : MQL_OK;
+        if (rc < 0) return rc;
+        tell(run, row, base, walk->position, walk->limit - walk->position, keep ? aside : NULL);
+    }
+    return shorten(run, base, walk->position, walk->position < walk->limit);
 }
 
 /* Segments behind the end go aside, whole. */
@@ -356,6 +369,7 @@ static bool take_control(recovery *run) {
     size_t at;
     if (control == NULL || !mql_control_is(control, run->task->identity)) return false;
     if (!mql_control_trust(&control->published, &run->out->end)) return false;
+    if (run->has_checkpoint && run->out->end.offset < run->checkpoint.offset) return false;
     if (!listed(run, run->out->end.segment, &at)) return false;
     char path[MQL_PATH_MAX];
     mql_base_file_name(path, run->task->directory, run->out->end.segment, ".log");
@@ -389,6 +403,26 @@ static int wipe_dirty(recovery *run, int64_t dirty) {
     return raise_epoch(run, run->out->end.offset);
 }
 
+/* Bytes behind all that was ever allocated were appended by a stranger, who may want them back. */
+static int set_strange_aside(recovery *run) {
+    mql_segment_options options = segment_options(run->task);
+    int64_t base = run->out->end.segment;
+    int64_t from = atomic_load_explicit(&run->task->control->allocated, memory_order_relaxed);
+    from = mql_base_max(from, run->out->end.position);
+    mql_segment *segment;
+    int rc = mql_segment_open(&options, base, &segment);
+    if (rc < 0) return rc;
+    int64_t length = atomic_load_explicit(&segment->length, memory_order_relaxed);
+    bool strange = !mql_segment_only_zeros(segment, &run->window, from, length);
+    mql_segment_release(segment);
+    if (!strange) return MQL_OK;
+    char aside[MQL_PATH_MAX];
+    rc = keep_bytes(run, base, from, length, aside);
+    if (rc < 0) return rc;
+    tell(run, 8, base, from, length - from, aside);
+    return shorten(run, base, from, true);
+}
+
 /* A sync failed: the pages may be clean in memory and old on disk. Dirty them again and sync. */
 static int write_again(recovery *run) {
     mql_segment_options options = segment_options(run->task);
@@ -419,6 +453,7 @@ static int finish_control(recovery *run) {
     if (!run->task->look_only) {
         if (dirty > run->out->end.position && dirty <= MQL_SEGMENT_BYTES_MAX)
             rc = wipe_dirty(run, dirty);
+        if (rc == MQL_OK && !rolled) rc = set_strange_aside(run);
         uint32_t state = atomic_load_explicit(&control->state, memory_order_relaxed);
         if (rc == MQL_OK && (state & MQL_STATE_POISONED) != 0) rc = write_again(run);
         if (rc == MQL_OK) rc = clear_nexts(run, MQL_PAGE);
@@ -567,11 +602,11 @@ static bool begin_at_watermark(recovery *run) {
     size_t at;
     if (!run->has_checkpoint) {
         int64_t last = run->listing.bases[run->listing.count - 1];
-        run->out->end = (mql_control_end){last, 0, last};
+        run->out->end = run->out->durable = (mql_control_end){last, 0, last};
         return true;
     }
-    run->out->end = (mql_control_end){run->checkpoint.segment, run->checkpoint.position,
-                                      run->checkpoint.offset};
+    run->out->end = run->out->durable = (mql_control_end){
+        run->checkpoint.segment, run->checkpoint.position, run->checkpoint.offset};
     if (!listed(run, run->checkpoint.segment, &at)) return false;
     char path[MQL_PATH_MAX];
     mql_os_stat stat;
@@ -585,9 +620,7 @@ static bool begin_at_watermark(recovery *run) {
  * append makes the checkpoint an unclean one before it gives out an offset. */
 static bool took_clean(recovery *run) {
     size_t at;
-    if (!run->has_checkpoint || run->checkpoint.clean != 1 ||
-        !listed(run, run->checkpoint.segment, &at))
-        return false;
+    if (!was_closed(run) || !listed(run, run->checkpoint.segment, &at)) return false;
     if (at + 1 != run->listing.count) return false;
     char path[MQL_PATH_MAX];
     mql_os_stat stat;
@@ -598,6 +631,22 @@ static bool took_clean(recovery *run) {
                                       run->checkpoint.offset};
     run->out->durable = run->out->end;
     return true;
+}
+
+/* Whether a stranger has appended to the log since it was closed: it had its exact length then, and
+ * an opener that dies before it appends leaves only zeros behind that. The page of memory says
+ * nothing of such bytes, so they are looked at as after a reboot. */
+static bool was_lengthened(recovery *run) {
+    if (!was_closed(run) || run->task->live || run->out->end.offset != run->checkpoint.offset)
+        return false;
+    mql_segment_options options = segment_options(run->task);
+    mql_segment *segment;
+    if (mql_segment_open(&options, run->checkpoint.segment, &segment) < 0) return false;
+    int64_t length = atomic_load_explicit(&segment->length, memory_order_relaxed);
+    bool zeros = mql_segment_only_zeros(segment, &run->window, run->checkpoint.position, length);
+    mql_segment_release(segment);
+    run->window.length = 0;
+    return !zeros;
 }
 
 /* Writes one empty batch for the offsets from the end to `last`. */
@@ -626,7 +675,7 @@ static int write_filler(recovery *run, int64_t last) {
 static int fill_to_ceiling(recovery *run) {
     mql_control_end *end = &run->out->end;
     int64_t ceiling = run->checkpoint.ceiling;
-    if (!run->has_checkpoint || run->checkpoint.clean == 1) return MQL_OK;
+    if (!run->has_checkpoint || was_closed(run)) return MQL_OK;
     while (end->offset < ceiling) {
         int64_t last = mql_base_min(ceiling - 1, end->offset + INT32_MAX);
         bool fits = last - end->segment <= INT32_MAX &&
@@ -678,7 +727,7 @@ static int decide(recovery *run) {
         return task->look_only ? MQL_OK : make_segment(run, base);
     }
     if (took_clean(run)) return task->look_only ? MQL_OK : clear_nexts(run, INT64_MAX);
-    if (take_control(run)) return finish_control(run);
+    if (take_control(run) && !was_lengthened(run)) return finish_control(run);
     bool can_scan = begin_at_watermark(run);
     if (task->live) return MQL_OK; /* the watermark, and no further */
     if (can_scan) {

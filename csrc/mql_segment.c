@@ -181,16 +181,20 @@ const uint8_t *mql_segment_bytes(mql_segment *segment, mql_segment_window *windo
     return window->bytes + (position - window->position);
 }
 
-/* -- walking ----------------------------------------------------------------------------------- */
-static bool zeros_from(mql_segment_walk *walk, int64_t at) {
-    while (at < walk->limit) {
-        int64_t length = mql_base_min(walk->limit - at, MQL_PAGE);
-        const uint8_t *bytes = mql_segment_bytes(walk->segment, walk->window, at, length);
+bool mql_segment_only_zeros(mql_segment *segment, mql_segment_window *window, int64_t from,
+                            int64_t to) {
+    for (int64_t at = from, length; at < to; at += length) {
+        length = mql_base_min(to - at, MQL_PAGE);
+        const uint8_t *bytes = mql_segment_bytes(segment, window, at, length);
         if (bytes == NULL) return false;
         if (bytes[0] != 0 || memcmp(bytes, bytes + 1, (size_t)length - 1) != 0) return false;
-        at += length;
     }
     return true;
+}
+
+/* -- walking ----------------------------------------------------------------------------------- */
+static bool zeros_from(mql_segment_walk *walk, int64_t at) {
+    return mql_segment_only_zeros(walk->segment, walk->window, at, walk->limit);
 }
 
 static bool only_zeros(mql_segment_walk *walk) { return zeros_from(walk, walk->position); }

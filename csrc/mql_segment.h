@@ -70,6 +70,10 @@ void mql_segment_window_free(mql_segment_window *window);
 const uint8_t *mql_segment_bytes(mql_segment *segment, mql_segment_window *window, int64_t position,
                                  int64_t length);
 
+/* Whether the bytes from .. to are all zero. False also where the file does not hold them. */
+bool mql_segment_only_zeros(mql_segment *segment, mql_segment_window *window, int64_t from,
+                            int64_t to);
+
 /* A walk over the batches from a position on. */
 typedef struct mql_segment_walk {
     mql_segment *segment;        /* borrows */

@@ -381,6 +381,12 @@ def test_r8_no_flipped_bit_of_the_published_end_is_believed(root: Path, bit: int
         assert recover(root, control, identity).end == (0, P2, 6), at
 
 
+def test_r8_an_end_before_the_watermark_is_not_believed(root: Path):
+    write_log(root, WHOLE)
+    write_checkpoint(root, 0, P2, 6, ceiling=0)
+    assert recover(root, *control_of((0, P1, 5))).end == (0, P2, 6)
+
+
 def test_r9_a_segment_that_ends_where_the_next_begins_is_passed(root: Path):
     unsealed = WHOLE + bytes(2 * PAGE)
     write_log(root, unsealed)
@@ -464,12 +470,19 @@ CASES = [
 ]
 
 
+def believed(case: Case) -> bool:
+    """R8, but for an end before the watermark, and bytes behind what was closed cleanly."""
+    strange = case.checkpoint == "clean" and case.tail not in ("exact", "zeros")
+    contradicted = case.following == "gap" or case.checkpoint == "beyond" or strange
+    return case.control == "good" and not contradicted
+
+
 def decide(case: Case) -> tuple[int, list[int]]:
     """The table by itself: where the kept log ends (offset), and the rows that are told."""
     held = [10] if case.next in ("expected", "other") else []
     whole = case.tail in ("exact", "zeros")
     follows = FOLLOWING[case.following]
-    if case.control == "good" and case.following != "gap":
+    if believed(case):
         return 6, held
     if case.checkpoint == "clean" and case.tail == "exact" and follows is None:
         return 6, held
@@ -512,6 +525,7 @@ def build(root: Path, case: Case) -> tuple[Any, Any]:
     if case.control == "none":
         return ffi.NULL, None
     control, identity = control_of((0, P2, 6), (0, P1, 5))
+    control.allocated = P2 + len(TAILS[case.tail][0])
     if case.control != "good":
         spoil(case.control, root, control, identity)
     return control, identity
@@ -554,10 +568,12 @@ def test_every_combination_of_inputs_has_one_decision_that_holds(
         assert files(root)[log_file(0)].startswith(KEPT), f"cut below the end: {case}"
         everything = b"".join(files(root).values())
         for one in batches_of(case):
-            if not (control == "good" and one in TAILS[case.tail][0]):  # zeroed or behind the end
+            if not (believed(case) and one in TAILS[case.tail][0]):  # zeroed or behind the end
                 assert one in everything, f"a whole batch is gone: {case}"
         once = stable(root)
         page = control_of(found.end, found.durable) if control == "good" else (ffi.NULL, None)
+        if control == "good":
+            page[0].allocated = len(files(root)[log_file(found.end[0])])
         again = recover(root, *page)
         assert (again.end, again.told, again.log_start) == (found.end, [], found.log_start), case
         assert stable(root) == once, f"a second recovery changed something: {case}"
@@ -565,8 +581,7 @@ def test_every_combination_of_inputs_has_one_decision_that_holds(
 
 def uses_up(case: Case) -> bool:
     """Whether offsets may have been given out that no scan can find any more."""
-    believed = case.control == "good" and case.following != "gap"
-    return not believed and case.checkpoint in ("middle", "end", "beyond")
+    return not believed(case) and case.checkpoint in ("middle", "end", "beyond")
 
 
 # -- offsets that may have been seen --------------------------------------------------------------
