@@ -727,9 +727,8 @@ def test_who_looks_at_a_live_store_believes_the_page_or_the_watermark_and_scans_
 
 # -- through a store ------------------------------------------------------------------------------
 def append_three(store: Store) -> None:
-    log = store.log()
     for value in (b"a", b"b", b"c"):
-        log.append(value)
+        store.log().append(value)
 
 
 def test_only_processes_died_so_nothing_is_cut_and_offsets_go_on(tmp_path: Path):
