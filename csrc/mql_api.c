@@ -7,10 +7,12 @@
 
 #include "mql_append.h"
 #include "mql_batch.h"
+#include "mql_census.h"
 #include "mql_commit.h"
 #include "mql_cursor.h"
 #include "mql_group.h"
 #include "mql_room.h"
+#include "mql_shares.h"
 #include "mql_store.h"
 #include "mql_verify.h"
 
@@ -258,6 +260,61 @@ int mql_group_claim(mql_group *group, uint64_t member) {
 }
 void mql_group_drop(mql_group *group, uint64_t member) { mql_group_release(group, member); }
 uint64_t mql_group_owner(mql_group *group) { return mql_group_living_holder(group); }
+
+/* -- share groups ------------------------------------------------------------------------------ */
+int mql_share_open(mql_log *log, const char *name, int create, int64_t start, mql_share **out) {
+    if (!is_name(name, MQL_TOPIC_MAX))
+        return bad("a group's name has 1 .. 245 characters of a-z A-Z 0-9 . _ -");
+    return mql_shares_find(log, name, create != 0, start, out);
+}
+int mql_share_delete(mql_share *share) { return mql_shares_remove(share); }
+int mql_share_acquire(mql_share *share, const mql_acquire *how, mql_acquired *out, size_t *count) {
+    return mql_share_take(share, how, out, count);
+}
+int mql_share_wait(mql_share *share, int64_t timeout_ns) {
+    return mql_share_sleep(share, timeout_ns);
+}
+int mql_share_settle(mql_share *share, mql_settle *items, size_t count,
+                     const mql_settlement *how) {
+    if (how->event < MQL_ACCEPT || how->event > MQL_PARK) return bad("no such event");
+    if (how->event == MQL_ARCHIVE && (how->when <= MQL_ACCEPTED || how->when >= MQL_ENDS))
+        return bad("no such end of a record");
+    return mql_share_end_all(share, items, count, how);
+}
+int mql_share_skip(mql_share *share, int64_t offset, uint64_t token, int64_t next) {
+    return mql_share_skip_to(share, offset, token, next);
+}
+int mql_share_make_room(mql_log *log) {
+    int rc = mql_log_writable(log);
+    return rc < 0 ? rc : mql_shares_make_room(log);
+}
+int mql_share_delay(mql_log *log, int64_t offset, int64_t due_ms) {
+    int rc = mql_log_writable(log);
+    return rc < 0 ? rc : mql_shares_delay(log, offset, due_ms);
+}
+int mql_share_bound(mql_share *share, int64_t maxsize) {
+    return maxsize < 0 ? bad("maxsize must not be negative") : mql_shares_bound(share, maxsize);
+}
+int mql_share_wait_room(mql_log *log, int64_t timeout_ns) {
+    return mql_share_sleep_room(log, timeout_ns);
+}
+int mql_share_wait_final(mql_share *share, int64_t offset, int64_t timeout_ns) {
+    return mql_census_wait_final(share, offset, timeout_ns);
+}
+int mql_share_describe(mql_share *share, mql_share_info *out) {
+    return mql_census_describe(share, out);
+}
+int64_t mql_share_waiting(mql_share *share) { return mql_census_waiting(share); }
+int64_t mql_share_peek(mql_share *share, int64_t *offsets, int64_t capacity) {
+    return mql_census_peek(share, offsets, capacity);
+}
+int64_t mql_share_holders(mql_share *share, mql_acquired *out, int64_t capacity) {
+    return mql_census_holders(share, out, capacity);
+}
+int64_t mql_share_unfinished(mql_share *share, int64_t from, int64_t to) {
+    return mql_census_unfinished(share, from, to);
+}
+int64_t mql_share_now(void) { return mql_os_monotonic_ns() / 1000000; }
 
 /* -- checking ---------------------------------------------------------------------------------- */
 int mql_verify(mql_log *log, mql_verify_found found, mql_verify_progress progress, void *context,

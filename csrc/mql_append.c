@@ -29,6 +29,7 @@ typedef enum need_kind {
     NEED_ROOM,
     NEED_NEXT,
     NEED_CEILING,
+    NEED_SLOTS,
     NEED_PREPARE_LOCK
 } need_kind;
 
@@ -285,7 +286,22 @@ static int ready_locked(appending *append, mql_control_end *end) {
     if (MQL_UNLIKELY(end->offset + append->offsets >
                      atomic_load_explicit(&control->ceiling, memory_order_relaxed)))
         return need(append, NEED_CEILING, end->segment, end->offset + append->offsets);
+    if (MQL_UNLIKELY(end->offset + append->offsets >
+                     atomic_load_explicit(&control->slots_ready, memory_order_relaxed)))
+        return need(append, NEED_SLOTS, end->segment, end->offset + append->offsets);
     return MQL_OK;
+}
+
+/* Whether a bounded queue has no room for these. Exact: both ends move under locks, the one under
+ * this. */
+static bool is_full_locked(const appending *append, const mql_control_end *end) {
+    mql_log *log = append->log;
+    int64_t maxsize = atomic_load_explicit(&log->maxsize, memory_order_relaxed);
+    if (MQL_LIKELY(maxsize == 0)) return false;
+    _Atomic int64_t *unavailable = atomic_load_explicit(&log->unavailable, memory_order_acquire);
+    if (unavailable == NULL) return false;
+    int64_t waiting = end->offset - atomic_load_explicit(unavailable, memory_order_acquire);
+    return waiting + append->offsets > maxsize;
 }
 
 static int append_locked(appending *append) {
@@ -304,6 +320,7 @@ static int append_locked(appending *append) {
     mql_control_end end = {.segment = atomic_load_explicit(&slot->segment, memory_order_relaxed),
                            .position = atomic_load_explicit(&slot->position, memory_order_relaxed),
                            .offset = atomic_load_explicit(&slot->offset, memory_order_relaxed)};
+    if (is_full_locked(append, &end)) return MQL_FULL;
     int rc = ready_locked(append, &end);
     if (MQL_UNLIKELY(rc != MQL_OK)) return rc;
     append->offset = end.offset;
@@ -455,6 +472,8 @@ static int meet_need(appending *append) {
         return mql_room_next(log, append->size);
     case NEED_CEILING:
         return mql_commit_raise(log, append->wanted);
+    case NEED_SLOTS:
+        return log->home->reserve(log, append->wanted);
     case NEED_NOTHING:
         break;
     }
@@ -465,6 +484,7 @@ static int meet_need(appending *append) {
 static void after(appending *append) {
     mql_log *log = append->log;
     mql_log_wake(log, &log->control->waiters_published, &log->control->published);
+    mql_control_ring(&log->control->waiters_queue, append->offsets);
     /* A hint: threads may lose each other's bytes. */
     int64_t appended = atomic_load_explicit(&log->appended, memory_order_relaxed);
     atomic_store_explicit(&log->appended, appended + append->size, memory_order_relaxed);
@@ -473,10 +493,7 @@ static void after(appending *append) {
         atomic_store_explicit(&log->wants_room, true, memory_order_release);
         log->home->want_prepare(log->home->context);
     }
-    if (MQL_UNLIKELY(!atomic_load_explicit(&log->unsynced, memory_order_relaxed))) {
-        atomic_store_explicit(&log->unsynced, true, memory_order_release);
-        log->home->want_sync(log->home->context);
-    }
+    mql_log_want_sync(log);
 }
 
 /* One try: MQL_OK done; MQL_BUSY: append->need; MQL_TIMEOUT: the lock was not to be had. */
@@ -519,7 +536,7 @@ int mql_append_source_to(mql_log *log, const mql_append_source *source, int flag
     for (int i = 0; i < TRIES; i++) {
         rc = try_once(&append, nowait);
         if (MQL_LIKELY(rc == MQL_OK)) break;
-        if (rc < 0) return rc;
+        if (rc < 0 || rc == MQL_FULL) return rc;
         if (nowait) return MQL_BUSY;
         if (rc == MQL_TIMEOUT) return MQL_TIMEOUT;
         rc = meet_need(&append);

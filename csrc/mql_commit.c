@@ -188,6 +188,7 @@ static int commit_locked(mql_log *log, bool died) {
     if (rc < 0) return rc;
     mql_control_publish(&log->control->durable, &end);
     mql_log_wake(log, &log->control->waiters_durable, &log->control->durable);
+    mql_control_ring(&log->control->waiters_queue, INT32_MAX);
     int64_t ceiling = atomic_load_explicit(&log->control->ceiling, memory_order_relaxed);
     bool low = ceiling - end.offset < CEILING_LOW;
     if (!low && !checkpoint_due(log, &end, &durable)) return MQL_OK;

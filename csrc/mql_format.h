@@ -67,7 +67,8 @@ static inline bool mql_format_is_newer(uint32_t layout, uint32_t oldest_writer) 
  *   0x000 identity        0x200 commit lock     0x400 waiters: published   0x600 allocation
  *   0x100 writer lock     0x280 prepare lock    0x480 waiters: durable     0x680 log start, changes
  *   0x180 tail state      0x300 published end   0x500 waiters: room        0x700 sealing
- *                         0x380 durable end     0x580 state                0x780 .. 0xfff reserved
+ *                         0x380 durable end     0x580 state                0x780 waiters: queue
+ *   0x800 slots ready     0x880 .. 0xfff reserved
  */
 #define MQL_CONTROL_BYTES 4096
 #define MQL_CONTROL_MAGIC "MQLCTRL"
@@ -92,7 +93,8 @@ typedef struct mql_format_latch {
 
 typedef struct mql_format_waiters {
     _Atomic uint32_t flag; /* somebody sleeps: set by the waiter, exchanged to 0 by the waker */
-    uint8_t pad[124];
+    _Atomic uint32_t word; /* moves before they are woken, where no latch does */
+    uint8_t pad[120];
 } mql_format_waiters;
 
 typedef struct mql_format_control {
@@ -160,7 +162,14 @@ typedef struct mql_format_control {
     _Atomic int64_t sealed;
     uint8_t pad8[120];
 
-    uint8_t reserved1[2176];
+    mql_format_waiters waiters_queue; /* those who wait for something to acquire, or to be settled */
+
+    /* volatile: offsets below it have slots in every share group; lowered under the writer lock */
+    _Atomic int64_t slots_ready;
+    _Atomic uint32_t shares_generation; /* moves when a share group comes or goes */
+    uint8_t pad9[116];
+
+    uint8_t reserved1[1920];
 } mql_format_control;
 
 enum mql_state { MQL_STATE_POISONED = 1, MQL_STATE_DELETED = 2 };
@@ -257,25 +266,39 @@ typedef struct mql_format_doorbell {
 
 /* -- shares/<group>.state: what a share group has not finished -----------------------------------
  *
- *   0x0000 header page: magic, two slots {sequence, SPSO, SPEO, crc}
- *   0x1000 directory: 256 entries of 16 bytes {first offset / 4096 of the chunk, or -1; crc}
- *   0x2000 256 chunks of 4,096 slots of 16 bytes, allocated a page at a time
- *   then the next directory with its chunks, and so on
+ *   0x0000   header page: magic, two windows in turn, each with a CRC
+ *   0x1000   a region: one directory page of 512 words, then the 512 pages that they speak of
+ *   ...      the next region; the file ends behind the last page that has blocks
  *
- *   slot:   word 0                                                        word 1
- *           | state 3 | deliveries 8 | check 8 | member 13 | token 32 |   | time 48 | clock 8 |
- *                                                                         | check 8 |
+ *   directory word   | crc 16 | code 48 |   word 0: the page is zeros. Code N + 1: it is the chunk of
+ *                                           the offsets 256 N .. 256 N + 255. Bit 47 and K: done K
+ *   chunk            256 slots of 16 bytes. All zeros: never touched
+ *   slot, word 0     | state 3 | deliveries 8 | check 8 | member 13 | token 32 |  commits
+ *   slot, word 1     | time 48 | clock 8 | check 8 |                              stored first
+ *   done page K      512 words | crc 16 | bits 48 |: bit b of word w is set when chunk
+ *                    24,576 K + 48 w + b is finished and has no page any more
+ *
+ * An offset is finished if it lies below the window's start, if its chunk is marked done, or if its
+ * slot says so. Nothing else is; so a page that a power cut took away costs a delivery, not a record.
  */
 #define MQL_SHARE_MAGIC "MQLSHAR"
-#define MQL_SHARE_CHUNK_SLOTS 4096
-#define MQL_SHARE_DIRECTORY_ENTRIES 256
+#define MQL_SHARE_SLOTS 256            /* in a chunk: one page */
+#define MQL_SHARE_REGION_PAGES 512     /* behind one directory page */
+#define MQL_SHARE_WORD_BITS 48
+#define MQL_SHARE_DONE_CHUNKS (512 * MQL_SHARE_WORD_BITS) /* that one done page speaks of */
+#define MQL_SHARE_DONE (UINT64_C(1) << 47)
+#define MQL_SHARE_KINDS MQL_ENDS /* mqlog.h: enum mql_share_end */
 
 typedef struct mql_format_share_window {
-    _Atomic uint64_t sequence;
-    _Atomic int64_t start; /* SPSO: the first offset not yet final */
-    _Atomic int64_t end;   /* SPEO: the next offset never acquired */
-    _Atomic uint32_t crc;
+    _Atomic uint64_t sequence; /* the window with the greater one, whose CRC is right, counts */
+    int64_t start;             /* SPSO or below: everything below it is final */
+    int64_t folding;           /* chunk that was counted last; -1: none */
+    uint64_t boots;            /* boots in which records were acquired: high half of a token */
+    uint8_t boot[16];          /* the last of them */
+    int64_t counts[MQL_SHARE_KINDS]; /* final records of chunks that have no page, by kind */
+    uint32_t crc;                    /* CRC-32C of all bytes before it */
     uint32_t reserved;
+    uint8_t pad[8];
 } mql_format_share_window;
 
 typedef struct mql_format_share {
@@ -283,15 +306,9 @@ typedef struct mql_format_share {
     uint32_t layout;
     uint32_t oldest_writer;
     uint8_t pad0[112];
-    mql_format_share_window slots[2];
-    uint8_t pad1[3904];
+    mql_format_share_window windows[2];
+    uint8_t pad1[3712];
 } mql_format_share;
-
-typedef struct mql_format_share_chunk {
-    int64_t number; /* first offset / 4096; -1: free */
-    uint32_t crc;
-    uint32_t reserved;
-} mql_format_share_chunk;
 
 typedef struct mql_format_slot {
     _Atomic uint64_t state; /* word 0: committed by one release store */
@@ -302,23 +319,93 @@ typedef struct mql_format_slot {
 #define MQL_SLOT_DELIVERIES_SHIFT 53
 #define MQL_SLOT_CHECK_SHIFT 45
 #define MQL_SLOT_MEMBER_SHIFT 32
+#define MQL_SLOT_TIME_SHIFT 16
+#define MQL_SLOT_CLOCK_SHIFT 8
 
-/* -- shares/<group>.live: volatile companions of the state, reset by the first opener ---------- */
+/* What word 1 says: when, by which clock, or what kind of end an ARCHIVED record had. */
+enum mql_slot_clock {
+    MQL_CLOCK_NONE = 0,
+    MQL_CLOCK_BOOT = 1,   /* deadline: milliseconds since boot */
+    MQL_CLOCK_WALL = 2,   /* not before: milliseconds since 1970 */
+    MQL_CLOCK_OFFSET = 3, /* of a move: the dead letters' end offset when it began */
+    MQL_CLOCK_KIND = 16   /* + mql_share_end */
+};
+
+/* -- shares/<group>.live: volatile companions of the state, made anew by the first opener --------
+ *
+ *   0x0000 locks, counters, where the arrays are   0x0600 members   0x1400 what they hold
+ *   0x1b00 the first part of each array; further parts behind 0x2000, each as long as all before it
+ */
+#define MQL_LIVE_BYTES 8192
 #define MQL_LIVE_MAGIC "MQLLIVE"
+#define MQL_LIVE_PARTS 26
+
+/* Arrays: two heaps of {time, offset}, pages' facts, and a hash of chunk numbers. */
+enum mql_live_array {
+    MQL_LIVE_DUE = 0,
+    MQL_LIVE_DEADLINES = 1,
+    MQL_LIVE_PAGES = 2,
+    MQL_LIVE_HASH = 3,
+    MQL_LIVE_ARRAYS = 4
+};
+
+typedef struct mql_format_timer {
+    int64_t time;
+    int64_t offset;
+} mql_format_timer;
+
+typedef struct mql_format_live_page {
+    uint32_t next;       /* in its list: page + 1; 0: the last */
+    uint16_t unfinished; /* slots of the chunk that are not final */
+    uint16_t reserved;
+} mql_format_live_page;
 
 typedef struct mql_format_live {
     uint8_t magic[8];
     uint32_t layout;
     uint32_t oldest_writer;
-    _Atomic uint64_t instance;
+    _Atomic uint64_t instance; /* the store instance that made it ready */
     uint8_t pad0[104];
-    mql_os_mutex share;     /* the share lock */
-    _Atomic uint32_t busy;  /* not 0 while a change is under way: rebuild from the slots */
-    uint8_t pad1[60];
-    _Atomic int64_t counters[16]; /* derived */
-    _Atomic uint32_t due_count;   /* entries of the due heap, from byte 4096 on, 16 bytes each */
-    uint8_t pad2[124];
-    uint8_t reserved[3584];
+
+    mql_os_mutex share;            /* the share lock */
+    mql_os_mutex sync;             /* one at a time syncs the state, or recycles its pages */
+    mql_os_mutex grow;             /* one at a time adds pages and parts of arrays */
+
+    _Atomic uint32_t busy;         /* not 0 while a change is under way: rebuild from the slots */
+    uint32_t tokens_ready;         /* the window's `boots`, once they are durable; 0: not yet */
+    _Atomic int64_t end;           /* SPEO: the next offset never acquired */
+    _Atomic uint32_t pages;        /* of the state file, with blocks */
+    _Atomic uint32_t growth;       /* moves when pages or arrays were added */
+    uint32_t named;                /* chunks and done pages that are in the hash */
+    uint32_t hash_size;
+    uint32_t clean_list, clean;      /* pages of zeros: the first of the list (+ 1), and how many */
+    uint32_t retired_list, retired;  /* finished chunks that still have a page */
+    _Atomic uint64_t changes;        /* of the state, counted */
+    _Atomic uint64_t synced;         /* changes below it are on stable storage */
+    _Atomic int64_t unavailable;     /* offsets that nobody waits for: final, gone or acquired */
+    _Atomic int64_t acquired;
+    _Atomic int64_t available;       /* of the window: to be delivered again, or delayed */
+    _Atomic int64_t counts[MQL_SHARE_KINDS]; /* final records, by kind */
+    uint32_t timers[2];              /* entries of the two heaps */
+    _Atomic int64_t horizon[2];      /* the earliest time that its heap had no room for */
+    _Atomic int64_t next[2];         /* the earliest time in it; INT64_MAX: none */
+    uint32_t rebuilds;               /* how often all this was derived anew */
+    _Atomic uint32_t removed;        /* not 0: the group was deleted */
+
+    _Atomic uint32_t capacity[MQL_LIVE_ARRAYS]; /* entries */
+    _Atomic int64_t bytes;                      /* of this file */
+    uint8_t pad3[40];
+    _Atomic int64_t places[MQL_LIVE_ARRAYS][MQL_LIVE_PARTS]; /* file positions; 0: not there */
+    uint8_t pad4[120];
+
+    _Atomic uint64_t members[MQL_MEMBERS_MAX]; /* the incarnation of member n that acquired last */
+    _Atomic uint32_t held[MQL_MEMBERS_MAX];    /* how many it holds */
+
+    mql_format_timer first_due[16];
+    mql_format_timer first_deadlines[16];
+    mql_format_live_page first_pages[32];
+    uint32_t first_hash[64];
+    uint8_t pad5[256];
 } mql_format_live;
 
 /* -- every place, asserted --------------------------------------------------------------------- */
@@ -371,6 +458,9 @@ MQL_AT(control, log_start, 0x680);
 MQL_AT(control, segments_generation, 0x688);
 MQL_AT(control, epochs_generation, 0x68c);
 MQL_AT(control, sealed, 0x700);
+MQL_AT(control, waiters_queue, 0x780);
+MQL_AT(control, slots_ready, 0x800);
+MQL_AT(control, shares_generation, 0x808);
 
 MQL_SIZE(checkpoint, MQL_CHECKPOINT_SLOT);
 MQL_AT(checkpoint, sequence, 16);
@@ -410,16 +500,33 @@ MQL_AT(doorbell, max_bytes, 0x110);
 MQL_AT(doorbell, used_bytes, 0x118);
 MQL_AT(doorbell, members, 0x180);
 
-MQL_SIZE(share_window, 32);
+MQL_SIZE(share_window, 128);
+MQL_AT(share_window, start, 8);
+MQL_AT(share_window, folding, 16);
+MQL_AT(share_window, boots, 24);
+MQL_AT(share_window, boot, 32);
+MQL_AT(share_window, counts, 48);
+MQL_AT(share_window, crc, 112);
 MQL_SIZE(share, 4096);
-MQL_AT(share, slots, 0x080);
-MQL_SIZE(share_chunk, 16);
+MQL_AT(share, windows, 0x080);
 MQL_SIZE(slot, 16);
-MQL_SIZE(live, 4096);
+MQL_SIZE(live, MQL_LIVE_BYTES);
 MQL_AT(live, instance, 0x010);
 MQL_AT(live, share, 0x080);
-MQL_AT(live, busy, 0x0c0);
-MQL_AT(live, counters, 0x100);
-MQL_AT(live, due_count, 0x180);
+MQL_AT(live, sync, 0x0c0);
+MQL_AT(live, grow, 0x100);
+MQL_AT(live, busy, 0x140);
+MQL_AT(live, end, 0x148);
+MQL_AT(live, changes, 0x170);
+MQL_AT(live, unavailable, 0x180);
+MQL_AT(live, counts, 0x198);
+MQL_AT(live, capacity, 0x208);
+MQL_AT(live, places, 0x248);
+MQL_AT(live, members, 0x600);
+MQL_AT(live, held, 0x1400);
+MQL_AT(live, first_due, 0x1b00);
+MQL_AT(live, first_deadlines, 0x1c00);
+MQL_AT(live, first_pages, 0x1d00);
+MQL_AT(live, first_hash, 0x1e00);
 
 #endif

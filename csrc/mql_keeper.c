@@ -9,6 +9,7 @@
 
 #include "mql_commit.h"
 #include "mql_room.h"
+#include "mql_shares.h"
 
 #define TICK_NS MQL_SLICE_NS
 #define RETAIN_NS (INT64_C(30) * 1000000000)
@@ -67,6 +68,7 @@ static int sync_one(mql_log *log, int64_t now_ns, bool at_once, int64_t *wait_ns
     atomic_store_explicit(&log->unsynced, false, memory_order_seq_cst);
     int rc = mql_commit_all(log);
     if (rc == MQL_OK) rc = mql_commit_retain(log);
+    if (rc == MQL_OK) rc = mql_shares_keep(log);
     /* The sync write-protected the pages ahead of the tail: have them made writable again. */
     atomic_store_explicit(&log->prepare_at, 0, memory_order_relaxed);
     return rc;

@@ -24,6 +24,8 @@ typedef struct mql_log_home {
     void (*want_prepare)(void *context);
     void (*want_sync)(void *context);
     void (*recovered)(void *context, const mql_recovered *what);
+    uint64_t self; /* this process's member id: its number and incarnation */
+    int (*reserve)(mql_log *log, int64_t offset); /* slots in every share group, below `offset` */
     uint64_t (*new_member)(void *context);         /* an id that was never given before */
     bool (*alive)(void *context, uint64_t member); /* false only when the kernel says so */
 } mql_log_home;
@@ -35,6 +37,7 @@ typedef struct mql_log_slot {
 } mql_log_slot;
 
 struct mql_group;
+struct mql_share;
 
 struct mql_log {
     mql_log *next; /* owned by the store's list */
@@ -57,6 +60,12 @@ struct mql_log {
     mql_epoch_table epochs; /* under `table` */
     uint32_t epochs_seen;
     struct mql_group *groups; /* under `table`; owned by mql_group */
+    struct mql_share *_Atomic shares; /* pushed under `table`; owned by mql_share */
+    _Atomic uint32_t shares_seen; /* control->shares_generation of its last listing, + 1 */
+
+    /* what bounds appends: the default share group's word, and how many may wait in it; 0: none */
+    _Atomic int64_t *_Atomic unavailable;
+    _Atomic int64_t maxsize;
 
     mql_segment *active; /* owns a reference; under the shared writer lock */
     _Atomic bool remap;  /* `active` is to be looked up again: a longer mapping is in the table */
@@ -151,6 +160,12 @@ static inline void mql_log_wake(mql_log *log, mql_format_waiters *waiters,
     }
 }
 void mql_log_wake_everybody(mql_log *log);
+/* Something was changed that the background sync is to put on stable storage. */
+static inline void mql_log_want_sync(mql_log *log) {
+    if (MQL_LIKELY(atomic_load_explicit(&log->unsynced, memory_order_relaxed))) return;
+    atomic_store_explicit(&log->unsynced, true, memory_order_release);
+    log->home->want_sync(log->home->context);
+}
 
 /* Syncs the partition's directory, and the store's when `root_too`. */
 int mql_log_sync_directory(mql_log *log, bool root_too);

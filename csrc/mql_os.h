@@ -73,6 +73,8 @@ int mql_os_no_copy_on_write(mql_os_file directory); /* asked of btrfs; 0 elsewhe
 /* -- mappings ---------------------------------------------------------------------------------- */
 /* Shared; may reach past the end of the file. */
 int mql_os_map(mql_os_file file, size_t length, bool writable, void **out);
+/* The same from `position` on, writable. */
+int mql_os_map_at(mql_os_file file, int64_t position, size_t length, void **out);
 void mql_os_unmap(void *address, size_t length);
 /* Makes pages writable without faults; -EFAULT past the end of the file. */
 int mql_os_populate(void *address, size_t length);
@@ -102,7 +104,7 @@ void mql_os_mutex_drop(mql_os_mutex *mutex);
 enum mql_os_wait_result { MQL_OS_WOKEN = 0, MQL_OS_TIMED_OUT = 1 };
 /* Woken also: spuriously, by a signal (EINTR is not retried), or as the word is not `expected`. */
 int mql_os_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns);
-void mql_os_wake(_Atomic uint32_t *word, int count); /* INT32_MAX: all */
+int mql_os_wake(_Atomic uint32_t *word, int count); /* INT32_MAX: all; how many were woken */
 
 /* -- threads: all signals blocked -------------------------------------------------------------- */
 typedef struct mql_os_thread mql_os_thread;

@@ -498,8 +498,6 @@ int mql_os_map(mql_os_file file, size_t length, bool writable, void **out) {
     return 0;
 }
 
-void mql_os_unmap(void *address, size_t length) { munmap(address, length); }
-
 /* Widens a range to whole pages; returns its new length. */
 static size_t whole_pages(void **address, size_t length) {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
@@ -507,6 +505,21 @@ static size_t whole_pages(void **address, size_t length) {
     uintptr_t end = ((uintptr_t)*address + length + page - 1) & ~(page - 1);
     *address = (char *)*address - ((uintptr_t)*address - start);
     return end - start;
+}
+
+int mql_os_map_at(mql_os_file file, int64_t position, size_t length, void **out) {
+    int64_t page = sysconf(_SC_PAGESIZE), start = position / page * page;
+    size_t before = (size_t)(position - start);
+    void *address =
+        mmap(NULL, length + before, PROT_READ | PROT_WRITE, MAP_SHARED, file, (off_t)start);
+    if (address == MAP_FAILED) return -errno;
+    *out = (char *)address + before;
+    return 0;
+}
+
+void mql_os_unmap(void *address, size_t length) {
+    length = whole_pages(&address, length);
+    munmap(address, length);
 }
 
 /* A kernel older than 5.14 says EINVAL; its pages come by faults, as they would have anyway. */
@@ -631,8 +644,8 @@ int mql_os_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns) {
     return errno == EAGAIN || errno == EINTR ? MQL_OS_WOKEN : -errno;
 }
 
-void mql_os_wake(_Atomic uint32_t *word, int count) {
-    syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
+int mql_os_wake(_Atomic uint32_t *word, int count) {
+    return (int)syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
 }
 
 /* -- threads ----------------------------------------------------------------------------------- */

@@ -18,6 +18,7 @@
 #include "mql_commit.h"
 #include "mql_group.h"
 #include "mql_keeper.h"
+#include "mql_shares.h"
 
 #define GATE_OPEN_NS (INT64_C(10) * 1000000000)
 #define RECOVERED_MAX 256
@@ -301,6 +302,7 @@ static int join(mql_store *store) {
             atomic_fetch_add_explicit(&store->home.bell->next_id, 1, memory_order_relaxed);
         atomic_store_explicit(&store->home.bell->members[number], joined & MQL_MEMBER_COUNTER,
                               memory_order_release);
+        store->home.self = number << MQL_MEMBER_SHIFT | (joined & MQL_MEMBER_COUNTER);
         return MQL_OK;
     }
     return mql_base_fail(MQL_E_REFUSED, store->path,
@@ -405,6 +407,7 @@ static void set_home(mql_store *store, const mql_open_options *options) {
     store->home.want_sync = home_want_sync;
     store->home.recovered = home_recovered;
     store->home.new_member = home_new_member;
+    store->home.reserve = mql_shares_reserve;
     store->home.alive = home_alive;
     mql_os_mutex_init_private(&store->lock);
     mql_keeper_init(&store->keeper, &store->logs, options->threads != 0);
@@ -415,6 +418,7 @@ static void destroy(mql_store *store) {
     while (log != NULL) {
         mql_log *next = log->next;
         mql_group_free_all(log);
+        mql_shares_free_all(log);
         mql_log_free(log);
         log = next;
     }
@@ -573,6 +577,7 @@ static int finish_one(void *context, const char *name) {
     }
     int rc = mql_append_settle(log);
     if (rc == MQL_OK) rc = mql_commit_finish(log);
+    if (rc == MQL_OK) rc = mql_shares_keep(log);
     keep_error(finish, rc);
     return 0;
 }
@@ -610,6 +615,8 @@ int mql_store_close(mql_store *store) {
     if (!store->home.read_only) {
         store->keeper.enabled = false;
         mql_keeper_stop(&store->keeper);
+        for (mql_log *log = atomic_load(&store->logs); log != NULL; log = log->next)
+            mql_shares_let_go(log);
         atomic_store_explicit(&store->home.closing, true, memory_order_seq_cst);
         rc = leave(store);
         error = *mql_error_last();

@@ -88,6 +88,7 @@ typedef struct mql_log mql_log;
 typedef struct mql_cursor mql_cursor;
 typedef struct mql_lease mql_lease;
 typedef struct mql_group mql_group;
+typedef struct mql_share mql_share;
 
 #define MQL_DEFAULT_FREE UINT64_MAX
 
@@ -371,6 +372,124 @@ MQL_PUBLIC int mql_group_members(mql_group *group, uint64_t *members, int capaci
 MQL_PUBLIC int mql_group_claim(mql_group *group, uint64_t member);
 MQL_PUBLIC void mql_group_drop(mql_group *group, uint64_t member);
 MQL_PUBLIC uint64_t mql_group_owner(mql_group *group);
+
+/* -- share groups: consumers that compete for the records of a queue (Kafka's KIP-932) ------------
+ *
+ * A share group's place in one partition. A record is AVAILABLE, ACQUIRED by one process under a
+ * lock with a deadline, or final. What a call of these changes survives any process's death at
+ * once; `durable` ones a power cut too. The same mql_share for every call of this process. None of
+ * them waits for more than the share lock, `slice_ns` at most (MQL_TIMEOUT: nothing done, call
+ * again); those that say so block. */
+enum mql_share_end { /* how a record came to its end */
+    MQL_ACCEPTED = 0,
+    MQL_DEAD = 1,    /* it is in the dead letters */
+    MQL_EXPIRED = 2, /* its time to live was over before its first delivery */
+    MQL_DAMAGED = 3, /* its bytes, or what was noted of it, cannot be read */
+    MQL_GONE = 4,    /* there never was a record at the offset, or it was trimmed away */
+    MQL_PASSED = 5,  /* it is for another share group */
+    MQL_PURGED = 6,
+    MQL_ENDS = 8
+};
+
+/* Opens group `name` in this partition; with `create` it is made, and begins at `start`. Blocks.
+ * Fails: MQL_E_NOT_FOUND, MQL_E_RANGE, MQL_E_CORRUPT (both windows are damaged), MQL_E_OS. */
+MQL_PUBLIC int mql_share_open(mql_log *log, const char *name, int create, int64_t start,
+                              mql_share **out);
+/* Forgets the group: its files go, and all later calls give MQL_E_NOT_FOUND. MQL_BUSY while live
+ * processes hold records of it. Takes the gate. */
+MQL_PUBLIC int mql_share_delete(mql_share *share);
+
+typedef struct mql_acquired {
+    int64_t offset;
+    uint64_t token;      /* grows with every acquisition of the record, across power cuts too */
+    int64_t moving;      /* >= 0: its move to the dead letters is to be finished; where they ended
+                            when it began. -1: an ordinary delivery */
+    int64_t deadline_ms; /* on the clock of mql_share_now; INT64_MAX: none */
+    uint64_t holder;     /* mql_share_holders: the member's id */
+    uint32_t deliveries; /* this one included, up to 255 */
+    uint32_t reserved;
+} mql_acquired;
+
+typedef struct mql_acquire {
+    int64_t lock_ms;      /* how long the lock holds; -1: until settled or its holder dies */
+    int64_t max_acquired; /* no more than so many of the group at once; 0: no bound */
+    int64_t slice_ns;     /* 0: MQL_TIMEOUT at once when others are inside */
+    int any;              /* also what is not due yet */
+} mql_acquire;
+
+/* Acquires up to *count records: those to be delivered again and those delayed that are due, by the
+ * time they were due, then the oldest never acquired. *count: how many it were. MQL_END: none now.
+ * An offset acquired need not hold a record: see mql_share_skip.
+ * Fails: MQL_E_CORRUPT: what was noted of the record at mql_error.start was damaged; it is archived
+ * and counted as such. */
+MQL_PUBLIC int mql_share_acquire(mql_share *share, const mql_acquire *how, mql_acquired *out,
+                                 size_t *count);
+/* Until mql_share_acquire may find something. Spins briefly, then sleeps. Blocks at most
+ * `timeout_ns`, and at most 250 ms: MQL_TIMEOUT. */
+MQL_PUBLIC int mql_share_wait(mql_share *share, int64_t timeout_ns);
+
+enum mql_settle_event {
+    MQL_ACCEPT = 0,
+    MQL_RELEASE = 1, /* `when`: not before, milliseconds since 1970; 0: at once */
+    MQL_RENEW = 2,   /* `when`: milliseconds from now; -1: until settled */
+    MQL_MOVE = 3,    /* a move to the dead letters begins; `when`: their end offset */
+    MQL_ARCHIVE = 4, /* final; `when`: one of mql_share_end */
+    MQL_PARK = 5     /* the move cannot go on now; `when`: not before, milliseconds since 1970 */
+};
+enum mql_settle_flags { MQL_UNCOUNTED = 4 }; /* MQL_RELEASE: this delivery does not count */
+
+typedef struct mql_settle {
+    int64_t offset;
+    uint64_t token;
+    int result; /* MQL_OK; MQL_E_LOST: the lock is not held any more, nothing changed */
+} mql_settle;
+
+typedef struct mql_settlement {
+    int event;
+    int flags;        /* MQL_DURABLE: Blocks for a sync; MQL_UNCOUNTED */
+    int64_t when;
+    int64_t slice_ns;
+} mql_settlement;
+
+/* Settles each of `items`, those that it can. MQL_OK: look at the results. MQL_TIMEOUT: none of
+ * those whose result is MQL_TIMEOUT has been looked at. Fails: MQL_E_DURABILITY (all done). */
+MQL_PUBLIC int mql_share_settle(mql_share *share, mql_settle *items, size_t count,
+                                const mql_settlement *how);
+/* The offset acquired holds no record, nor does any up to `next`. */
+MQL_PUBLIC int mql_share_skip(mql_share *share, int64_t offset, uint64_t token, int64_t next);
+/* Before a delayed record is put: room for it in every share group of the partition. Blocks.
+ * Afterwards: it is not acquired before `due_ms`, and then at once, whatever stands before it. */
+MQL_PUBLIC int mql_share_make_room(mql_log *log);
+MQL_PUBLIC int mql_share_delay(mql_log *log, int64_t offset, int64_t due_ms);
+/* Appends on this handle give MQL_FULL while group `share` has `maxsize` records to deliver; 0: no
+ * bound. mql_share_wait_room: until it may have fewer. Blocks as mql_share_wait does. */
+MQL_PUBLIC int mql_share_bound(mql_share *share, int64_t maxsize);
+MQL_PUBLIC int mql_share_wait_room(mql_log *log, int64_t timeout_ns);
+/* Until every record below `offset` is final. Blocks as mql_share_wait does. */
+MQL_PUBLIC int mql_share_wait_final(mql_share *share, int64_t offset, int64_t timeout_ns);
+
+typedef struct mql_share_info {
+    int64_t ready;    /* to be delivered now */
+    int64_t delayed;  /* not due yet */
+    int64_t acquired;
+    int64_t first;    /* SPSO: the first offset that is not final */
+    int64_t end;      /* SPEO: the next offset never acquired */
+    int64_t oldest;   /* the first offset to be delivered, delayed ones included; -1: none */
+    int64_t next_ms;  /* when the next delayed record is due, since 1970; INT64_MAX: none */
+    int64_t bytes;    /* of the group's files */
+    int64_t ends[MQL_ENDS];
+} mql_share_info;
+MQL_PUBLIC int mql_share_describe(mql_share *share, mql_share_info *out);
+/* Records to be delivered, delayed ones included: wait-free, exact at some moment of the call. */
+MQL_PUBLIC int64_t mql_share_waiting(mql_share *share);
+/* The offsets that would be acquired next, at most `capacity`; how many. */
+MQL_PUBLIC int64_t mql_share_peek(mql_share *share, int64_t *offsets, int64_t capacity);
+/* What is acquired, in no order, at most `capacity`; how many. */
+MQL_PUBLIC int64_t mql_share_holders(mql_share *share, mql_acquired *out, int64_t capacity);
+/* The first offset in [from, to) that is not final; `to` if there is none. */
+MQL_PUBLIC int64_t mql_share_unfinished(mql_share *share, int64_t from, int64_t to);
+/* Milliseconds since boot, suspend included: the clock of deadlines. */
+MQL_PUBLIC int64_t mql_share_now(void);
 
 /* -- checking ---------------------------------------------------------------------------------- */
 typedef struct mql_verify_report {

@@ -1,0 +1,182 @@
+/* mql_census.c - what a share group has to deliver, holds and has finished.
+ *
+ * Counters are kept by those who change slots, so most answers cost nothing; what has to be looked
+ * for is looked for under the share lock.
+ */
+#include "mql_census.h"
+
+#include <stdlib.h>
+
+int64_t mql_census_waiting(mql_share *share) {
+    mql_control_end end;
+    /* The counter first: an offset counted as unavailable lies below an end read later. */
+    int64_t unavailable =
+        atomic_load_explicit(&share->live.map->unavailable, memory_order_acquire);
+    mql_log_end(share->live.log, &end);
+    return mql_base_max(end.offset - unavailable, 0);
+}
+
+/* -- the first that is not final --------------------------------------------------------------- */
+/* Of one chunk, from `from` on; `to` if there is none below it. */
+static int64_t unfinished_in_chunk(mql_live *live, int64_t from, int64_t to) {
+    int64_t stop = mql_base_min((from / MQL_SHARE_SLOTS + 1) * MQL_SHARE_SLOTS, to);
+    mql_live_place place;
+    if (!mql_live_find(live, from, &place)) return mql_live_is_past(live, from) ? stop : from;
+    if (mql_live_is_past(live, from) && mql_live_is_past(live, stop - 1)) return stop;
+    for (int64_t offset = from; offset < stop; offset++) {
+        mql_slots_slot slot;
+        mql_slots_load(mql_slots_at(&live->slots, place.page, offset), offset, &slot);
+        if (slot.sound && mql_slots_is_final(&slot)) continue;
+        if (!mql_live_is_past(live, offset)) return offset;
+    }
+    return stop;
+}
+
+/* Under the lock. */
+static int64_t unfinished(mql_live *live, int64_t from, int64_t to) {
+    mql_format_share_window window;
+    if (mql_slots_window(&live->slots, &window) < 0) return from;
+    from = mql_base_max(from, window.start);
+    while (from < to) {
+        int64_t stop = mql_base_min((from / MQL_SHARE_SLOTS + 1) * MQL_SHARE_SLOTS, to);
+        int64_t found = unfinished_in_chunk(live, from, to);
+        if (found < stop) return found;
+        from = stop;
+    }
+    return to;
+}
+
+int64_t mql_census_unfinished(mql_share *share, int64_t from, int64_t to) {
+    if (mql_share_enter_surely(share) < 0) return from;
+    int64_t found = unfinished(&share->live, from, to);
+    mql_share_leave(share);
+    return found;
+}
+
+typedef struct finality {
+    mql_share *share;
+    int64_t offset;
+} finality;
+
+static bool all_final(void *context) {
+    const finality *wanted = context;
+    return mql_census_unfinished(wanted->share, 0, wanted->offset) >= wanted->offset;
+}
+
+int mql_census_wait_final(mql_share *share, int64_t offset, int64_t timeout_ns) {
+    finality wanted = {.share = share, .offset = offset};
+    return mql_share_sleep_until(share->live.log, timeout_ns, all_final, &wanted);
+}
+
+/* -- facts ------------------------------------------------------------------------------------- */
+static int64_t size_of(mql_share *share, const char *path) {
+    mql_os_stat stat;
+    return mql_os_stat_name(share->live.log->home->root, path, &stat) < 0 ? 0 : stat.allocated;
+}
+
+/* The first offset to be delivered, and how many are not due yet. Under the lock. */
+static void look_at_due(mql_share *share, mql_share_info *out) {
+    mql_live *live = &share->live;
+    int64_t now = mql_os_now_ms();
+    for (uint32_t i = 0; i < live->map->timers[MQL_LIVE_DUE]; i++) {
+        mql_format_timer timer = *mql_arrays_timer(&live->arrays, MQL_LIVE_DUE, i);
+        if (!mql_share_due_valid(live, &timer)) continue;
+        if (timer.time > now) out->delayed++;
+        if (timer.time > now) out->next_ms = mql_base_min(out->next_ms, timer.time);
+        if (out->oldest < 0 || timer.offset < out->oldest) out->oldest = timer.offset;
+    }
+}
+
+int mql_census_describe(mql_share *share, mql_share_info *out) {
+    mql_live *live = &share->live;
+    mql_format_live *map = live->map;
+    int rc = mql_share_enter_surely(share);
+    if (rc < 0) return rc;
+    mql_control_end end;
+    mql_log_end(live->log, &end);
+    *out = (mql_share_info){.oldest = -1, .next_ms = INT64_MAX};
+    look_at_due(share, out);
+    out->acquired = atomic_load_explicit(&map->acquired, memory_order_relaxed);
+    out->end = atomic_load_explicit(&map->end, memory_order_relaxed);
+    out->ready =
+        end.offset - atomic_load_explicit(&map->unavailable, memory_order_relaxed) - out->delayed;
+    out->first = unfinished(live, 0, end.offset);
+    if (out->end < end.offset && (out->oldest < 0 || out->end < out->oldest))
+        out->oldest = out->end;
+    for (int i = 0; i < MQL_ENDS; i++)
+        out->ends[i] = atomic_load_explicit(&map->counts[i], memory_order_relaxed);
+    mql_share_leave(share);
+    out->bytes = size_of(share, live->slots.path) + size_of(share, live->arrays.path);
+    return MQL_OK;
+}
+
+/* -- lists ------------------------------------------------------------------------------------- */
+static int ascending(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The smallest of what is due. */
+static int64_t peek_due(mql_live *live, int64_t *offsets, int64_t capacity) {
+    int64_t now = mql_os_now_ms(), count = 0;
+    for (uint32_t i = 0; i < live->map->timers[MQL_LIVE_DUE]; i++) {
+        mql_format_timer timer = *mql_arrays_timer(&live->arrays, MQL_LIVE_DUE, i);
+        if (timer.time > now || !mql_share_due_valid(live, &timer)) continue;
+        if (count < capacity) {
+            offsets[count++] = timer.offset;
+            continue;
+        }
+        int64_t greatest = 0;
+        for (int64_t j = 1; j < count; j++)
+            if (offsets[j] > offsets[greatest]) greatest = j;
+        if (count > 0 && timer.offset < offsets[greatest]) offsets[greatest] = timer.offset;
+    }
+    qsort(offsets, (size_t)count, sizeof *offsets, ascending);
+    return count;
+}
+
+int64_t mql_census_peek(mql_share *share, int64_t *offsets, int64_t capacity) {
+    mql_live *live = &share->live;
+    mql_control_end readable;
+    int rc = mql_share_enter_surely(share);
+    if (rc < 0) return rc;
+    mql_log_readable_end(live->log, &readable);
+    int64_t count = peek_due(live, offsets, capacity);
+    int64_t at = atomic_load_explicit(&live->map->end, memory_order_relaxed);
+    for (; at < readable.offset && count < capacity; at++) {
+        mql_live_place place;
+        mql_slots_slot slot = {.fresh = true};
+        if (mql_live_find(live, at, &place))
+            mql_slots_load(place.slot, at, &slot);
+        else if (mql_live_is_past(live, at))
+            continue;
+        if (slot.fresh) offsets[count++] = at;
+    }
+    mql_share_leave(share);
+    return count;
+}
+
+int64_t mql_census_holders(mql_share *share, mql_acquired *out, int64_t capacity) {
+    mql_live *live = &share->live;
+    int64_t count = 0;
+    int rc = mql_share_enter_surely(share);
+    if (rc < 0) return rc;
+    for (uint32_t i = 0; i < live->map->timers[MQL_LIVE_DEADLINES] && count < capacity; i++) {
+        mql_format_timer timer = *mql_arrays_timer(&live->arrays, MQL_LIVE_DEADLINES, i);
+        mql_live_place place;
+        mql_slots_slot slot;
+        if (!mql_share_deadline_valid(live, &timer) ||
+            !mql_live_find(live, timer.offset, &place))
+            continue;
+        mql_slots_load(place.slot, timer.offset, &slot);
+        out[count++] = (mql_acquired){
+            .offset = timer.offset,
+            .token = (uint64_t)live->map->tokens_ready << 32 | slot.token,
+            .moving = -1,
+            .deadline_ms = slot.time == (INT64_C(1) << 48) - 1 ? INT64_MAX : slot.time,
+            .holder = atomic_load_explicit(&live->map->members[slot.member], memory_order_relaxed),
+            .deliveries = slot.deliveries};
+    }
+    mql_share_leave(share);
+    return count;
+}

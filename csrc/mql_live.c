@@ -1,0 +1,626 @@
+/* mql_live.c - what is derived from the slots of a share group, and the lock over both.
+ *
+ * Why a death inside costs nothing. Only the slots, the directory words, the done words and the
+ * window are true, and each of their changes is one store (the window: one CRC). Everything in this
+ * file's struct can be made from them. `busy` is set around each change; who takes the lock from a
+ * dead owner and finds it set derives everything anew, who finds it clear has nothing to do.
+ *
+ * A finished chunk is counted into the window first and marked as finished after, so a death in
+ * between is seen (`folding` names it) and it is not counted twice. Its page goes to another chunk
+ * only when the mark is on stable storage and the page is zeros there (mql_reserve).
+ */
+#include "mql_live.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+enum page_mark { MARK_NONE = 0, MARK_RETIRED = 1 };
+
+mql_format_live_page *mql_live_page(mql_live *live, uint32_t page) {
+    return mql_arrays_at(&live->arrays, MQL_LIVE_PAGES, page);
+}
+static uint32_t *bucket(const mql_live *live, uint32_t index) {
+    return mql_arrays_at(&live->arrays, MQL_LIVE_HASH, index);
+}
+
+/* -- the hash of chunks and done pages --------------------------------------------------------- */
+static uint64_t code_of(const mql_live *live, uint32_t page) {
+    return atomic_load_explicit(mql_slots_name(&live->slots, page), memory_order_relaxed) &
+           ((UINT64_C(1) << 48) - 1);
+}
+
+static uint32_t home_of(const mql_live *live, uint64_t code) {
+    uint64_t mixed = code * UINT64_C(0x9e3779b97f4a7c15);
+    return (uint32_t)(mixed >> 32) & (live->map->hash_size - 1);
+}
+
+static bool find_code(mql_live *live, uint64_t code, uint32_t *page) {
+    uint32_t mask = live->map->hash_size - 1;
+    for (uint32_t at = home_of(live, code);; at = (at + 1) & mask) {
+        uint32_t held = *bucket(live, at);
+        if (held == 0) return false;
+        if (code_of(live, held - 1) != code) continue;
+        *page = held - 1;
+        return true;
+    }
+}
+
+static void insert_code(mql_live *live, uint64_t code, uint32_t page) {
+    uint32_t mask = live->map->hash_size - 1, at = home_of(live, code);
+    while (*bucket(live, at) != 0) at = (at + 1) & mask;
+    *bucket(live, at) = page + 1;
+    live->map->named++;
+}
+
+/* Takes the page out; those behind it that had been pushed on move up. */
+static void remove_code(mql_live *live, uint64_t code) {
+    uint32_t mask = live->map->hash_size - 1, at = home_of(live, code);
+    while (*bucket(live, at) != 0 && code_of(live, *bucket(live, at) - 1) != code)
+        at = (at + 1) & mask;
+    if (*bucket(live, at) == 0) return;
+    live->map->named--;
+    for (uint32_t next = (at + 1) & mask; *bucket(live, next) != 0; next = (next + 1) & mask) {
+        uint32_t home = home_of(live, code_of(live, *bucket(live, next) - 1));
+        if (((next - home) & mask) < ((next - at) & mask)) continue;
+        *bucket(live, at) = *bucket(live, next);
+        at = next;
+    }
+    *bucket(live, at) = 0;
+}
+
+/* A larger table, once there is room for it. */
+static void widen(mql_live *live) {
+    uint32_t size = live->map->hash_size;
+    if ((live->map->named + 1) * 2 <= size ||
+        mql_arrays_capacity(&live->arrays, MQL_LIVE_HASH) < 2 * size)
+        return;
+    for (uint32_t i = 0; i < 2 * size; i++) *bucket(live, i) = 0;
+    live->map->hash_size = 2 * size;
+    live->map->named = 0;
+    uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
+    for (uint32_t page = 0; page < pages; page++) {
+        uint64_t code = code_of(live, page);
+        if (code != 0 && mql_live_page(live, page)->reserved != MARK_RETIRED)
+            insert_code(live, code, page);
+    }
+}
+
+/* -- pages ------------------------------------------------------------------------------------- */
+void mql_live_add_clean(mql_live *live, uint32_t page) {
+    *mql_live_page(live, page) = (mql_format_live_page){.next = live->map->clean_list};
+    live->map->clean_list = page + 1;
+    live->map->clean++;
+}
+
+void mql_live_add_retired(mql_live *live, uint32_t page) {
+    *mql_live_page(live, page) =
+        (mql_format_live_page){.next = live->map->retired_list, .reserved = MARK_RETIRED};
+    live->map->retired_list = page + 1;
+    live->map->retired++;
+}
+
+uint32_t mql_live_take_retired(mql_live *live) {
+    uint32_t first = live->map->retired_list;
+    live->map->retired_list = 0;
+    return first;
+}
+
+/* Names a clean page. False: there is none, or no room in the hash. */
+static bool name(mql_live *live, uint64_t code, uint32_t *page) {
+    mql_format_live *map = live->map;
+    widen(live);
+    if (map->clean_list == 0 || map->named + 1 >= map->hash_size) return false;
+    *page = map->clean_list - 1;
+    mql_format_live_page *facts = mql_live_page(live, *page);
+    map->clean_list = facts->next;
+    map->clean--;
+    *facts = (mql_format_live_page){.unfinished = MQL_SHARE_SLOTS};
+    atomic_store_explicit(mql_slots_name(&live->slots, *page), mql_slots_word(code, *page),
+                          memory_order_release);
+    insert_code(live, code, *page);
+    return true;
+}
+
+static bool find_chunk(mql_live *live, int64_t number, uint32_t *page) {
+    if (MQL_LIKELY(live->last_number == number)) {
+        uint64_t word = atomic_load_explicit(mql_slots_name(&live->slots, live->last_page),
+                                             memory_order_relaxed);
+        if (MQL_LIKELY(word == live->last_word &&
+                       mql_live_page(live, live->last_page)->reserved != MARK_RETIRED)) {
+            *page = live->last_page;
+            return true;
+        }
+    }
+    if (!find_code(live, (uint64_t)number + 1, page)) return false;
+    live->last_number = number;
+    live->last_page = *page;
+    live->last_word =
+        atomic_load_explicit(mql_slots_name(&live->slots, *page), memory_order_relaxed);
+    return true;
+}
+
+bool mql_live_find(mql_live *live, int64_t offset, mql_live_place *out) {
+    uint32_t page;
+    if (!find_chunk(live, offset / MQL_SHARE_SLOTS, &page)) return false;
+    *out = (mql_live_place){
+        .slot = mql_slots_at(&live->slots, page, offset), .offset = offset, .page = page};
+    return true;
+}
+
+/* Offsets of a chunk that lie below the window's start count as finished. */
+static uint16_t unfinished_of(int64_t number, int64_t start) {
+    int64_t below = mql_base_max(start - number * MQL_SHARE_SLOTS, 0);
+    return (uint16_t)(MQL_SHARE_SLOTS - mql_base_min(below, MQL_SHARE_SLOTS));
+}
+
+int mql_live_make(mql_live *live, int64_t offset, mql_live_place *out) {
+    if (mql_live_find(live, offset, out)) return MQL_OK;
+    mql_format_share_window window;
+    int rc = mql_slots_window(&live->slots, &window);
+    if (rc < 0) return rc;
+    uint32_t page;
+    int64_t number = offset / MQL_SHARE_SLOTS;
+    if (!name(live, (uint64_t)number + 1, &page)) return MQL_BUSY;
+    mql_live_page(live, page)->unfinished = unfinished_of(number, window.start);
+    mql_live_find(live, offset, out);
+    return MQL_OK;
+}
+
+/* -- finished chunks --------------------------------------------------------------------------- */
+static uint64_t done_bits(mql_live *live, int64_t number, _Atomic uint64_t **word,
+                          uint64_t *place) {
+    uint32_t page;
+    uint64_t bits = 0;
+    int64_t k = number / MQL_SHARE_DONE_CHUNKS;
+    *word = NULL;
+    if (!find_code(live, MQL_SHARE_DONE | (uint64_t)k, &page)) return 0;
+    uint64_t index = (uint64_t)(number % MQL_SHARE_DONE_CHUNKS) / MQL_SHARE_WORD_BITS;
+    *word = (_Atomic uint64_t *)mql_slots_page(&live->slots, page) + index;
+    *place = (uint64_t)k << 16 | index;
+    if (!mql_slots_unword(atomic_load_explicit(*word, memory_order_relaxed), *place, &bits))
+        return 0; /* damaged: its chunks are delivered again */
+    return bits;
+}
+
+static bool is_done(mql_live *live, int64_t number) {
+    _Atomic uint64_t *word;
+    uint64_t place, bits = done_bits(live, number, &word, &place);
+    return (bits >> number % MQL_SHARE_DONE_CHUNKS % MQL_SHARE_WORD_BITS & 1) != 0;
+}
+
+/* There is a page that can say that the chunk is done. */
+static bool can_be_done(mql_live *live, int64_t number) {
+    uint32_t page;
+    uint64_t code = MQL_SHARE_DONE | (uint64_t)(number / MQL_SHARE_DONE_CHUNKS);
+    return find_code(live, code, &page) || name(live, code, &page);
+}
+
+static void set_done(mql_live *live, int64_t number) {
+    _Atomic uint64_t *word;
+    uint64_t place, bits = done_bits(live, number, &word, &place);
+    bits |= UINT64_C(1) << number % MQL_SHARE_DONE_CHUNKS % MQL_SHARE_WORD_BITS;
+    atomic_store_explicit(word, mql_slots_word(bits, place), memory_order_release);
+}
+
+/* The window's start goes over what is done behind it; done pages that it has passed go. */
+static void advance_start(mql_live *live, mql_format_share_window *window) {
+    int64_t number = window->start / MQL_SHARE_SLOTS + 1;
+    int64_t from = (number - 1) / MQL_SHARE_DONE_CHUNKS;
+    while (is_done(live, number)) number++;
+    window->start = number * MQL_SHARE_SLOTS;
+    mql_slots_set_window(&live->slots, window);
+    for (int64_t k = from; k < number / MQL_SHARE_DONE_CHUNKS; k++) {
+        uint32_t page;
+        if (!find_code(live, MQL_SHARE_DONE | (uint64_t)k, &page)) continue;
+        remove_code(live, MQL_SHARE_DONE | (uint64_t)k);
+        mql_live_add_retired(live, page);
+    }
+}
+
+/* Counts what the chunk's slots came to. */
+static void sum_chunk(mql_live *live, uint32_t page, int64_t number, int64_t start,
+                      int64_t counts[MQL_SHARE_KINDS]) {
+    for (int64_t i = 0; i < MQL_SHARE_SLOTS; i++) {
+        int64_t offset = number * MQL_SHARE_SLOTS + i;
+        if (offset < start) continue;
+        mql_slots_slot slot;
+        mql_slots_load(mql_slots_at(&live->slots, page, offset), offset, &slot);
+        if (slot.sound && mql_slots_is_final(&slot)) counts[mql_live_kind(&slot)]++;
+    }
+}
+
+/* Every record of the chunk is final: counts it, marks it, retires its page. False: there is no
+ * page to mark it in, and nothing has changed. */
+static bool fold(mql_live *live, uint32_t page, int64_t number) {
+    mql_format_share_window window;
+    if (mql_slots_window(&live->slots, &window) < 0) return false;
+    bool first = number == window.start / MQL_SHARE_SLOTS;
+    if (!first && !can_be_done(live, number)) return false;
+    if (window.folding != number) sum_chunk(live, page, number, window.start, window.counts);
+    window.folding = number;
+    remove_code(live, (uint64_t)number + 1);
+    if (first) {
+        advance_start(live, &window);
+    } else {
+        mql_slots_set_window(&live->slots, &window);
+        set_done(live, number);
+    }
+    mql_live_add_retired(live, page);
+    return true;
+}
+
+void mql_live_finish(mql_live *live, const mql_live_place *place, int kind) {
+    mql_format_live *map = live->map;
+    int64_t count = atomic_load_explicit(&map->counts[kind], memory_order_relaxed);
+    atomic_store_explicit(&map->counts[kind], count + 1, memory_order_relaxed);
+    if (--mql_live_page(live, place->page)->unfinished == 0)
+        fold(live, place->page, place->offset / MQL_SHARE_SLOTS); /* or the next recycling does */
+}
+
+int mql_live_finish_chunks(mql_live *live, int64_t from, int64_t to, int kind) {
+    for (int64_t number = from; number < to; number++) {
+        mql_format_share_window window;
+        int rc = mql_slots_window(&live->slots, &window);
+        if (rc < 0) return rc;
+        bool first = number == window.start / MQL_SHARE_SLOTS;
+        if (!first && !can_be_done(live, number)) return MQL_BUSY;
+        int64_t all = unfinished_of(number, window.start);
+        window.counts[kind] += all;
+        window.folding = number;
+        atomic_fetch_add_explicit(&live->map->counts[kind], all, memory_order_relaxed);
+        if (first) {
+            advance_start(live, &window);
+        } else {
+            mql_slots_set_window(&live->slots, &window);
+            set_done(live, number);
+        }
+    }
+    return MQL_OK;
+}
+
+bool mql_live_is_past(mql_live *live, int64_t offset) {
+    mql_format_share_window window;
+    if (mql_slots_window(&live->slots, &window) < 0) return false;
+    return offset < window.start || is_done(live, offset / MQL_SHARE_SLOTS);
+}
+
+int64_t mql_live_chunk(const mql_live *live, uint32_t page) {
+    const mql_format_live_page *facts = mql_arrays_at(&live->arrays, MQL_LIVE_PAGES, page);
+    uint64_t code = code_of(live, page);
+    bool chunk = code != 0 && (code & MQL_SHARE_DONE) == 0 && facts->reserved == MARK_NONE;
+    return chunk ? (int64_t)code - 1 : -1;
+}
+
+void mql_live_fold_rest(mql_live *live) {
+    uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
+    for (uint32_t page = 0; page < pages; page++) {
+        int64_t number = mql_live_chunk(live, page);
+        if (number >= 0 && mql_live_page(live, page)->unfinished == 0) fold(live, page, number);
+    }
+}
+
+/* -- deriving everything anew ------------------------------------------------------------------ */
+/* Which timers a pass puts into the heaps: when they do not all fit, those that are due go first.
+ */
+typedef enum pass_kind { PASS_ALL, PASS_DUE, PASS_REST } pass_kind;
+
+typedef struct rebuilding {
+    mql_live *live;
+    mql_format_share_window window;
+    pass_kind pass;
+    bool fresh;
+    int64_t now[2];
+} rebuilding;
+
+static void push_again(const rebuilding *build, int which, int64_t time, int64_t offset) {
+    bool due = time <= build->now[which];
+    if (build->pass == PASS_DUE && !due) return;
+    if (build->pass == PASS_REST && due) return;
+    mql_arrays_push(&build->live->arrays, which, time, offset);
+}
+
+static void add(_Atomic int64_t *counter, int64_t much) {
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + much,
+                          memory_order_relaxed);
+}
+
+/* One slot of a chunk that has a page. Counted in the first pass only. */
+static void rebuild_slot(const rebuilding *build, mql_format_slot *at, int64_t offset,
+                         mql_format_live_page *facts) {
+    mql_format_live *map = build->live->map;
+    bool counts = build->pass != PASS_REST;
+    mql_slots_slot slot;
+    mql_slots_load(at, offset, &slot);
+    if (slot.fresh) return;
+    bool held = slot.state == MQL_SHARE_ACQUIRED || slot.state == MQL_SHARE_ARCHIVING;
+    if (slot.sound && held && build->fresh) { /* its holder is gone */
+        bool moving = slot.state == MQL_SHARE_ARCHIVING;
+        slot.member = MQL_MEMBERS_MAX;
+        slot.state = moving ? MQL_SHARE_ARCHIVING : MQL_SHARE_AVAILABLE;
+        if (!moving) slot.time = 0, slot.clock = MQL_CLOCK_WALL;
+        mql_slots_store(at, offset, &slot);
+    }
+    if (slot.sound && mql_slots_is_final(&slot)) {
+        if (counts) facts->unfinished--, add(&map->counts[mql_live_kind(&slot)], 1);
+        if (counts) add(&map->unavailable, 1);
+        return;
+    }
+    bool free = !slot.sound || slot.state == MQL_SHARE_AVAILABLE || slot.member >= MQL_MEMBERS_MAX;
+    if (free) {
+        if (counts) add(&map->available, 1);
+        bool later = slot.sound && slot.clock == MQL_CLOCK_WALL;
+        push_again(build, MQL_LIVE_DUE, later ? slot.time : 0, offset);
+        return;
+    }
+    if (counts) {
+        add(&map->acquired, 1);
+        add(&map->unavailable, 1);
+        atomic_fetch_add_explicit(&map->held[slot.member], 1, memory_order_relaxed);
+    }
+    if (slot.state == MQL_SHARE_ACQUIRED)
+        push_again(build, MQL_LIVE_DEADLINES, slot.clock == MQL_CLOCK_BOOT ? slot.time : 0, offset);
+}
+
+static void rebuild_chunk(const rebuilding *build, uint32_t page, int64_t number) {
+    mql_format_live_page *facts = mql_live_page(build->live, page);
+    if (build->pass != PASS_REST)
+        *facts = (mql_format_live_page){.unfinished = unfinished_of(number, build->window.start)};
+    for (int64_t i = 0; i < MQL_SHARE_SLOTS; i++) {
+        int64_t offset = number * MQL_SHARE_SLOTS + i;
+        if (offset < build->window.start) continue;
+        rebuild_slot(build, mql_slots_at(&build->live->slots, page, offset), offset, facts);
+    }
+}
+
+/* Puts each page where it belongs: clean, retired or in the hash. */
+static void sort_pages(const rebuilding *build) {
+    mql_live *live = build->live;
+    uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
+    int64_t first_done = build->window.start / MQL_SHARE_SLOTS / MQL_SHARE_DONE_CHUNKS;
+    for (uint32_t page = pages; page-- > 0;) {
+        uint64_t word =
+            atomic_load_explicit(mql_slots_name(&live->slots, page), memory_order_relaxed);
+        uint64_t code;
+        uint32_t other;
+        *mql_live_page(live, page) = (mql_format_live_page){.reserved = MARK_RETIRED};
+        if (!mql_slots_unword(word, page, &code)) continue; /* damaged: never used again */
+        if (code == 0) {
+            mql_live_add_clean(live, page);
+            continue;
+        }
+        bool done = (code & MQL_SHARE_DONE) != 0;
+        bool old = done && (int64_t)(code & ~MQL_SHARE_DONE) < first_done;
+        if (old || find_code(live, code, &other)) {
+            mql_live_add_retired(live, page);
+            continue;
+        }
+        *mql_live_page(live, page) = (mql_format_live_page){0};
+        insert_code(live, code, page);
+    }
+}
+
+/* Takes finished chunks out of the hash again, and goes through the others. */
+static void sort_chunks(rebuilding *build) {
+    mql_live *live = build->live;
+    uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
+    for (uint32_t page = 0; page < pages; page++) {
+        uint64_t code = code_of(live, page);
+        bool chunk = code != 0 && (code & MQL_SHARE_DONE) == 0;
+        if (!chunk || mql_live_page(live, page)->reserved == MARK_RETIRED) continue;
+        int64_t number = (int64_t)code - 1;
+        if (number < build->window.start / MQL_SHARE_SLOTS || is_done(live, number)) {
+            remove_code(live, code);
+            mql_live_add_retired(live, page);
+            continue;
+        }
+        rebuild_chunk(build, page, number);
+    }
+}
+
+/* Chunks that are finished and have no page any more, behind that of the start. */
+static int64_t done_chunks(mql_live *live, int64_t start) {
+    uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
+    int64_t count = 0;
+    for (uint32_t page = 0; page < pages; page++) {
+        uint64_t code = code_of(live, page), bits;
+        if ((code & MQL_SHARE_DONE) == 0 || mql_live_page(live, page)->reserved == MARK_RETIRED)
+            continue;
+        const _Atomic uint64_t *words = mql_slots_page(&live->slots, page);
+        for (uint64_t i = 0; i < MQL_PAGE / sizeof *words; i++) {
+            uint64_t word = atomic_load_explicit(&words[i], memory_order_relaxed);
+            if (word == 0 || !mql_slots_unword(word, (code & ~MQL_SHARE_DONE) << 16 | i, &bits))
+                continue;
+            int64_t first = (int64_t)(code & ~MQL_SHARE_DONE) * MQL_SHARE_DONE_CHUNKS +
+                            (int64_t)i * MQL_SHARE_WORD_BITS;
+            int64_t below = mql_base_min(start / MQL_SHARE_SLOTS - first, MQL_SHARE_WORD_BITS);
+            if (below > 0) bits = bits >> below; /* the start has passed them */
+            count += __builtin_popcountll(bits);
+        }
+    }
+    return count;
+}
+
+/* SPEO: the first offset that was never touched. */
+static int64_t first_untouched(mql_live *live, int64_t start) {
+    for (int64_t number = start / MQL_SHARE_SLOTS;; number++) {
+        if (is_done(live, number)) continue;
+        uint32_t page;
+        int64_t offset = mql_base_max(start, number * MQL_SHARE_SLOTS);
+        if (!find_code(live, (uint64_t)number + 1, &page)) return offset;
+        for (; offset < (number + 1) * MQL_SHARE_SLOTS; offset++) {
+            mql_slots_slot slot;
+            mql_slots_load(mql_slots_at(&live->slots, page, offset), offset, &slot);
+            if (slot.fresh) return offset;
+        }
+    }
+}
+
+static void clear(mql_live *live, const mql_format_share_window *window) {
+    mql_format_live *map = live->map;
+    map->rebuilds++;
+    for (int which = 0; which < 2; which++) {
+        map->timers[which] = 0;
+        atomic_store_explicit(&map->horizon[which], INT64_MAX, memory_order_relaxed);
+        atomic_store_explicit(&map->next[which], INT64_MAX, memory_order_relaxed);
+    }
+    for (int i = 0; i < MQL_MEMBERS_MAX; i++)
+        atomic_store_explicit(&map->held[i], 0, memory_order_relaxed);
+    for (int i = 0; i < MQL_SHARE_KINDS; i++)
+        atomic_store_explicit(&map->counts[i], window->counts[i], memory_order_relaxed);
+    atomic_store_explicit(&map->unavailable, window->start, memory_order_relaxed);
+    atomic_store_explicit(&map->acquired, 0, memory_order_relaxed);
+    atomic_store_explicit(&map->available, 0, memory_order_relaxed);
+    map->clean_list = map->retired_list = map->clean = map->retired = map->named = 0;
+    uint32_t pages = atomic_load_explicit(&map->pages, memory_order_relaxed), size = 64;
+    while (size < 2 * pages && 2 * size <= mql_arrays_capacity(&live->arrays, MQL_LIVE_HASH))
+        size *= 2;
+    map->hash_size = size;
+    for (uint32_t i = 0; i < size; i++) *bucket(live, i) = 0;
+    live->last_number = -1;
+}
+
+static bool overflowed(const mql_live *live) {
+    return atomic_load_explicit(&live->map->horizon[0], memory_order_relaxed) != INT64_MAX ||
+           atomic_load_explicit(&live->map->horizon[1], memory_order_relaxed) != INT64_MAX;
+}
+
+int mql_live_rebuild(mql_live *live, bool fresh) {
+    rebuilding build = {
+        .live = live, .fresh = fresh, .now = {mql_os_now_ms(), mql_os_monotonic_ns() / 1000000}};
+    int rc = mql_slots_window(&live->slots, &build.window);
+    if (rc < 0) return rc;
+    for (build.pass = PASS_ALL; build.pass <= PASS_DUE; build.pass++) {
+        clear(live, &build.window);
+        sort_pages(&build);
+        sort_chunks(&build);
+        if (!overflowed(live)) break;
+    }
+    if (build.pass > PASS_ALL && !overflowed(live)) {
+        build.pass = PASS_REST;
+        sort_chunks(&build);
+    }
+    add(&live->map->unavailable, done_chunks(live, build.window.start) * MQL_SHARE_SLOTS);
+    atomic_store_explicit(&live->map->end, first_untouched(live, build.window.start),
+                          memory_order_relaxed);
+    /* What was counted, but not marked, when its owner died is counted once. */
+    uint32_t page;
+    if (build.window.folding >= 0 && find_code(live, (uint64_t)build.window.folding + 1, &page) &&
+        mql_live_page(live, page)->unfinished == 0) {
+        int64_t twice[MQL_SHARE_KINDS] = {0};
+        sum_chunk(live, page, build.window.folding, build.window.start, twice);
+        for (int i = 0; i < MQL_SHARE_KINDS; i++) add(&live->map->counts[i], -twice[i]);
+    }
+    mql_live_fold_rest(live);
+    return MQL_OK;
+}
+
+/* -- the lock ---------------------------------------------------------------------------------- */
+/* MQL_OK: the lock is held; MQL_TIMEOUT. */
+static int take(mql_live *live, int64_t timeout_ns) {
+    int rc = mql_os_mutex_try(&live->map->share);
+    if (MQL_LIKELY(rc == 0)) return MQL_OK;
+    bool died = rc == MQL_OS_OWNER_DIED;
+    if (rc == MQL_OS_BUSY) {
+        if (timeout_ns <= 0) return MQL_TIMEOUT;
+        rc = mql_log_take(live->log, &live->map->share, timeout_ns, &died);
+        if (rc != MQL_OK) return rc;
+    } else if (rc < 0) {
+        return mql_base_fail_os(rc, live->slots.path, "cannot take the share lock");
+    }
+    if (died) mql_os_mutex_consistent(&live->map->share);
+    return MQL_OK;
+}
+
+int mql_live_enter(mql_live *live, int64_t timeout_ns) {
+    for (;;) {
+        int rc = take(live, timeout_ns);
+        if (MQL_UNLIKELY(rc != MQL_OK)) return rc;
+        if (MQL_UNLIKELY(!mql_arrays_mapped(&live->arrays))) {
+            mql_os_mutex_drop(&live->map->share); /* mapping is done outside */
+            rc = mql_live_map(live);
+            if (rc < 0) return rc;
+            continue;
+        }
+        rc = mql_log_writable(live->log); /* a closer waits for the lock after it has said so */
+        if (MQL_LIKELY(rc == MQL_OK &&
+                       atomic_load_explicit(&live->map->busy, memory_order_relaxed) == 0))
+            return MQL_OK;
+        if (rc == MQL_OK) rc = mql_live_rebuild(live, false);
+        if (rc < 0) {
+            mql_os_mutex_drop(&live->map->share);
+            return rc;
+        }
+        mql_live_end(live);
+        return MQL_OK;
+    }
+}
+
+void mql_live_leave(mql_live *live) { mql_os_mutex_drop(&live->map->share); }
+
+/* -- opening ----------------------------------------------------------------------------------- */
+static int reset_live(mql_live *live, uint32_t pages) {
+    int rc = mql_arrays_reset(&live->arrays);
+    if (rc == MQL_OK) rc = mql_arrays_grow(&live->arrays, MQL_LIVE_PAGES, pages);
+    if (rc == MQL_OK) rc = mql_arrays_grow(&live->arrays, MQL_LIVE_HASH, 2 * pages);
+    if (rc == MQL_OK) rc = mql_slots_map(&live->slots, live->log->home->root, pages);
+    if (rc == MQL_OK) atomic_store_explicit(&live->map->pages, pages, memory_order_release);
+    return rc;
+}
+
+static int make_ready(mql_live *live, bool create, int64_t start, uint32_t pages) {
+    mql_format_share_window window;
+    int rc = mql_slots_window(&live->slots, &window);
+    if (rc < 0) return rc;
+    if (window.sequence == 0 && !create)
+        return mql_base_fail(MQL_E_NOT_FOUND, live->slots.path, "there is no such share group");
+    if (window.sequence == 0) {
+        window.start = start;
+        mql_slots_set_window(&live->slots, &window);
+    }
+    rc = reset_live(live, pages);
+    for (bool again = true; rc == MQL_OK && again;) {
+        rc = mql_live_rebuild(live, true);
+        again = rc == MQL_OK && overflowed(live);
+        for (int which = 0; again && which < 2; which++)
+            if (mql_arrays_grow(&live->arrays, which,
+                                4 * mql_arrays_capacity(&live->arrays, which)) < 0)
+                again = false;
+    }
+    bool same = memcmp(window.boot, live->log->home->identity.boot, sizeof window.boot) == 0;
+    live->map->tokens_ready = same ? (uint32_t)window.boots : 0;
+    if (rc == MQL_OK)
+        atomic_store_explicit(&live->map->instance, live->log->home->instance,
+                              memory_order_release);
+    return rc;
+}
+
+int mql_live_map(mql_live *live) {
+    int rc = mql_arrays_map(&live->arrays);
+    if (rc < 0) return rc;
+    return mql_slots_map(&live->slots, live->log->home->root,
+                         atomic_load_explicit(&live->map->pages, memory_order_acquire));
+}
+
+int mql_live_open(mql_live *live, const char *group, bool create, int64_t start) {
+    mql_log *log = live->log;
+    live->last_number = -1;
+    snprintf(live->slots.path, sizeof live->slots.path, "%s/shares/%s.state", log->directory,
+             group);
+    snprintf(live->arrays.path, sizeof live->arrays.path, "%s/shares/%s.live", log->directory,
+             group);
+    uint32_t pages;
+    int rc = mql_slots_open(&live->slots, log->home->root, log->home->mode, create, &pages);
+    if (rc == MQL_OK) rc = mql_arrays_open(&live->arrays, log->home->root, log->home->mode);
+    if (rc < 0) return rc;
+    live->map = live->arrays.map;
+    bool ready =
+        memcmp(live->map->magic, MQL_LIVE_MAGIC, sizeof live->map->magic) == 0 &&
+        atomic_load_explicit(&live->map->instance, memory_order_acquire) == log->home->instance;
+    return ready ? mql_live_map(live) : make_ready(live, create, start, pages);
+}
+
+void mql_live_close(mql_live *live) {
+    mql_arrays_close(&live->arrays);
+    mql_slots_close(&live->slots);
+    live->map = NULL;
+}

@@ -1,0 +1,280 @@
+/* mql_reserve.c - space for what a share group will write.
+ *
+ * Why a full disk does not stop consumers. Before a record is put there are pages for its slot and
+ * for those of all records that are not acquired yet, so acquiring, accepting and releasing never
+ * ask for a block. A finished chunk's page serves again, in three steps that a power cut may end
+ * anywhere: what marks the chunk as finished is on stable storage; the page is zeros there; its
+ * name is taken away. So a page that says "nothing was touched" says so of a chunk that is not
+ * finished, or of none.
+ *
+ * Lock order: sync, grow < share. Nothing here is called with the share lock held.
+ */
+#include "mql_reserve.h"
+
+#include <errno.h>
+
+#define CLEAN_KEPT 64 /* pages that are not given back */
+
+/* Takes one of the two outer locks. *died: its last owner did. */
+static int take(mql_live *live, mql_os_mutex *mutex, bool *died) {
+    int rc;
+    do {
+        rc = mql_log_take(live->log, mutex, MQL_SLICE_NS, died);
+        int usable = mql_log_usable(live->log);
+        if (rc == MQL_TIMEOUT && usable < 0) return usable;
+    } while (rc == MQL_TIMEOUT);
+    if (rc == MQL_OK && *died) mql_os_mutex_consistent(mutex);
+    return rc;
+}
+
+static int enter(mql_live *live) {
+    int rc;
+    do {
+        rc = mql_live_enter(live, MQL_SLICE_NS);
+    } while (rc == MQL_TIMEOUT);
+    return rc;
+}
+
+/* -- pages ahead ------------------------------------------------------------------------------- */
+/* Pages that the records [end, offset) may need: their chunks, and what marks those as done. */
+static int64_t pages_for(int64_t end, int64_t offset) {
+    if (offset <= end) return 0;
+    int64_t chunks = (offset - 1) / MQL_SHARE_SLOTS - end / MQL_SHARE_SLOTS + 1;
+    return chunks == 1 ? 1 : chunks + 1 + chunks / MQL_SHARE_DONE_CHUNKS;
+}
+
+/* Up to where `pages` are enough, in whole chunks. */
+static int64_t covered_by(int64_t end, int64_t pages) {
+    if (pages <= 0) return end;
+    int64_t chunks = pages < 3 ? 1 : pages - 1 - pages / MQL_SHARE_DONE_CHUNKS - 1;
+    return (end / MQL_SHARE_SLOTS + mql_base_max(chunks, 1)) * MQL_SHARE_SLOTS;
+}
+
+/* Blocks, and room in the arrays, for pages [from, to). */
+static int lengthen(mql_live *live, uint32_t from, uint32_t to) {
+    int rc = mql_arrays_grow(&live->arrays, MQL_LIVE_PAGES, to);
+    if (rc == MQL_OK) rc = mql_arrays_grow(&live->arrays, MQL_LIVE_HASH, 2 * to);
+    if (rc == MQL_OK) rc = mql_slots_allocate(&live->slots, live->log->home->root, from, to);
+    if (rc == MQL_OK) rc = mql_slots_map(&live->slots, live->log->home->root, to);
+    return rc;
+}
+
+static int add_pages(mql_live *live, int64_t least) {
+    uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
+    int64_t most = (int64_t)MQL_SLOTS_REGIONS_MAX * MQL_SHARE_REGION_PAGES - pages;
+    if (least > most)
+        return mql_base_fail_os(-ENOSPC, live->slots.path, "too many unfinished records");
+    int64_t more = mql_base_min(mql_base_max(least, pages / 4), most);
+    int rc = lengthen(live, pages, pages + (uint32_t)more);
+    if (rc == MQL_E_OS && more > least) {
+        more = least;
+        rc = lengthen(live, pages, pages + (uint32_t)more);
+    }
+    if (rc == MQL_OK) rc = enter(live);
+    if (rc < 0) return rc;
+    mql_live_begin(live);
+    for (int64_t i = more; i-- > 0;) mql_live_add_clean(live, pages + (uint32_t)i);
+    atomic_store_explicit(&live->map->pages, pages + (uint32_t)more, memory_order_release);
+    atomic_fetch_add_explicit(&live->map->growth, 1, memory_order_acq_rel);
+    mql_live_end(live);
+    mql_live_leave(live);
+    return mql_live_map(live);
+}
+
+/* What there is, and what is needed. */
+static int look(mql_live *live, int64_t *end, int64_t *have) {
+    int rc = enter(live);
+    if (rc < 0) return rc;
+    *end = atomic_load_explicit(&live->map->end, memory_order_relaxed);
+    *have = (int64_t)live->map->clean + live->map->retired;
+    mql_live_leave(live);
+    return MQL_OK;
+}
+
+int mql_reserve_until(mql_live *live, int64_t offset, int64_t *until) {
+    bool died;
+    int64_t end, have;
+    int rc = take(live, &live->map->grow, &died);
+    if (rc < 0) return rc;
+    rc = look(live, &end, &have);
+    int64_t need = rc == MQL_OK ? pages_for(end, offset) : 0;
+    if (rc == MQL_OK && have < need) rc = add_pages(live, need - have);
+    if (rc == MQL_OK) rc = look(live, &end, &have);
+    mql_os_mutex_drop(&live->map->grow);
+    if (rc == MQL_OK) *until = mql_base_max(offset, covered_by(end, have));
+    return rc;
+}
+
+int mql_reserve_timers(mql_live *live, int which, uint32_t more) {
+    bool died;
+    int rc = take(live, &live->map->grow, &died);
+    if (rc < 0) return rc;
+    rc = enter(live);
+    if (rc == MQL_OK) {
+        more += live->map->timers[which];
+        mql_live_leave(live);
+        rc = mql_arrays_grow(&live->arrays, which, more);
+    }
+    mql_os_mutex_drop(&live->map->grow);
+    return rc;
+}
+
+/* -- pages again ------------------------------------------------------------------------------- */
+/* Zeros in all pages of the list that begins with `first`. */
+static void wipe(mql_live *live, uint32_t first) {
+    for (uint32_t next = first; next != 0; next = mql_live_page(live, next - 1)->next)
+        memset(mql_slots_page(&live->slots, next - 1), 0, MQL_PAGE);
+}
+
+/* The pages of the list are clean, or, after a failure, still retired. */
+static int put_back(mql_live *live, uint32_t first, uint32_t rebuilds, bool clean) {
+    int rc = enter(live);
+    if (rc < 0) return rc;
+    if (live->map->rebuilds != rebuilds) first = 0; /* they are in their lists already */
+    mql_live_begin(live);
+    while (first != 0) {
+        uint32_t page = first - 1;
+        first = mql_live_page(live, page)->next;
+        live->map->retired--;
+        if (clean) {
+            atomic_store_explicit(mql_slots_name(&live->slots, page), 0, memory_order_release);
+            mql_live_add_clean(live, page);
+        } else {
+            mql_live_add_retired(live, page);
+        }
+    }
+    mql_live_fold_rest(live);
+    mql_live_end(live);
+    mql_live_leave(live);
+    return MQL_OK;
+}
+
+static int recycle_locked(mql_live *live, bool died) {
+    int rc = enter(live);
+    if (rc < 0) return rc;
+    mql_live_begin(live);
+    if (died) rc = mql_live_rebuild(live, false); /* it may have held a list of pages */
+    uint32_t first = rc == MQL_OK ? mql_live_take_retired(live) : 0;
+    uint32_t rebuilds = live->map->rebuilds;
+    mql_live_end(live);
+    mql_live_leave(live);
+    if (rc < 0) return rc;
+    if (first == 0) return MQL_END;
+    mql_os_file root = live->log->home->root;
+    uint64_t changes = atomic_load_explicit(&live->map->changes, memory_order_acquire);
+    rc = mql_slots_sync(&live->slots, root, false);
+    if (rc == MQL_OK) {
+        atomic_store_explicit(&live->map->synced, changes, memory_order_release);
+        wipe(live, first);
+        rc = mql_slots_sync(&live->slots, root, false);
+    }
+    int back = put_back(live, first, rebuilds, rc == MQL_OK);
+    return rc < 0 ? rc : back;
+}
+
+int mql_reserve_recycle(mql_live *live) {
+    bool died;
+    int rc = take(live, &live->map->sync, &died);
+    if (rc < 0) return rc;
+    rc = recycle_locked(live, died);
+    mql_os_mutex_drop(&live->map->sync);
+    return rc;
+}
+
+/* -- blocks given back ------------------------------------------------------------------------- */
+/* The list of clean pages below `pages`, the lowest first. */
+static void relist_clean(mql_live *live, uint32_t pages) {
+    live->map->clean_list = live->map->clean = 0;
+    for (uint32_t page = pages; page-- > 0;)
+        if (atomic_load_explicit(mql_slots_name(&live->slots, page), memory_order_relaxed) == 0)
+            mql_live_add_clean(live, page);
+}
+
+/* How many pages are to stay. */
+static uint32_t to_keep(mql_live *live) {
+    int64_t ready = atomic_load_explicit(&live->log->control->slots_ready, memory_order_relaxed);
+    int64_t end = atomic_load_explicit(&live->map->end, memory_order_relaxed);
+    int64_t need = ready == INT64_MAX ? 0 : pages_for(end, ready);
+    uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
+    int64_t spare = (int64_t)live->map->clean - need;
+    while (pages > 1 && spare > CLEAN_KEPT &&
+           atomic_load_explicit(mql_slots_name(&live->slots, pages - 1), memory_order_relaxed) == 0)
+        pages--, spare--;
+    return pages;
+}
+
+int mql_reserve_give_back(mql_live *live) {
+    bool died;
+    int rc = take(live, &live->map->grow, &died);
+    if (rc < 0) return rc;
+    rc = enter(live);
+    uint32_t pages = 0, keep = 0;
+    if (rc == MQL_OK) {
+        pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
+        keep = to_keep(live);
+        if (keep < pages) {
+            mql_live_begin(live);
+            relist_clean(live, keep);
+            atomic_store_explicit(&live->map->pages, keep, memory_order_release);
+            mql_live_end(live);
+        }
+        mql_live_leave(live);
+    }
+    if (keep < pages) rc = mql_slots_cut(&live->slots, live->log->home->root, keep);
+    mql_os_mutex_drop(&live->map->grow);
+    return rc;
+}
+
+/* -- stable storage ---------------------------------------------------------------------------- */
+static int not_durable(mql_live *live) {
+    int code = mql_base_error()->os_errno;
+    int rc = mql_base_fail(MQL_E_DURABILITY, live->slots.path,
+                           "done, and seen by every process, but not known to be on disk");
+    mql_base_error()->os_errno = code;
+    return rc;
+}
+
+int mql_reserve_sync(mql_live *live, uint64_t changes) {
+    if (atomic_load_explicit(&live->map->synced, memory_order_acquire) >= changes) return MQL_OK;
+    bool died;
+    int rc = take(live, &live->map->sync, &died);
+    if (rc < 0) return rc;
+    if (died) rc = recycle_locked(live, true); /* syncs before it wipes */
+    uint64_t now = atomic_load_explicit(&live->map->changes, memory_order_acquire);
+    bool wanted = atomic_load_explicit(&live->map->synced, memory_order_relaxed) < changes;
+    if (rc >= 0 && wanted) {
+        rc = mql_slots_sync(&live->slots, live->log->home->root, false);
+        if (rc == MQL_OK) atomic_store_explicit(&live->map->synced, now, memory_order_release);
+        if (rc < 0) rc = not_durable(live);
+    }
+    mql_os_mutex_drop(&live->map->sync);
+    return rc < 0 ? rc : MQL_OK;
+}
+
+int mql_reserve_tokens(mql_live *live) {
+    bool died;
+    int rc = take(live, &live->map->sync, &died);
+    if (rc < 0) return rc;
+    if (died) rc = recycle_locked(live, true);
+    if (rc >= 0) rc = enter(live);
+    if (rc < 0 || live->map->tokens_ready != 0) {
+        if (rc >= 0) mql_live_leave(live);
+        mql_os_mutex_drop(&live->map->sync);
+        return rc;
+    }
+    mql_format_share_window window;
+    const uint8_t *boot = live->log->home->identity.boot;
+    rc = mql_slots_window(&live->slots, &window);
+    if (rc == MQL_OK && memcmp(window.boot, boot, sizeof window.boot) != 0) {
+        mql_live_begin(live);
+        memcpy(window.boot, boot, sizeof window.boot);
+        window.boots++;
+        mql_slots_set_window(&live->slots, &window);
+        mql_live_end(live);
+    }
+    mql_live_leave(live);
+    if (rc == MQL_OK) rc = mql_slots_sync(&live->slots, live->log->home->root, true);
+    if (rc == MQL_OK) live->map->tokens_ready = (uint32_t)window.boots;
+    mql_os_mutex_drop(&live->map->sync);
+    return rc;
+}

@@ -1,0 +1,711 @@
+/* mql_share.c - share groups: consumers that compete for the records of a queue.
+ *
+ * Why no record has two holders. A slot is changed under the share lock only, and a change of
+ * holder raises its token; whoever settles shows the token, so one whose lock has passed to another
+ * changes nothing. Why none is lost: a slot becomes final by its holder's word alone, and a holder
+ * that is gone, because its deadline passed or because the kernel dropped its member byte, is taken
+ * off its slots by the next consumer. The wall clock decides on delays alone.
+ *
+ * Under the lock nothing is allocated and nothing is read from the log: an offset is acquired
+ * first, its record looked at after, and what turns out not to be for delivery is settled again.
+ */
+#include "mql_share.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "mql_reserve.h"
+
+#define SPINS 1000 /* about 10 us */
+#define AT_A_TIME 1024 /* records settled under one holding of the lock */
+#define EXPIRE_AT_A_TIME 256
+#define REAP_MS 200
+#define TIME_NEVER ((INT64_C(1) << 48) - 1)
+#define NOBODY MQL_MEMBERS_MAX
+
+static int64_t boot_ms(void) { return mql_os_monotonic_ns() / 1000000; }
+static uint32_t own_number(const mql_share *share) {
+    return (uint32_t)(share->live.log->home->self >> MQL_MEMBER_SHIFT);
+}
+
+static void add(_Atomic int64_t *counter, int64_t much) {
+    int64_t now = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, now + much, memory_order_release);
+}
+
+/* -- the lock ---------------------------------------------------------------------------------- */
+int mql_share_enter(mql_share *share, int64_t timeout_ns) {
+    int rc = mql_log_writable(share->live.log);
+    if (MQL_UNLIKELY(rc < 0)) return rc;
+    rc = mql_live_enter(&share->live, timeout_ns);
+    if (MQL_UNLIKELY(rc == MQL_OK && atomic_load_explicit(&share->live.map->removed,
+                                                          memory_order_relaxed) != 0)) {
+        mql_live_leave(&share->live);
+        return mql_base_fail(MQL_E_NOT_FOUND, share->live.slots.path,
+                             "the share group was deleted");
+    }
+    return rc;
+}
+
+void mql_share_leave(mql_share *share) { mql_live_leave(&share->live); }
+
+int mql_share_enter_surely(mql_share *share) {
+    int rc;
+    do {
+        rc = mql_share_enter(share, MQL_SLICE_NS);
+    } while (rc == MQL_TIMEOUT);
+    return rc;
+}
+
+/* -- waking ------------------------------------------------------------------------------------ */
+void mql_share_ring(mql_log *log, int64_t records) {
+    /* Pairs with the fences in mql_share_sleep and of the doorbell. */
+    atomic_thread_fence(memory_order_seq_cst);
+    mql_control_ring(&log->control->waiters_queue, records);
+    mql_format_doorbell *bell = log->home->bell;
+    if (!mql_control_take_flag(&bell->waiting)) return;
+    atomic_fetch_add_explicit(&bell->bell, 1, memory_order_release);
+    mql_os_wake(&bell->bell, INT32_MAX);
+}
+
+static void ring_room(mql_log *log) {
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in sleep_on_room */
+    mql_control_ring(&log->control->waiters_room, INT32_MAX);
+}
+
+/* -- changes of one slot, under the lock ------------------------------------------------------- */
+static void count_held(mql_share *share, uint32_t member, int much) {
+    if (member >= MQL_MEMBERS_MAX) return;
+    _Atomic uint32_t *held = &share->live.map->held[member];
+    uint32_t now = atomic_load_explicit(held, memory_order_relaxed);
+    atomic_store_explicit(held, now + (uint32_t)much, memory_order_relaxed);
+}
+
+static bool is_held(const mql_slots_slot *slot) {
+    return slot->sound && slot->member < MQL_MEMBERS_MAX &&
+           (slot->state == MQL_SHARE_ACQUIRED || slot->state == MQL_SHARE_ARCHIVING);
+}
+
+/* The slot's holder has it no longer: it is to be delivered from `due` on, or its move finished. */
+static void let_go(mql_share *share, const mql_live_place *place, mql_slots_slot *slot,
+                   int64_t due) {
+    mql_live *live = &share->live;
+    mql_arrays_unpush(&live->arrays, MQL_LIVE_DEADLINES, place->offset);
+    count_held(share, slot->member, -1);
+    slot->member = NOBODY;
+    if (slot->state == MQL_SHARE_ACQUIRED) {
+        slot->state = MQL_SHARE_AVAILABLE;
+        slot->member = 0;
+        slot->time = due;
+        slot->clock = MQL_CLOCK_WALL;
+    }
+    mql_slots_store(place->slot, place->offset, slot);
+    mql_arrays_push(&live->arrays, MQL_LIVE_DUE, due, place->offset);
+    add(&live->map->acquired, -1);
+    add(&live->map->available, 1);
+    add(&live->map->unavailable, -1);
+}
+
+/* The record is final. `was_held`: by somebody; else it was to be delivered. */
+static void finish(mql_share *share, const mql_live_place *place, mql_slots_slot *slot, int end) {
+    mql_live *live = &share->live;
+    if (is_held(slot)) {
+        mql_arrays_unpush(&live->arrays, MQL_LIVE_DEADLINES, place->offset);
+        count_held(share, slot->member, -1);
+        add(&live->map->acquired, -1);
+    } else {
+        add(&live->map->available, -1);
+        add(&live->map->unavailable, 1);
+    }
+    slot->state = end == MQL_ACCEPTED ? MQL_SHARE_ACKNOWLEDGED : MQL_SHARE_ARCHIVED;
+    slot->time = 0;
+    slot->clock = end == MQL_ACCEPTED ? MQL_CLOCK_NONE : (uint8_t)(MQL_CLOCK_KIND + end);
+    if (end == MQL_ACCEPTED)
+        mql_slots_store_state(place->slot, place->offset, slot);
+    else
+        mql_slots_store(place->slot, place->offset, slot);
+    mql_live_finish(live, place, end);
+}
+
+/* Whether an entry of the heap of deadlines still says what its slot says. */
+bool mql_share_deadline_valid(void *context, const mql_format_timer *timer) {
+    mql_live *live = context;
+    mql_live_place place;
+    mql_slots_slot slot;
+    if (!mql_live_find(live, timer->offset, &place)) return false;
+    mql_slots_load(place.slot, place.offset, &slot);
+    return slot.sound && slot.state == MQL_SHARE_ACQUIRED &&
+           (slot.clock == MQL_CLOCK_BOOT ? slot.time : 0) == timer->time;
+}
+
+/* The same of the heap of what is due: what cannot be read is for acquire to meet. */
+bool mql_share_due_valid(void *context, const mql_format_timer *timer) {
+    mql_live *live = context;
+    mql_live_place place;
+    mql_slots_slot slot;
+    if (!mql_live_find(live, timer->offset, &place)) return false;
+    mql_slots_load(place.slot, place.offset, &slot);
+    if (!slot.sound) return true;
+    if (slot.state == MQL_SHARE_ARCHIVING) return slot.member >= MQL_MEMBERS_MAX;
+    return slot.state == MQL_SHARE_AVAILABLE &&
+           (slot.clock == MQL_CLOCK_WALL ? slot.time : 0) == timer->time;
+}
+
+/* What a heap had no room for has become due. */
+static bool behind_horizon(mql_share *share, int which, int64_t now) {
+    mql_format_live *map = share->live.map;
+    int64_t horizon = atomic_load_explicit(&map->horizon[which], memory_order_relaxed);
+    int64_t next = atomic_load_explicit(&map->next[which], memory_order_relaxed);
+    return MQL_UNLIKELY(horizon != INT64_MAX) && horizon <= now && horizon <= next;
+}
+
+/* Takes locks whose deadline has passed off their holders, some at a time; how many. */
+static int64_t expire(mql_share *share, int64_t now) {
+    mql_live *live = &share->live;
+    mql_format_timer timer;
+    int64_t released = 0;
+    for (int i = 0; i < EXPIRE_AT_A_TIME && mql_arrays_top(&live->arrays, MQL_LIVE_DEADLINES, &timer);
+         i++) {
+        if (timer.time > now) break;
+        bool valid = mql_share_deadline_valid(live, &timer);
+        mql_arrays_pop(&live->arrays, MQL_LIVE_DEADLINES);
+        mql_live_place place;
+        mql_slots_slot slot;
+        if (!valid || !mql_live_find(live, timer.offset, &place)) continue;
+        mql_slots_load(place.slot, place.offset, &slot);
+        let_go(share, &place, &slot, 0);
+        released++;
+    }
+    return released;
+}
+
+/* -- acquiring --------------------------------------------------------------------------------- */
+typedef enum need_kind { NEED_NOTHING, NEED_PAGES, NEED_TIMERS, NEED_TOKENS } need_kind;
+
+typedef struct acquiring {
+    mql_share *share;
+    const mql_acquire *how;
+    int64_t now;      /* since boot */
+    int64_t wall;     /* since 1970; read when there is something delayed */
+    int64_t deadline;
+    int64_t released; /* locks that had passed */
+    need_kind need;
+    bool no_room;     /* for timers: they go behind the horizon */
+} acquiring;
+
+static int damaged(mql_share *share, const mql_live_place *place, mql_slots_slot *slot) {
+    slot->state = MQL_SHARE_AVAILABLE;
+    slot->deliveries = slot->token = slot->member = 0;
+    slot->sound = true;
+    finish(share, place, slot, MQL_DAMAGED);
+    return mql_base_fail_corrupt(share->live.slots.path, -1, place->offset, place->offset + 1,
+                                 "what was noted of the record is damaged: it is archived");
+}
+
+/* The record due longest, off its heap. MQL_END: there is none. */
+static int next_due(acquiring *acquire, mql_live_place *place, mql_slots_slot *slot) {
+    mql_share *share = acquire->share;
+    mql_live *live = &share->live;
+    mql_format_timer timer;
+    while (mql_arrays_top(&live->arrays, MQL_LIVE_DUE, &timer)) {
+        if (timer.time > 0 && acquire->wall == 0) acquire->wall = mql_os_now_ms();
+        if (timer.time > acquire->wall && !acquire->how->any) return MQL_END;
+        bool valid = mql_share_due_valid(live, &timer);
+        mql_arrays_pop(&live->arrays, MQL_LIVE_DUE);
+        if (!valid || !mql_live_find(live, timer.offset, place)) continue;
+        mql_slots_load(place->slot, place->offset, slot);
+        if (!slot->sound) return damaged(share, place, slot);
+        add(&live->map->available, -1);
+        return MQL_OK;
+    }
+    return MQL_END;
+}
+
+/* The record at SPEO. MQL_END: none; MQL_BUSY: its chunk needs a page. */
+static int next_new(acquiring *acquire, mql_live_place *place, mql_slots_slot *slot) {
+    mql_live *live = &acquire->share->live;
+    mql_control_end readable;
+    mql_log_readable_end(live->log, &readable);
+    int64_t end = atomic_load_explicit(&live->map->end, memory_order_relaxed);
+    int rc = MQL_END;
+    while (end < readable.offset) {
+        if (!mql_live_find(live, end, place)) {
+            if (mql_live_is_past(live, end)) {
+                end = (end / MQL_SHARE_SLOTS + 1) * MQL_SHARE_SLOTS;
+                continue;
+            }
+            rc = mql_live_make(live, end, place);
+            if (rc != MQL_OK) {
+                acquire->need = NEED_PAGES;
+                break;
+            }
+        }
+        mql_slots_load(place->slot, end, slot);
+        end++;
+        rc = slot->fresh ? MQL_OK : MQL_END;
+        if (slot->fresh) break; /* else it was delayed, and has its own place in the heap */
+    }
+    atomic_store_explicit(&live->map->end, end, memory_order_release);
+    return rc;
+}
+
+static void give(acquiring *acquire, const mql_live_place *place, mql_slots_slot *slot,
+                 mql_acquired *out) {
+    mql_share *share = acquire->share;
+    mql_live *live = &share->live;
+    slot->member = own_number(share);
+    slot->token++;
+    *out = (mql_acquired){.offset = place->offset, .moving = -1, .holder = live->log->home->self};
+    if (slot->state == MQL_SHARE_ARCHIVING) {
+        out->moving = slot->time;
+    } else {
+        slot->state = MQL_SHARE_ACQUIRED;
+        if (slot->deliveries < 255) slot->deliveries++;
+        slot->time = acquire->deadline;
+        slot->clock = MQL_CLOCK_BOOT;
+    }
+    mql_slots_store(place->slot, place->offset, slot);
+    if (slot->state == MQL_SHARE_ACQUIRED)
+        mql_arrays_push(&live->arrays, MQL_LIVE_DEADLINES, slot->time, place->offset);
+    add(&live->map->acquired, 1);
+    add(&live->map->unavailable, 1);
+    count_held(share, slot->member, 1);
+    out->token = (uint64_t)live->map->tokens_ready << 32 | slot->token;
+    out->deliveries = slot->deliveries;
+    out->deadline_ms = acquire->deadline == TIME_NEVER ? INT64_MAX : acquire->deadline;
+}
+
+/* What this member's number held when another process had it is released first. */
+static void become_member(mql_share *share);
+
+/* Whether everything is there that so many acquisitions need. */
+static bool prepared(acquiring *acquire, size_t wanted) {
+    mql_share *share = acquire->share;
+    mql_live *live = &share->live;
+    mql_format_live *map = live->map;
+    if (MQL_UNLIKELY(map->tokens_ready == 0)) acquire->need = NEED_TOKENS;
+    uint64_t self = live->log->home->self;
+    if (MQL_UNLIKELY(atomic_load_explicit(&map->members[own_number(share)],
+                                          memory_order_relaxed) != self))
+        become_member(share);
+    uint32_t room = mql_arrays_capacity(&live->arrays, MQL_LIVE_DEADLINES);
+    int64_t held = atomic_load_explicit(&map->acquired, memory_order_relaxed);
+    if (MQL_UNLIKELY(map->timers[MQL_LIVE_DEADLINES] + wanted > room ||
+                     map->timers[MQL_LIVE_DEADLINES] > 2 * held + 1024))
+        mql_arrays_filter(&live->arrays, MQL_LIVE_DEADLINES, mql_share_deadline_valid, live);
+    if (MQL_UNLIKELY(map->timers[MQL_LIVE_DEADLINES] + wanted > room && !acquire->no_room &&
+                     acquire->need == NEED_NOTHING))
+        acquire->need = NEED_TIMERS;
+    return acquire->need == NEED_NOTHING;
+}
+
+static int acquire_locked(acquiring *acquire, mql_acquired *out, size_t wanted, size_t *count) {
+    mql_share *share = acquire->share;
+    mql_format_live *map = share->live.map;
+    if (!prepared(acquire, wanted)) return MQL_BUSY;
+    if (behind_horizon(share, MQL_LIVE_DEADLINES, acquire->now) ||
+        behind_horizon(share, MQL_LIVE_DUE, mql_os_now_ms())) {
+        int rc = mql_live_rebuild(&share->live, false);
+        if (rc < 0) return rc;
+    }
+    acquire->released += expire(share, acquire->now);
+    int rc = MQL_OK;
+    while (*count < wanted) {
+        int64_t most = acquire->how->max_acquired;
+        if (most > 0 && atomic_load_explicit(&map->acquired, memory_order_relaxed) >= most) break;
+        mql_live_place place;
+        mql_slots_slot slot;
+        rc = next_due(acquire, &place, &slot);
+        if (rc == MQL_END) rc = next_new(acquire, &place, &slot);
+        if (rc != MQL_OK) break;
+        give(acquire, &place, &slot, &out[(*count)++]);
+    }
+    if (*count > 0 && rc != MQL_E_CORRUPT) return MQL_OK;
+    return rc == MQL_OK ? MQL_END : rc;
+}
+
+static int meet_need(acquiring *acquire) {
+    mql_live *live = &acquire->share->live;
+    need_kind need = acquire->need;
+    acquire->need = NEED_NOTHING;
+    if (need == NEED_TOKENS) return mql_reserve_tokens(live);
+    if (need == NEED_TIMERS) {
+        int rc = mql_reserve_timers(live, MQL_LIVE_DEADLINES, AT_A_TIME);
+        acquire->no_room = rc == MQL_E_OS; /* a full disk: some deadlines are found by looking */
+        return rc == MQL_E_OS ? MQL_OK : rc;
+    }
+    int rc = mql_reserve_recycle(live);
+    if (rc != MQL_END) return rc;
+    int64_t until, end = atomic_load_explicit(&live->map->end, memory_order_relaxed);
+    return mql_reserve_until(live, end + 1, &until);
+}
+
+static int take_some(acquiring *acquire, mql_acquired *out, size_t wanted, size_t *count) {
+    mql_share *share = acquire->share;
+    int rc = mql_share_enter(share, acquire->how->slice_ns);
+    if (MQL_UNLIKELY(rc != MQL_OK)) return rc;
+    mql_live_begin(&share->live);
+    rc = acquire_locked(acquire, out, wanted, count);
+    mql_live_end(&share->live);
+    mql_share_leave(share);
+    return rc;
+}
+
+int mql_share_take(mql_share *share, const mql_acquire *how, mql_acquired *out, size_t *count) {
+    acquiring acquire = {.share = share, .how = how, .now = boot_ms()};
+    acquire.deadline =
+        how->lock_ms < 0 ? TIME_NEVER : mql_base_min(acquire.now + how->lock_ms, TIME_NEVER - 1);
+    size_t wanted = *count < AT_A_TIME ? *count : AT_A_TIME;
+    *count = 0;
+    bool look = acquire.now >= atomic_load_explicit(&share->reap_ms, memory_order_relaxed);
+    if (MQL_UNLIKELY(look)) {
+        if (how->slice_ns <= 0) return MQL_TIMEOUT;
+        atomic_store_explicit(&share->reap_ms, acquire.now + REAP_MS, memory_order_relaxed);
+        int reaped = mql_share_reap(share);
+        if (reaped < 0) return reaped;
+    }
+    int rc;
+    while ((rc = take_some(&acquire, out, wanted, count)) == MQL_BUSY) {
+        if (how->slice_ns <= 0) return MQL_TIMEOUT; /* what is needed may block */
+        rc = meet_need(&acquire);
+        if (rc < 0) return rc;
+    }
+    if (acquire.released > (int64_t)*count) mql_share_ring(share->live.log, acquire.released);
+    if (*count > 0) ring_room(share->live.log);
+    return rc;
+}
+
+/* -- settling ---------------------------------------------------------------------------------- */
+typedef struct settling {
+    mql_share *share;
+    const mql_settlement *how;
+    int64_t when;     /* MQL_RENEW: the new deadline */
+    int64_t released; /* records to be delivered again, now or later */
+    int64_t ended;    /* records that became final */
+} settling;
+
+static int lost(const mql_share *share, const mql_settle *item) {
+    return mql_base_fail(MQL_E_LOST, share->live.slots.path,
+                         "the lock on offset %lld is not held any more: its deadline passed, or "
+                         "it was settled",
+                         (long long)item->offset);
+}
+
+/* The event, of a slot whose holder asks for it. */
+static int apply(settling *settle, const mql_live_place *place, mql_slots_slot *slot) {
+    mql_share *share = settle->share;
+    mql_arrays *arrays = &share->live.arrays;
+    bool moving = slot->state == MQL_SHARE_ARCHIVING;
+    switch (settle->how->event) {
+    case MQL_ACCEPT:
+    case MQL_ARCHIVE:
+        if (moving && settle->how->event == MQL_ACCEPT) return MQL_E_LOST;
+        finish(share, place, slot,
+               settle->how->event == MQL_ACCEPT ? MQL_ACCEPTED : (int)settle->when);
+        settle->ended++;
+        return MQL_OK;
+    case MQL_RELEASE:
+        if (moving) return MQL_E_LOST;
+        if ((settle->how->flags & MQL_UNCOUNTED) != 0 && slot->deliveries > 0) slot->deliveries--;
+        let_go(share, place, slot, settle->when);
+        settle->released++;
+        return MQL_OK;
+    case MQL_RENEW:
+        if (moving) return MQL_E_LOST;
+        slot->time = settle->when;
+        slot->clock = MQL_CLOCK_BOOT;
+        mql_slots_store_time(place->slot, place->offset, slot);
+        mql_arrays_push(arrays, MQL_LIVE_DEADLINES, slot->time, place->offset);
+        return MQL_OK;
+    case MQL_MOVE:
+        slot->state = MQL_SHARE_ARCHIVING;
+        slot->time = settle->when;
+        slot->clock = MQL_CLOCK_OFFSET;
+        mql_slots_store(place->slot, place->offset, slot);
+        return MQL_OK;
+    default:
+        if (!moving) return MQL_E_LOST;
+        let_go(share, place, slot, settle->when);
+        settle->released++;
+        return MQL_OK;
+    }
+}
+
+static int settle_one(settling *settle, const mql_settle *item) {
+    mql_share *share = settle->share;
+    mql_live *live = &share->live;
+    mql_live_place place;
+    mql_slots_slot slot;
+    if (item->token >> 32 != live->map->tokens_ready || !mql_live_find(live, item->offset, &place))
+        return lost(share, item);
+    mql_slots_load(place.slot, place.offset, &slot);
+    bool held = is_held(&slot) && slot.token == (uint32_t)item->token &&
+                slot.member == own_number(share);
+    int rc = held ? apply(settle, &place, &slot) : MQL_E_LOST;
+    return rc == MQL_E_LOST ? lost(share, item) : rc;
+}
+
+/* Room in the heaps for what a round may push: of a full disk, what does not fit is found by
+ * looking. */
+static void make_room(mql_share *share, int event, size_t count) {
+    if (event != MQL_RELEASE && event != MQL_PARK && event != MQL_RENEW) return;
+    int which = event == MQL_RENEW ? MQL_LIVE_DEADLINES : MQL_LIVE_DUE;
+    uint32_t room = mql_arrays_capacity(&share->live.arrays, which);
+    if (share->live.map->timers[which] + count > room) /* a hint: read without the lock */
+        (void)mql_reserve_timers(&share->live, which, (uint32_t)count);
+}
+
+static int settle_round(settling *settle, mql_settle *items, size_t count) {
+    mql_share *share = settle->share;
+    int rc = mql_share_enter(share, settle->how->slice_ns);
+    if (rc != MQL_OK) return rc;
+    mql_live_begin(&share->live);
+    for (size_t i = 0; i < count; i++) items[i].result = settle_one(settle, &items[i]);
+    mql_live_end(&share->live);
+    mql_share_leave(share);
+    return MQL_OK;
+}
+
+static int64_t when_of(const mql_settlement *how) {
+    if (how->event != MQL_RENEW) return mql_base_max(how->when, 0);
+    return how->when < 0 ? TIME_NEVER : mql_base_min(boot_ms() + how->when, TIME_NEVER - 1);
+}
+
+int mql_share_end_all(mql_share *share, mql_settle *items, size_t count,
+                      const mql_settlement *how) {
+    settling settle = {.share = share, .how = how, .when = when_of(how)};
+    mql_log *log = share->live.log;
+    bool durable = (how->flags & MQL_DURABLE) != 0 || mql_log_is_sync(log);
+    if (durable && how->slice_ns <= 0) return MQL_TIMEOUT;
+    for (size_t i = 0; i < count; i++) items[i].result = MQL_TIMEOUT;
+    int rc = MQL_OK;
+    for (size_t at = 0; rc == MQL_OK && at < count; at += AT_A_TIME) {
+        size_t some = count - at < AT_A_TIME ? count - at : AT_A_TIME;
+        if (how->slice_ns > 0) make_room(share, how->event, some);
+        rc = settle_round(&settle, items + at, some);
+    }
+    uint64_t changes = atomic_load_explicit(&share->live.map->changes, memory_order_acquire);
+    if (settle.released > 0) mql_share_ring(log, settle.released);
+    if (settle.released + settle.ended > 0) ring_room(log);
+    mql_log_want_sync(log);
+    if (rc == MQL_OK && durable) rc = mql_reserve_sync(&share->live, changes);
+    return rc;
+}
+
+/* -- no record there --------------------------------------------------------------------------- */
+/* Offsets [at, next) behind SPEO hold nothing: whole chunks at once, the rest slot by slot. */
+static int skip_untouched(mql_live *live, int64_t next) {
+    int64_t at = atomic_load_explicit(&live->map->end, memory_order_relaxed);
+    int rc = MQL_OK;
+    while (rc == MQL_OK && at < next) {
+        int64_t chunk = (at + MQL_SHARE_SLOTS - 1) / MQL_SHARE_SLOTS, last = next / MQL_SHARE_SLOTS;
+        mql_live_place place;
+        mql_slots_slot slot;
+        bool found = mql_live_find(live, at, &place);
+        if (!found && at % MQL_SHARE_SLOTS == 0 && chunk < last) {
+            rc = mql_live_finish_chunks(live, chunk, chunk + 1, MQL_GONE);
+            if (rc == MQL_OK) add(&live->map->unavailable, MQL_SHARE_SLOTS);
+            if (rc == MQL_OK) at += MQL_SHARE_SLOTS;
+            continue;
+        }
+        if (!found) rc = mql_live_make(live, at, &place);
+        if (rc != MQL_OK) break;
+        mql_slots_load(place.slot, at, &slot);
+        if (slot.fresh) {
+            slot = (mql_slots_slot){.state = MQL_SHARE_ARCHIVED, .clock = MQL_CLOCK_KIND + MQL_GONE};
+            mql_slots_store(place.slot, at, &slot);
+            add(&live->map->unavailable, 1);
+            mql_live_finish(live, &place, MQL_GONE);
+        }
+        at++;
+    }
+    atomic_store_explicit(&live->map->end, at, memory_order_release);
+    return rc;
+}
+
+int mql_share_skip_to(mql_share *share, int64_t offset, uint64_t token, int64_t next) {
+    mql_settlement how = {.event = MQL_ARCHIVE, .when = MQL_GONE};
+    settling settle = {.share = share, .how = &how, .when = MQL_GONE};
+    mql_settle item = {.offset = offset, .token = token};
+    int rc = mql_share_enter_surely(share);
+    if (rc < 0) return rc;
+    mql_live_begin(&share->live);
+    rc = settle_one(&settle, &item);
+    /* The group need not have come to `next` in one go: others acquire meanwhile, and skip alike. */
+    int64_t end = atomic_load_explicit(&share->live.map->end, memory_order_relaxed);
+    if (rc == MQL_OK && end > offset) rc = skip_untouched(&share->live, next);
+    mql_live_end(&share->live);
+    mql_share_leave(share);
+    ring_room(share->live.log);
+    return rc == MQL_BUSY ? MQL_OK : rc;
+}
+
+/* -- holders that are gone --------------------------------------------------------------------- */
+static bool held_by(const mql_slots_slot *slot, uint32_t member) {
+    return is_held(slot) && slot->member == member;
+}
+
+/* Releases all that a member holds: by the deadlines first, by looking at every slot if that was
+ * not all. Under the lock. */
+static int64_t release_member(mql_share *share, uint32_t member) {
+    mql_live *live = &share->live;
+    mql_live_place place;
+    mql_slots_slot slot;
+    int64_t released = 0;
+    for (uint32_t i = live->map->timers[MQL_LIVE_DEADLINES]; i-- > 0;) {
+        if (i >= live->map->timers[MQL_LIVE_DEADLINES]) continue;
+        mql_format_timer timer = *mql_arrays_timer(&live->arrays, MQL_LIVE_DEADLINES, i);
+        if (!mql_live_find(live, timer.offset, &place)) continue;
+        mql_slots_load(place.slot, place.offset, &slot);
+        if (!held_by(&slot, member)) continue;
+        let_go(share, &place, &slot, 0);
+        released++;
+    }
+    uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
+    for (uint32_t page = 0; page < pages; page++) {
+        if (atomic_load_explicit(&live->map->held[member], memory_order_relaxed) == 0) break;
+        int64_t number = mql_live_chunk(live, page);
+        for (int64_t i = 0; number >= 0 && i < MQL_SHARE_SLOTS; i++) {
+            if (!mql_live_find(live, number * MQL_SHARE_SLOTS + i, &place)) break;
+            mql_slots_load(place.slot, place.offset, &slot);
+            if (!held_by(&slot, member)) continue;
+            let_go(share, &place, &slot, 0);
+            released++;
+        }
+    }
+    atomic_store_explicit(&live->map->held[member], 0, memory_order_relaxed);
+    return released;
+}
+
+static void become_member(mql_share *share) {
+    mql_format_live *map = share->live.map;
+    uint32_t number = own_number(share);
+    if (atomic_load_explicit(&map->held[number], memory_order_relaxed) != 0)
+        release_member(share, number);
+    atomic_store_explicit(&map->members[number], share->live.log->home->self,
+                          memory_order_release);
+}
+
+int mql_share_reap(mql_share *share) {
+    mql_log *log = share->live.log;
+    mql_format_live *map = share->live.map;
+    int64_t released = 0;
+    for (uint32_t n = 0; n < MQL_MEMBERS_MAX; n++) {
+        if (atomic_load_explicit(&map->held[n], memory_order_relaxed) == 0) continue;
+        uint64_t member = atomic_load_explicit(&map->members[n], memory_order_acquire);
+        if (member == log->home->self || log->home->alive(log->home->context, member)) continue;
+        int rc = mql_share_enter_surely(share);
+        if (rc < 0) return rc;
+        mql_live_begin(&share->live);
+        if (atomic_load_explicit(&map->members[n], memory_order_relaxed) == member)
+            released += release_member(share, n);
+        mql_live_end(&share->live);
+        mql_share_leave(share);
+    }
+    if (released > 0) mql_share_ring(log, released);
+    return released > 0 ? MQL_OK : MQL_END;
+}
+
+void mql_share_let_go(mql_share *share) {
+    mql_log *log = share->live.log;
+    uint32_t number = own_number(share);
+    mql_format_live *map = share->live.map;
+    if (atomic_load_explicit(&map->members[number], memory_order_relaxed) != log->home->self ||
+        atomic_load_explicit(&map->held[number], memory_order_relaxed) == 0)
+        return;
+    if (mql_live_enter(&share->live, MQL_SLICE_NS) != MQL_OK) return;
+    mql_live_begin(&share->live);
+    int64_t released = release_member(share, number);
+    mql_live_end(&share->live);
+    mql_share_leave(share);
+    mql_share_ring(log, released);
+}
+
+/* -- delays ------------------------------------------------------------------------------------ */
+int mql_share_delay_until(mql_share *share, int64_t offset, int64_t due_ms) {
+    mql_live *live = &share->live;
+    mql_live_place place;
+    mql_slots_slot slot;
+    int rc = mql_share_enter_surely(share);
+    if (rc < 0) return rc;
+    mql_live_begin(live);
+    bool past = !mql_live_find(live, offset, &place) && mql_live_is_past(live, offset);
+    rc = past ? MQL_END : mql_live_make(live, offset, &place);
+    if (rc == MQL_OK) mql_slots_load(place.slot, offset, &slot);
+    if (rc == MQL_OK && slot.fresh) { /* else a consumer was faster, and has seen that it is early */
+        slot.time = due_ms;
+        slot.clock = MQL_CLOCK_WALL;
+        mql_slots_store(place.slot, offset, &slot);
+        mql_arrays_push(&live->arrays, MQL_LIVE_DUE, due_ms, offset);
+        add(&live->map->available, 1);
+    }
+    mql_live_end(live);
+    mql_share_leave(share);
+    return rc == MQL_END ? MQL_OK : rc;
+}
+
+/* -- waiting ----------------------------------------------------------------------------------- */
+/* Whether an acquisition may find something, and else how long until a timer is due. */
+static bool may_find(mql_share *share, int64_t *wait_ns) {
+    mql_format_live *map = share->live.map;
+    mql_control_end readable;
+    mql_log_readable_end(share->live.log, &readable);
+    if (readable.offset > atomic_load_explicit(&map->end, memory_order_acquire)) return true;
+    for (int which = 0; which < 2; which++) {
+        int64_t next = atomic_load_explicit(&map->next[which], memory_order_relaxed);
+        int64_t horizon = atomic_load_explicit(&map->horizon[which], memory_order_relaxed);
+        next = mql_base_min(next, horizon);
+        if (next == INT64_MAX) continue;
+        int64_t left = next - (which == MQL_LIVE_DUE ? mql_os_now_ms() : boot_ms());
+        if (left <= 0) return true;
+        if (left < *wait_ns / 1000000) *wait_ns = left * 1000000;
+    }
+    return false;
+}
+
+int mql_share_sleep(mql_share *share, int64_t timeout_ns) {
+    mql_format_waiters *waiters = &share->live.log->control->waiters_queue;
+    int64_t wait_ns = mql_base_min(timeout_ns, MQL_SLICE_NS);
+    int rc = mql_log_writable(share->live.log);
+    if (rc < 0) return rc;
+    for (int i = 0; i < SPINS; i++) {
+        if (may_find(share, &wait_ns)) return MQL_OK;
+        if (timeout_ns <= 0) return MQL_TIMEOUT;
+        mql_os_pause();
+    }
+    uint32_t seen = atomic_load_explicit(&waiters->word, memory_order_acquire);
+    atomic_store_explicit(&waiters->flag, 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one before each ring */
+    if (!may_find(share, &wait_ns)) mql_os_wait(&waiters->word, seen, wait_ns);
+    rc = mql_log_usable(share->live.log);
+    if (rc < 0) return rc;
+    return may_find(share, &wait_ns) ? MQL_OK : MQL_TIMEOUT;
+}
+
+int mql_share_sleep_until(mql_log *log, int64_t timeout_ns, mql_share_ready *ready,
+                          void *context) {
+    mql_format_waiters *waiters = &log->control->waiters_room;
+    int rc = mql_log_writable(log);
+    if (rc < 0 || ready(context)) return rc;
+    if (timeout_ns <= 0) return MQL_TIMEOUT;
+    uint32_t seen = atomic_load_explicit(&waiters->word, memory_order_acquire);
+    atomic_store_explicit(&waiters->flag, 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in mql_share_ring_room */
+    if (!ready(context)) mql_os_wait(&waiters->word, seen, mql_base_min(timeout_ns, MQL_SLICE_NS));
+    rc = mql_log_usable(log);
+    return rc < 0 ? rc : ready(context) ? MQL_OK : MQL_TIMEOUT;
+}
+
+static bool has_room(void *context) {
+    mql_log *log = context;
+    _Atomic int64_t *unavailable = atomic_load_explicit(&log->unavailable, memory_order_acquire);
+    int64_t maxsize = atomic_load_explicit(&log->maxsize, memory_order_relaxed);
+    if (unavailable == NULL || maxsize <= 0) return true;
+    mql_control_end end;
+    mql_log_end(log, &end);
+    return end.offset - atomic_load_explicit(unavailable, memory_order_acquire) < maxsize;
+}
+
+int mql_share_sleep_room(mql_log *log, int64_t timeout_ns) {
+    return mql_share_sleep_until(log, timeout_ns, has_room, log);
+}

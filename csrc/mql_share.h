@@ -1,0 +1,44 @@
+/* mql_share.h - share groups: acquire, accept, release, reject, renew. */
+#ifndef MQL_SHARE_H
+#define MQL_SHARE_H
+
+#include "mql_live.h"
+
+struct mql_share {
+    mql_share *next; /* owned by the log's list */
+    mql_live live;
+    _Atomic int64_t reap_ms; /* when to look for dead holders next */
+    char name[MQL_NAME_MAX + 1];
+};
+
+/* As mqlog.h says of the functions named alike. */
+int mql_share_take(mql_share *share, const mql_acquire *how, mql_acquired *out, size_t *count);
+int mql_share_end_all(mql_share *share, mql_settle *items, size_t count,
+                      const mql_settlement *how);
+int mql_share_skip_to(mql_share *share, int64_t offset, uint64_t token, int64_t next);
+int mql_share_sleep(mql_share *share, int64_t timeout_ns);
+int mql_share_sleep_room(mql_log *log, int64_t timeout_ns);
+/* Sleeps on the room word, which moves when a record is acquired, settled or released, unless
+ * `ready` says that there is no need. */
+typedef bool mql_share_ready(void *context);
+int mql_share_sleep_until(mql_log *log, int64_t timeout_ns, mql_share_ready *ready, void *context);
+
+/* What holders that have died held is released: MQL_OK; MQL_END: there was nothing. */
+int mql_share_reap(mql_share *share);
+/* What this process holds is released: its store is being closed. */
+void mql_share_let_go(mql_share *share);
+/* The record at `offset`, never acquired yet, is not due before `due_ms`. MQL_BUSY: it needs a page.
+ */
+int mql_share_delay_until(mql_share *share, int64_t offset, int64_t due_ms);
+
+/* The share lock, of a group that is still there. MQL_TIMEOUT after `timeout_ns`. */
+int mql_share_enter(mql_share *share, int64_t timeout_ns);
+int mql_share_enter_surely(mql_share *share);
+void mql_share_leave(mql_share *share);
+/* Whether an entry of the heap of deadlines (of what is due) still says what its slot says. */
+mql_arrays_valid mql_share_deadline_valid;
+mql_arrays_valid mql_share_due_valid;
+/* Wakes consumers: as many as there are records, if one group alone may be waiting. */
+void mql_share_ring(mql_log *log, int64_t records);
+
+#endif

@@ -1,0 +1,295 @@
+/* mql_shares.c - the share groups of a partition.
+ *
+ * Who puts a record provides for those who will take it: `control.slots_ready` says below which
+ * offset every share group has slots, and an append beyond it comes here first. A group that is
+ * made takes that word back to 0, and then waits for the append that may be under way; so no record
+ * is ever put without slots in a group that was there before it.
+ */
+#include "mql_shares.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "mql_append.h"
+#include "mql_census.h"
+#include "mql_reserve.h"
+
+#define RECYCLE_AT 16 /* retired pages that are worth two syncs */
+#define SUFFIX ".state"
+
+static mql_share *first(mql_log *log) {
+    return atomic_load_explicit(&log->shares, memory_order_acquire);
+}
+static bool is_removed(const mql_share *share) {
+    return atomic_load_explicit(&share->live.map->removed, memory_order_acquire) != 0;
+}
+
+static mql_share *known(mql_log *log, const char *name) {
+    for (mql_share *share = first(log); share != NULL; share = share->next)
+        if (strcmp(share->name, name) == 0 && !is_removed(share)) return share;
+    return NULL;
+}
+
+/* -- opening ----------------------------------------------------------------------------------- */
+/* Appends look for slots again. MQL_E_OS, MQL_TIMEOUT: the prepare lock was not to be had. */
+static int forget_ready(mql_log *log) {
+    bool died;
+    int rc;
+    do {
+        rc = mql_log_take(log, &log->control->prepare, MQL_SLICE_NS, &died);
+        int usable = mql_log_usable(log);
+        if (rc == MQL_TIMEOUT && usable < 0) return usable;
+    } while (rc == MQL_TIMEOUT);
+    if (rc < 0) return rc;
+    if (died) mql_os_mutex_consistent(&log->control->prepare);
+    atomic_store_explicit(&log->control->slots_ready, 0, memory_order_release);
+    atomic_fetch_add_explicit(&log->control->shares_generation, 1, memory_order_release);
+    mql_os_mutex_drop(&log->control->prepare);
+    return mql_append_settle(log); /* an append under way has looked before */
+}
+
+static void free_share(mql_share *share) {
+    mql_live_close(&share->live);
+    mql_os_free_memory(share);
+}
+
+/* Slots for all records that are there. */
+static int cover_backlog(mql_share *share) {
+    mql_control_end end;
+    int64_t until = 0;
+    mql_log_end(share->live.log, &end);
+    return mql_reserve_until(&share->live, end.offset, &until);
+}
+
+static bool is_there(const mql_log *log, const char *name) {
+    char path[MQL_PATH_MAX + 16];
+    mql_os_stat stat;
+    snprintf(path, sizeof path, "%s/shares/%s" SUFFIX, log->directory, name);
+    return mql_os_stat_name(log->home->root, path, &stat) == 0;
+}
+
+static int open_gated(mql_log *log, const char *name, bool create, int64_t start, mql_share **out) {
+    *out = known(log, name);
+    if (*out != NULL) return MQL_OK;
+    bool made = create && !is_there(log, name);
+    mql_control_end end;
+    mql_log_end(log, &end);
+    if (made && (start < mql_log_start(log) || start > end.offset))
+        return mql_base_fail_range(start, mql_log_start(log), end.offset);
+    mql_share *share = mql_os_allocate_memory(sizeof *share);
+    if (share == NULL) return mql_base_fail(MQL_E_MEMORY, name, "no memory for a share group");
+    share->live.log = log;
+    snprintf(share->name, sizeof share->name, "%s", name);
+    int rc = mql_live_open(&share->live, name, create, start);
+    if (rc == MQL_OK && made) rc = forget_ready(log);
+    if (rc == MQL_OK && made) rc = cover_backlog(share);
+    if (rc < 0) {
+        free_share(share);
+        return rc;
+    }
+    share->next = first(log);
+    atomic_store_explicit(&log->shares, share, memory_order_release);
+    *out = share;
+    return MQL_OK;
+}
+
+int mql_shares_find(mql_log *log, const char *name, bool create, int64_t start, mql_share **out) {
+    int rc = mql_log_writable(log);
+    if (rc < 0) return rc;
+    mql_share *share = known(log, name);
+    if (share != NULL) {
+        *out = share;
+        return MQL_OK;
+    }
+    mql_log_home *home = log->home;
+    rc = home->gate(home->context);
+    if (rc != MQL_OK) return rc;
+    rc = open_gated(log, name, create, start, out);
+    home->ungate(home->context);
+    return rc;
+}
+
+/* -- all of them ------------------------------------------------------------------------------- */
+typedef struct listing {
+    mql_log *log;
+    int failed;
+} listing;
+
+static int find_one(void *context, const char *file) {
+    listing *list = context;
+    size_t length = strlen(file), suffix = sizeof SUFFIX - 1;
+    char name[MQL_NAME_MAX + 1];
+    if (length <= suffix || length - suffix > MQL_TOPIC_MAX ||
+        strcmp(file + length - suffix, SUFFIX) != 0)
+        return 0;
+    snprintf(name, sizeof name, "%.*s", (int)(length - suffix), file);
+    mql_share *share;
+    int rc = mql_shares_find(list->log, name, false, 0, &share);
+    if (rc < 0 && rc != MQL_E_NOT_FOUND) list->failed = rc;
+    return 0;
+}
+
+/* Opens what others have made since the last time. *generation: as of when. */
+static int find_all(mql_log *log, uint32_t *generation) {
+    *generation = atomic_load_explicit(&log->control->shares_generation, memory_order_acquire);
+    if (atomic_load_explicit(&log->shares_seen, memory_order_acquire) == *generation + 1)
+        return MQL_OK;
+    char path[MQL_PATH_MAX];
+    mql_os_file directory;
+    listing list = {.log = log};
+    snprintf(path, sizeof path, "%s/shares", log->directory);
+    int rc = mql_os_open_directory(log->home->root, path, &directory);
+    if (rc == 0) {
+        rc = mql_os_list(directory, find_one, &list);
+        mql_os_close(directory);
+    } else if (rc == -ENOENT) {
+        rc = 0;
+    }
+    if (rc < 0) return mql_base_fail_os(rc, path, "cannot list the share groups");
+    if (list.failed < 0) return list.failed;
+    atomic_store_explicit(&log->shares_seen, *generation + 1, memory_order_release);
+    return MQL_OK;
+}
+
+/* Raises the word, unless a group has come meanwhile. */
+static int set_ready(mql_log *log, uint32_t generation, int64_t ready) {
+    bool died;
+    int rc = mql_log_take(log, &log->control->prepare, MQL_SLICE_NS, &died);
+    if (rc != MQL_OK) return rc < 0 ? rc : MQL_OK; /* the append comes again */
+    if (died) mql_os_mutex_consistent(&log->control->prepare);
+    if (atomic_load_explicit(&log->control->shares_generation, memory_order_relaxed) == generation)
+        atomic_store_explicit(&log->control->slots_ready, ready, memory_order_release);
+    mql_os_mutex_drop(&log->control->prepare);
+    return MQL_OK;
+}
+
+int mql_shares_reserve(mql_log *log, int64_t offset) {
+    uint32_t generation;
+    int rc = find_all(log, &generation);
+    int64_t ready = INT64_MAX;
+    for (mql_share *share = first(log); rc == MQL_OK && share != NULL; share = share->next) {
+        int64_t until;
+        if (is_removed(share)) continue;
+        rc = mql_reserve_until(&share->live, offset, &until);
+        if (rc == MQL_OK) ready = mql_base_min(ready, until);
+    }
+    return rc == MQL_OK ? set_ready(log, generation, ready) : rc;
+}
+
+int mql_shares_make_room(mql_log *log) {
+    uint32_t generation;
+    int rc = find_all(log, &generation);
+    for (mql_share *share = first(log); rc == MQL_OK && share != NULL; share = share->next) {
+        mql_live *live = &share->live;
+        uint32_t used = live->map->timers[MQL_LIVE_DUE]; /* a hint: read without the lock */
+        if (is_removed(share) || used + 16 < mql_arrays_capacity(&live->arrays, MQL_LIVE_DUE))
+            continue;
+        rc = mql_reserve_timers(live, MQL_LIVE_DUE, 16);
+    }
+    return rc;
+}
+
+int mql_shares_delay(mql_log *log, int64_t offset, int64_t due_ms) {
+    for (mql_share *share = first(log); share != NULL; share = share->next) {
+        if (is_removed(share)) continue;
+        int rc = mql_share_delay_until(share, offset, due_ms);
+        int64_t until;
+        if (rc == MQL_BUSY) {
+            rc = mql_reserve_recycle(&share->live);
+            if (rc == MQL_END) rc = mql_reserve_until(&share->live, offset + 1, &until);
+            if (rc == MQL_OK) rc = mql_share_delay_until(share, offset, due_ms);
+        }
+        if (rc < 0) return rc;
+    }
+    mql_share_ring(log, 1);
+    return MQL_OK;
+}
+
+int mql_shares_bound(mql_share *share, int64_t maxsize) {
+    mql_log *log = share->live.log;
+    atomic_store_explicit(&log->maxsize, maxsize, memory_order_relaxed);
+    atomic_store_explicit(&log->unavailable, maxsize > 0 ? &share->live.map->unavailable : NULL,
+                          memory_order_release);
+    return MQL_OK;
+}
+
+int64_t mql_shares_unfinished(mql_log *log, int64_t from, int64_t to) {
+    uint32_t generation;
+    if (find_all(log, &generation) < 0) return from;
+    for (mql_share *share = first(log); share != NULL; share = share->next)
+        if (!is_removed(share)) to = mql_census_unfinished(share, from, to);
+    return to;
+}
+
+/* -- keeping ----------------------------------------------------------------------------------- */
+static int keep_one(mql_share *share) {
+    mql_format_live *map = share->live.map;
+    int rc = MQL_OK;
+    uint32_t retired = map->retired, clean = map->clean; /* hints */
+    if (retired >= RECYCLE_AT || (retired > 0 && clean == 0)) {
+        rc = mql_reserve_recycle(&share->live);
+        if (rc == MQL_OK) rc = mql_reserve_give_back(&share->live);
+    }
+    uint64_t changes = atomic_load_explicit(&map->changes, memory_order_acquire);
+    if (rc >= 0) rc = mql_reserve_sync(&share->live, changes);
+    return rc < 0 ? rc : MQL_OK;
+}
+
+int mql_shares_keep(mql_log *log) {
+    int result = MQL_OK;
+    for (mql_share *share = first(log); share != NULL; share = share->next) {
+        int rc = is_removed(share) ? MQL_OK : keep_one(share);
+        if (rc < 0) result = rc;
+    }
+    return result;
+}
+
+void mql_shares_let_go(mql_log *log) {
+    for (mql_share *share = first(log); share != NULL; share = share->next)
+        if (!is_removed(share)) mql_share_let_go(share);
+}
+
+/* -- the end ----------------------------------------------------------------------------------- */
+static int remove_gated(mql_share *share) {
+    mql_log *log = share->live.log;
+    int rc = mql_share_reap(share);
+    if (rc < 0) return rc;
+    rc = mql_share_enter_surely(share);
+    if (rc < 0) return rc;
+    bool held = atomic_load_explicit(&share->live.map->acquired, memory_order_relaxed) > 0;
+    if (!held) atomic_store_explicit(&share->live.map->removed, 1, memory_order_release);
+    mql_share_leave(share);
+    if (held) return MQL_BUSY;
+    _Atomic int64_t *unavailable = atomic_load_explicit(&log->unavailable, memory_order_relaxed);
+    if (unavailable == &share->live.map->unavailable)
+        atomic_store_explicit(&log->unavailable, NULL, memory_order_release);
+    const char *paths[] = {share->live.slots.path, share->live.arrays.path};
+    for (size_t i = 0; rc >= 0 && i < 2; i++) {
+        rc = mql_os_unlink(log->home->root, paths[i]);
+        if (rc == -ENOENT) rc = 0;
+        if (rc < 0) rc = mql_base_fail_os(rc, paths[i], "cannot remove the share group");
+    }
+    int forgotten = forget_ready(log);
+    mql_log_wake_everybody(log);
+    return rc < 0 ? rc : forgotten;
+}
+
+int mql_shares_remove(mql_share *share) {
+    mql_log_home *home = share->live.log->home;
+    int rc = mql_log_writable(share->live.log);
+    if (rc == MQL_OK) rc = home->gate(home->context);
+    if (rc != MQL_OK) return rc;
+    rc = remove_gated(share);
+    home->ungate(home->context);
+    return rc;
+}
+
+void mql_shares_free_all(mql_log *log) {
+    mql_share *share = first(log);
+    atomic_store_explicit(&log->shares, NULL, memory_order_relaxed);
+    while (share != NULL) {
+        mql_share *next = share->next;
+        free_share(share);
+        share = next;
+    }
+}

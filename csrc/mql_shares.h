@@ -1,0 +1,25 @@
+/* mql_shares.h - the share groups of a partition: opened, provided with space, kept, deleted. */
+#ifndef MQL_SHARES_H
+#define MQL_SHARES_H
+
+#include "mql_share.h"
+
+/* As mqlog.h says of the functions named alike. */
+int mql_shares_find(mql_log *log, const char *name, bool create, int64_t start, mql_share **out);
+int mql_shares_remove(mql_share *share);
+int mql_shares_make_room(mql_log *log);
+int mql_shares_delay(mql_log *log, int64_t offset, int64_t due_ms);
+int mql_shares_bound(mql_share *share, int64_t maxsize);
+
+/* Slots for all records below `offset` in every share group, those of other processes included.
+ * Blocks. Fails: MQL_E_OS (ENOSPC). */
+int mql_shares_reserve(mql_log *log, int64_t offset);
+/* One round of the sync thread: stable storage, pages again, blocks given back. */
+int mql_shares_keep(mql_log *log);
+/* The process closes the store: what it holds is released. */
+void mql_shares_let_go(mql_log *log);
+/* The first offset in [from, to) that some share group has not finished; `to` if there is none. */
+int64_t mql_shares_unfinished(mql_log *log, int64_t from, int64_t to);
+void mql_shares_free_all(mql_log *log);
+
+#endif

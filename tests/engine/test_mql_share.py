@@ -1,0 +1,288 @@
+"""Share groups: what is acquired, settled, released and forgotten, against a model in Python."""
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.partition import Failed, Log, Store, dies, ffi, lib
+from support.share import Share
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "s") as opened:
+        yield opened
+
+
+@pytest.fixture
+def log(store: Store) -> Log:
+    return store.log()
+
+
+def offsets(found: list[Any]) -> list[int]:
+    return [one.offset for one in found]
+
+
+def test_records_are_acquired_in_order_and_once(log: Log) -> None:
+    share = Share(log.c)
+    log.append(*[b"v"] * 1000)
+    assert offsets(share.acquire(600)) == list(range(600))
+    assert offsets(share.acquire(600)) == list(range(600, 1000))
+    assert share.acquire() == []
+
+
+def test_an_accepted_record_is_final(log: Log) -> None:
+    share = Share(log.c)
+    log.append(b"a", b"b")
+    one = share.acquire()[0]
+    assert (one.deliveries, one.moving) == (1, -1)
+    assert share.settle("accept", one) == [0]
+    assert share.settle("accept", one) == [lib.MQL_E_LOST]
+    assert share.settle("release", one) == [lib.MQL_E_LOST]
+    assert share.info().ends[lib.MQL_ACCEPTED] == 1
+    assert share.info().first == 1
+    assert share.waiting() == 1
+
+
+def test_a_released_record_comes_first_and_counts_its_deliveries(log: Log) -> None:
+    share = Share(log.c)
+    log.append(b"a", b"b", b"c")
+    first, second = share.acquire(2)
+    share.settle("release", second)
+    share.settle("release", first)
+    again = share.acquire(3)
+    assert offsets(again) == [0, 1, 2]
+    assert [one.deliveries for one in again] == [2, 2, 1]
+    assert again[0].token > first.token
+    assert share.settle("accept", first) == [lib.MQL_E_LOST]
+
+
+def test_an_uncounted_release_gives_its_delivery_back(log: Log) -> None:
+    share = Share(log.c)
+    log.append(b"a")
+    share.settle("release", *share.acquire(), flags=lib.MQL_UNCOUNTED)
+    assert share.acquire()[0].deliveries == 1
+
+
+def test_a_record_released_for_later_is_not_given_before(log: Log) -> None:
+    share = Share(log.c)
+    log.append(b"a")
+    due = int(time.time() * 1000) + 80
+    share.settle("release", *share.acquire(), when=due)
+    assert share.acquire() == []
+    assert share.info().delayed == 1
+    while not (found := share.acquire()):
+        lib.mql_share_wait(share.c, 10_000_000)
+    assert offsets(found) == [0]
+    assert time.time() * 1000 >= due - 10
+
+
+def test_a_lock_whose_deadline_has_passed_is_another_consumers(log: Log) -> None:
+    share = Share(log.c)
+    log.append(b"a")
+    late = share.acquire(lock_ms=1)[0]
+    while not (found := share.acquire()):
+        lib.mql_share_wait(share.c, 5_000_000)
+    assert found[0].deliveries == 2
+    assert share.settle("accept", late) == [lib.MQL_E_LOST]
+    assert share.settle("accept", found[0]) == [0]
+
+
+def test_a_renewed_lock_holds(log: Log) -> None:
+    share = Share(log.c)
+    log.append(b"a")
+    one = share.acquire(lock_ms=20)[0]
+    assert share.settle("renew", one, when=60_000) == [0]
+    time.sleep(0.03)
+    assert share.acquire() == []
+    assert share.settle("accept", one) == [0]
+
+
+def test_no_more_than_max_acquired_are_out(log: Log) -> None:
+    share = Share(log.c)
+    log.append(*[b"v"] * 10)
+    held = share.acquire(10, most=3)
+    assert len(held) == 3
+    assert share.acquire(1, most=3) == []
+    share.settle("accept", held[0])
+    assert offsets(share.acquire(10, most=3)) == [3]
+
+
+def test_a_delayed_record_waits_and_does_not_hold_up_the_others(log: Log) -> None:
+    share = Share(log.c)
+    log.append(*[b"v"] * 3)
+    assert lib.mql_share_make_room(log.c) == 0
+    assert lib.mql_share_delay(log.c, 1, int(time.time() * 1000) + 60_000) == 0
+    assert offsets(share.acquire(5)) == [0, 2]
+    assert share.waiting() == 1
+    assert offsets(share.acquire(5, any_=True)) == [1]
+
+
+def test_a_move_is_taken_up_again_when_its_mover_gave_up(log: Log) -> None:
+    share = Share(log.c)
+    log.append(b"poison", b"b")
+    one = share.acquire()[0]
+    assert share.settle("move", one, when=77) == [0]
+    assert share.settle("accept", one) == [lib.MQL_E_LOST]
+    assert share.settle("park", one) == [0]
+    again = share.acquire()[0]
+    assert (again.offset, again.moving) == (0, 77)
+    assert share.settle("archive", again, when=lib.MQL_DEAD) == [0]
+    assert share.info().ends[lib.MQL_DEAD] == 1
+
+
+def test_offsets_without_records_are_skipped_whole_chunks_at_once(log: Log) -> None:
+    share = Share(log.c)
+    log.append(*[b"v"] * 5000)
+    one = share.acquire()[0]
+    assert lib.mql_share_skip(share.c, one.offset, one.token, 4999) == 0
+    info = share.info()
+    assert (info.ends[lib.MQL_GONE], info.first, info.end) == (4999, 4999, 4999)
+    assert offsets(share.acquire(5)) == [4999]
+    before = share.derived()
+    share.rebuild()
+    assert share.derived() == before
+
+
+def test_a_bounded_queue_is_full_at_exactly_its_size(log: Log) -> None:
+    share = Share(log.c)
+    lib.mql_share_bound(share.c, 3)
+    log.append(b"a", b"b", b"c")
+    value = ffi.new("mql_record *")
+    offset = ffi.new("int64_t *")
+    assert lib.mql_append(log.c, value, 0, offset) == lib.MQL_FULL
+    assert lib.mql_share_wait_room(log.c, 0) == lib.MQL_TIMEOUT
+    share.acquire()
+    assert lib.mql_share_wait_room(log.c, 0) == 0
+    assert lib.mql_append(log.c, value, 0, offset) == 0
+    assert lib.mql_append(log.c, value, 0, offset) == lib.MQL_FULL
+
+
+def test_what_a_dead_process_held_is_released(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s")
+    log = store.log()
+    share = Share(log.c)
+    log.append(*[b"v"] * 10)
+
+    def other() -> None:
+        theirs = Store(tmp_path / "s")
+        assert len(Share(theirs.log().c).acquire(4)) == 4
+
+    dies(other)
+    assert share.info().acquired == 4
+    found: list[int] = []
+    for _ in range(100):
+        found += offsets(share.acquire(10))
+        if len(found) == 10:
+            break
+        time.sleep(0.01)
+    assert sorted(found) == list(range(10))
+    store.close()
+
+
+def test_two_groups_do_not_know_of_each_other(log: Log) -> None:
+    log.append(b"a", b"b")
+    one, other = Share(log.c), Share(log.c, "audit", start=1)
+    assert offsets(one.acquire(5)) == [0, 1]
+    assert offsets(other.acquire(5)) == [1]
+
+
+def test_a_deleted_group_is_gone_and_begins_anew(log: Log) -> None:
+    share = Share(log.c)
+    log.append(b"a", b"b")
+    held = share.acquire()[0]
+    assert lib.mql_share_delete(share.c) == lib.MQL_BUSY
+    share.settle("accept", held)
+    assert lib.mql_share_delete(share.c) == 0
+    with pytest.raises(Failed) as failed:
+        share.acquire()
+    assert failed.value.code == lib.MQL_E_NOT_FOUND
+    assert offsets(Share(log.c).acquire(5)) == [0, 1]
+
+
+def test_everything_is_found_again_after_the_store_was_closed(tmp_path: Path) -> None:
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        share = Share(log.c)
+        log.append(*[b"v"] * 3000)
+        held = share.acquire(1000) + share.acquire(1000)
+        share.settle("accept", *held[:1990])
+        share.settle("release", held[1995])
+    with Store(tmp_path / "s") as store:
+        share = Share(store.log().c, create=False)
+        found = share.acquire(1024)
+        assert offsets(found) == [*range(1990, 2000), *range(2000, 3000)]
+        assert [one.deliveries for one in found[:11]] == [2] * 10 + [1]
+
+
+class Model:
+    """What a share group is, in plain Python."""
+
+    def __init__(self) -> None:
+        self.end = 0
+        self.ready: set[int] = set()
+        self.later: set[int] = set()
+        self.held: dict[int, Any] = {}
+        self.final: set[int] = set()
+
+    def put(self, count: int) -> None:
+        self.ready |= set(range(self.end, self.end + count))
+        self.end += count
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_sequence_of_calls_agrees_with_the_model(log: Log, seed: int) -> None:
+    chance = random.Random(seed)
+    share, model = Share(log.c), Model()
+    lib.mql_share_make_room(log.c)
+    far = int(time.time() * 1000) + 3_600_000
+    for _ in range(700):
+        what = chance.choice("ppppaaaaaasssssrrrldxbc")
+        if what == "p":
+            count = chance.choice([1, 1, 2, 50, 700])
+            log.append(*[b"v"] * count)
+            model.put(count)
+        elif what == "l":
+            lib.mql_share_make_room(log.c)
+            offset = log.append(b"later")
+            assert lib.mql_share_delay(log.c, offset, far) == 0
+            model.end += 1
+            model.later.add(offset)
+        elif what == "a":
+            wanted = chance.choice([1, 1, 3, 100, 800])
+            found = share.acquire(wanted)
+            expected = sorted(model.ready)[:wanted]
+            assert sorted(offsets(found)) == expected
+            model.ready -= set(expected)
+            model.held.update((one.offset, one) for one in found)
+        elif what in "srd" and model.held:
+            count = chance.choice([1, 1, 5, 200])
+            some = chance.sample(sorted(model.held), min(len(model.held), count))
+            if chance.random() < 0.5:
+                some = sorted(model.held)[: len(some)]
+            items = [model.held.pop(offset) for offset in some]
+            event, when = {"s": ("accept", 0), "r": ("release", 0), "d": ("release", far)}[what]
+            assert share.settle(event, *items, when=when) == [0] * len(items)
+            assert share.settle("accept", *items) == [lib.MQL_E_LOST] * len(items)
+            {"s": model.final, "r": model.ready, "d": model.later}[what].update(some)
+        elif what == "x":
+            before = share.derived()
+            share.rebuild()
+            assert share.derived() == before
+        elif what == "b":
+            share.recycle()
+        elif what == "c":
+            lib.mql_reserve_give_back(ffi.addressof(share.c.live))
+        info = share.info()
+        assert share.waiting() == len(model.ready) + len(model.later)
+        assert (info.ready, info.delayed) == (len(model.ready), len(model.later))
+        assert info.acquired == len(model.held)
+        assert info.ends[lib.MQL_ACCEPTED] == len(model.final)
+        first = min(model.ready | model.later | set(model.held), default=model.end)
+        assert info.first == first
+        assert info.oldest == min(model.ready | model.later, default=-1)
+        assert share.peek(5) == sorted(model.ready)[:5]
+    assert share.info().ends[lib.MQL_DAMAGED] == 0
