@@ -274,8 +274,7 @@ int mql_share_acquire(mql_share *share, const mql_acquire *how, mql_acquired *ou
 int mql_share_wait(mql_share *share, int64_t timeout_ns) {
     return mql_share_sleep(share, timeout_ns);
 }
-int mql_share_settle(mql_share *share, mql_settle *items, size_t count,
-                     const mql_settlement *how) {
+int mql_share_settle(mql_share *share, mql_settle *items, size_t count, const mql_settlement *how) {
     if (how->event < MQL_ACCEPT || how->event > MQL_PARK) return bad("no such event");
     if (how->event == MQL_ARCHIVE && (how->when <= MQL_ACCEPTED || how->when >= MQL_ENDS))
         return bad("no such end of a record");

@@ -10,8 +10,7 @@
 int64_t mql_census_waiting(mql_share *share) {
     mql_control_end end;
     /* The counter first: an offset counted as unavailable lies below an end read later. */
-    int64_t unavailable =
-        atomic_load_explicit(&share->live.map->unavailable, memory_order_acquire);
+    int64_t unavailable = atomic_load_explicit(&share->live.map->unavailable, memory_order_acquire);
     mql_log_end(share->live.log, &end);
     return mql_base_max(end.offset - unavailable, 0);
 }
@@ -165,8 +164,7 @@ int64_t mql_census_holders(mql_share *share, mql_acquired *out, int64_t capacity
         mql_format_timer timer = *mql_arrays_timer(&live->arrays, MQL_LIVE_DEADLINES, i);
         mql_live_place place;
         mql_slots_slot slot;
-        if (!mql_share_deadline_valid(live, &timer) ||
-            !mql_live_find(live, timer.offset, &place))
+        if (!mql_share_deadline_valid(live, &timer) || !mql_live_find(live, timer.offset, &place))
             continue;
         mql_slots_load(place.slot, timer.offset, &slot);
         out[count++] = (mql_acquired){

@@ -162,7 +162,7 @@ typedef struct mql_format_control {
     _Atomic int64_t sealed;
     uint8_t pad8[120];
 
-    mql_format_waiters waiters_queue; /* those who wait for something to acquire, or to be settled */
+    mql_format_waiters waiters_queue; /* those who wait for something to acquire */
 
     /* volatile: offsets below it have slots in every share group; lowered under the writer lock */
     _Atomic int64_t slots_ready;
@@ -270,8 +270,9 @@ typedef struct mql_format_doorbell {
  *   0x1000   a region: one directory page of 512 words, then the 512 pages that they speak of
  *   ...      the next region; the file ends behind the last page that has blocks
  *
- *   directory word   | crc 16 | code 48 |   word 0: the page is zeros. Code N + 1: it is the chunk of
- *                                           the offsets 256 N .. 256 N + 255. Bit 47 and K: done K
+ *   directory word   | crc 16 | code 48 |   word 0: the page is zeros. Code N + 1: it is the chunk
+ *                                           of the offsets 256 N .. 256 N + 255. Bit 47 and K: it
+ *                                           is done page K
  *   chunk            256 slots of 16 bytes. All zeros: never touched
  *   slot, word 0     | state 3 | deliveries 8 | check 8 | member 13 | token 32 |  commits
  *   slot, word 1     | time 48 | clock 8 | check 8 |                              stored first
@@ -279,7 +280,8 @@ typedef struct mql_format_doorbell {
  *                    24,576 K + 48 w + b is finished and has no page any more
  *
  * An offset is finished if it lies below the window's start, if its chunk is marked done, or if its
- * slot says so. Nothing else is; so a page that a power cut took away costs a delivery, not a record.
+ * slot says so. Nothing else is; so a page that a power cut took away costs a delivery, not a
+ * record.
  */
 #define MQL_SHARE_MAGIC "MQLSHAR"
 #define MQL_SHARE_SLOTS 256            /* in a chunk: one page */

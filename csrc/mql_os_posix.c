@@ -493,9 +493,8 @@ int mql_os_no_copy_on_write(mql_os_file directory) {
 int mql_os_map(mql_os_file file, size_t length, bool writable, void **out) {
     int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
     void *address = mmap(NULL, length, protection, MAP_SHARED, file, 0);
-    if (address == MAP_FAILED) return -errno;
-    *out = address;
-    return 0;
+    if (address != MAP_FAILED) *out = address;
+    return address == MAP_FAILED ? -errno : 0;
 }
 
 /* Widens a range to whole pages; returns its new length. */
@@ -632,7 +631,6 @@ int mql_os_mutex_take(mql_os_mutex *mutex, int64_t timeout_ns) {
 }
 
 void mql_os_mutex_consistent(mql_os_mutex *mutex) { pthread_mutex_consistent(native(mutex)); }
-
 void mql_os_mutex_drop(mql_os_mutex *mutex) { pthread_mutex_unlock(native(mutex)); }
 
 /* -- waiting on a word ------------------------------------------------------------------------- */
@@ -713,9 +711,7 @@ void mql_os_sleep(int64_t ns) {
 
 /* -- clocks and identity ----------------------------------------------------------------------- */
 int64_t mql_os_now_ms(void) { return clock_ns(CLOCK_REALTIME_COARSE) / NS_PER_MS; }
-
 int64_t mql_os_monotonic_ns(void) { return clock_ns(CLOCK_BOOTTIME); }
-
 int64_t mql_os_coarse_ns(void) { return clock_ns(CLOCK_MONOTONIC_COARSE); }
 
 #define HASH_START UINT64_C(0xcbf29ce484222325)
@@ -800,7 +796,5 @@ int mql_os_identify(mql_os_identity *out) {
 }
 
 uint32_t mql_os_process(void) { return (uint32_t)getpid(); }
-
 void *mql_os_allocate_memory(size_t size) { return calloc(1, size); }
-
 void mql_os_free_memory(void *memory) { free(memory); }

@@ -1,5 +1,4 @@
-/* mql_reserve.h - space for what a share group will write: pages ahead, pages again, stable storage.
- */
+/* mql_reserve.h - space for what a share group will write: pages ahead and again, and syncs. */
 #ifndef MQL_RESERVE_H
 #define MQL_RESERVE_H
 

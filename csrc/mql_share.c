@@ -16,7 +16,7 @@
 
 #include "mql_reserve.h"
 
-#define SPINS 1000 /* about 10 us */
+#define SPINS 1000     /* about 10 us */
 #define AT_A_TIME 1024 /* records settled under one holding of the lock */
 #define EXPIRE_AT_A_TIME 256
 #define REAP_MS 200
@@ -38,8 +38,8 @@ int mql_share_enter(mql_share *share, int64_t timeout_ns) {
     int rc = mql_log_writable(share->live.log);
     if (MQL_UNLIKELY(rc < 0)) return rc;
     rc = mql_live_enter(&share->live, timeout_ns);
-    if (MQL_UNLIKELY(rc == MQL_OK && atomic_load_explicit(&share->live.map->removed,
-                                                          memory_order_relaxed) != 0)) {
+    if (MQL_UNLIKELY(rc == MQL_OK &&
+                     atomic_load_explicit(&share->live.map->removed, memory_order_relaxed) != 0)) {
         mql_live_leave(&share->live);
         return mql_base_fail(MQL_E_NOT_FOUND, share->live.slots.path,
                              "the share group was deleted");
@@ -164,8 +164,8 @@ static int64_t expire(mql_share *share, int64_t now) {
     mql_live *live = &share->live;
     mql_format_timer timer;
     int64_t released = 0;
-    for (int i = 0; i < EXPIRE_AT_A_TIME && mql_arrays_top(&live->arrays, MQL_LIVE_DEADLINES, &timer);
-         i++) {
+    for (int i = 0;
+         i < EXPIRE_AT_A_TIME && mql_arrays_top(&live->arrays, MQL_LIVE_DEADLINES, &timer); i++) {
         if (timer.time > now) break;
         bool valid = mql_share_deadline_valid(live, &timer);
         mql_arrays_pop(&live->arrays, MQL_LIVE_DEADLINES);
@@ -185,12 +185,12 @@ typedef enum need_kind { NEED_NOTHING, NEED_PAGES, NEED_TIMERS, NEED_TOKENS } ne
 typedef struct acquiring {
     mql_share *share;
     const mql_acquire *how;
-    int64_t now;      /* since boot */
-    int64_t wall;     /* since 1970; read when there is something delayed */
+    int64_t now;  /* since boot */
+    int64_t wall; /* since 1970; read when there is something delayed */
     int64_t deadline;
     int64_t released; /* locks that had passed */
     need_kind need;
-    bool no_room;     /* for timers: they go behind the horizon */
+    bool no_room; /* for timers: they go behind the horizon */
 } acquiring;
 
 static int damaged(mql_share *share, const mql_live_place *place, mql_slots_slot *slot) {
@@ -285,8 +285,8 @@ static bool prepared(acquiring *acquire, size_t wanted) {
     mql_format_live *map = live->map;
     if (MQL_UNLIKELY(map->tokens_ready == 0)) acquire->need = NEED_TOKENS;
     uint64_t self = live->log->home->self;
-    if (MQL_UNLIKELY(atomic_load_explicit(&map->members[own_number(share)],
-                                          memory_order_relaxed) != self))
+    if (MQL_UNLIKELY(atomic_load_explicit(&map->members[own_number(share)], memory_order_relaxed) !=
+                     self))
         become_member(share);
     uint32_t room = mql_arrays_capacity(&live->arrays, MQL_LIVE_DEADLINES);
     int64_t held = atomic_load_explicit(&map->acquired, memory_order_relaxed);
@@ -439,8 +439,8 @@ static int settle_one(settling *settle, const mql_settle *item) {
     if (item->token >> 32 != live->map->tokens_ready || !mql_live_find(live, item->offset, &place))
         return lost(share, item);
     mql_slots_load(place.slot, place.offset, &slot);
-    bool held = is_held(&slot) && slot.token == (uint32_t)item->token &&
-                slot.member == own_number(share);
+    bool held =
+        is_held(&slot) && slot.token == (uint32_t)item->token && slot.member == own_number(share);
     int rc = held ? apply(settle, &place, &slot) : MQL_E_LOST;
     return rc == MQL_E_LOST ? lost(share, item) : rc;
 }
@@ -512,7 +512,8 @@ static int skip_untouched(mql_live *live, int64_t next) {
         if (rc != MQL_OK) break;
         mql_slots_load(place.slot, at, &slot);
         if (slot.fresh) {
-            slot = (mql_slots_slot){.state = MQL_SHARE_ARCHIVED, .clock = MQL_CLOCK_KIND + MQL_GONE};
+            slot =
+                (mql_slots_slot){.state = MQL_SHARE_ARCHIVED, .clock = MQL_CLOCK_KIND + MQL_GONE};
             mql_slots_store(place.slot, at, &slot);
             add(&live->map->unavailable, 1);
             mql_live_finish(live, &place, MQL_GONE);
@@ -531,7 +532,8 @@ int mql_share_skip_to(mql_share *share, int64_t offset, uint64_t token, int64_t 
     if (rc < 0) return rc;
     mql_live_begin(&share->live);
     rc = settle_one(&settle, &item);
-    /* The group need not have come to `next` in one go: others acquire meanwhile, and skip alike. */
+    /* The group need not have come to `next` in one go: others acquire meanwhile, and skip alike.
+     */
     int64_t end = atomic_load_explicit(&share->live.map->end, memory_order_relaxed);
     if (rc == MQL_OK && end > offset) rc = skip_untouched(&share->live, next);
     mql_live_end(&share->live);
@@ -582,8 +584,7 @@ static void become_member(mql_share *share) {
     uint32_t number = own_number(share);
     if (atomic_load_explicit(&map->held[number], memory_order_relaxed) != 0)
         release_member(share, number);
-    atomic_store_explicit(&map->members[number], share->live.log->home->self,
-                          memory_order_release);
+    atomic_store_explicit(&map->members[number], share->live.log->home->self, memory_order_release);
 }
 
 int mql_share_reap(mql_share *share) {
@@ -632,7 +633,8 @@ int mql_share_delay_until(mql_share *share, int64_t offset, int64_t due_ms) {
     bool past = !mql_live_find(live, offset, &place) && mql_live_is_past(live, offset);
     rc = past ? MQL_END : mql_live_make(live, offset, &place);
     if (rc == MQL_OK) mql_slots_load(place.slot, offset, &slot);
-    if (rc == MQL_OK && slot.fresh) { /* else a consumer was faster, and has seen that it is early */
+    if (rc == MQL_OK &&
+        slot.fresh) { /* else a consumer was faster, and has seen that it is early */
         slot.time = due_ms;
         slot.clock = MQL_CLOCK_WALL;
         mql_slots_store(place.slot, offset, &slot);
@@ -682,8 +684,7 @@ int mql_share_sleep(mql_share *share, int64_t timeout_ns) {
     return may_find(share, &wait_ns) ? MQL_OK : MQL_TIMEOUT;
 }
 
-int mql_share_sleep_until(mql_log *log, int64_t timeout_ns, mql_share_ready *ready,
-                          void *context) {
+int mql_share_sleep_until(mql_log *log, int64_t timeout_ns, mql_share_ready *ready, void *context) {
     mql_format_waiters *waiters = &log->control->waiters_room;
     int rc = mql_log_writable(log);
     if (rc < 0 || ready(context)) return rc;

@@ -13,8 +13,7 @@ struct mql_share {
 
 /* As mqlog.h says of the functions named alike. */
 int mql_share_take(mql_share *share, const mql_acquire *how, mql_acquired *out, size_t *count);
-int mql_share_end_all(mql_share *share, mql_settle *items, size_t count,
-                      const mql_settlement *how);
+int mql_share_end_all(mql_share *share, mql_settle *items, size_t count, const mql_settlement *how);
 int mql_share_skip_to(mql_share *share, int64_t offset, uint64_t token, int64_t next);
 int mql_share_sleep(mql_share *share, int64_t timeout_ns);
 int mql_share_sleep_room(mql_log *log, int64_t timeout_ns);
@@ -27,7 +26,8 @@ int mql_share_sleep_until(mql_log *log, int64_t timeout_ns, mql_share_ready *rea
 int mql_share_reap(mql_share *share);
 /* What this process holds is released: its store is being closed. */
 void mql_share_let_go(mql_share *share);
-/* The record at `offset`, never acquired yet, is not due before `due_ms`. MQL_BUSY: it needs a page.
+/* The record at `offset`, never acquired yet, is not due before `due_ms`. MQL_BUSY: it needs a
+ * page.
  */
 int mql_share_delay_until(mql_share *share, int64_t offset, int64_t due_ms);
 

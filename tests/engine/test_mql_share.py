@@ -2,13 +2,13 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.partition import Failed, Log, Store, dies, ffi, lib
-from support.share import Share
+from support.partition import Failed, Log, Store, dies, lib
+from support.share import Share, put
 
 
 @pytest.fixture
@@ -151,14 +151,12 @@ def test_a_bounded_queue_is_full_at_exactly_its_size(log: Log) -> None:
     share = Share(log.c)
     lib.mql_share_bound(share.c, 3)
     log.append(b"a", b"b", b"c")
-    value = ffi.new("mql_record *")
-    offset = ffi.new("int64_t *")
-    assert lib.mql_append(log.c, value, 0, offset) == lib.MQL_FULL
+    assert put(log) == lib.MQL_FULL
     assert lib.mql_share_wait_room(log.c, 0) == lib.MQL_TIMEOUT
     share.acquire()
     assert lib.mql_share_wait_room(log.c, 0) == 0
-    assert lib.mql_append(log.c, value, 0, offset) == 0
-    assert lib.mql_append(log.c, value, 0, offset) == lib.MQL_FULL
+    assert put(log) == lib.MQL_OK
+    assert put(log) == lib.MQL_FULL
 
 
 def test_what_a_dead_process_held_is_released(tmp_path: Path) -> None:
@@ -218,71 +216,85 @@ def test_everything_is_found_again_after_the_store_was_closed(tmp_path: Path) ->
         assert [one.deliveries for one in found[:11]] == [2] * 10 + [1]
 
 
-class Model:
-    """What a share group is, in plain Python."""
+class Pair:
+    """A share group, and beside it what it should be in plain Python."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Log, seed: int) -> None:
+        self.log, self.share = log, Share(log.c)
+        self.chance = random.Random(seed)
+        self.far = int(time.time() * 1000) + 3_600_000
         self.end = 0
         self.ready: set[int] = set()
         self.later: set[int] = set()
         self.held: dict[int, Any] = {}
         self.final: set[int] = set()
 
-    def put(self, count: int) -> None:
+    def put(self) -> None:
+        count = self.chance.choice([1, 1, 2, 50, 700])
+        self.log.append(*[b"v"] * count)
         self.ready |= set(range(self.end, self.end + count))
         self.end += count
+
+    def put_later(self) -> None:
+        lib.mql_share_make_room(self.log.c)
+        offset = self.log.append(b"later")
+        assert lib.mql_share_delay(self.log.c, offset, self.far) == 0
+        self.end += 1
+        self.later.add(offset)
+
+    def acquire(self) -> None:
+        wanted = self.chance.choice([1, 1, 3, 100, 800])
+        found = self.share.acquire(wanted)
+        expected = sorted(self.ready)[:wanted]
+        assert sorted(offsets(found)) == expected
+        self.ready -= set(expected)
+        self.held.update((one.offset, one) for one in found)
+
+    def settle(self, event: str, into: set[int], when: int = 0) -> None:
+        count = min(len(self.held), self.chance.choice([1, 1, 5, 200]))
+        some = self.chance.sample(sorted(self.held), count)
+        if self.chance.random() < 0.5:
+            some = sorted(self.held)[:count]
+        items = [self.held.pop(offset) for offset in some]
+        assert self.share.settle(event, *items, when=when) == [0] * count
+        assert self.share.settle("accept", *items) == [lib.MQL_E_LOST] * count
+        into.update(some)
+
+    def rebuild(self) -> None:
+        before = self.share.derived()
+        self.share.rebuild()
+        assert self.share.derived() == before
+
+    def step(self) -> None:
+        actions: dict[str, Callable[[], object]] = {
+            "p": self.put,
+            "l": self.put_later,
+            "a": self.acquire,
+            "s": lambda: self.settle("accept", self.final),
+            "r": lambda: self.settle("release", self.ready),
+            "d": lambda: self.settle("release", self.later, self.far),
+            "x": self.rebuild,
+            "b": self.share.recycle,
+            "c": self.share.give_back,
+        }
+        actions[self.chance.choice("ppppaaaaaasssssrrrldxbc")]()
+
+    def agree(self) -> None:
+        info = self.share.info()
+        assert self.share.waiting() == len(self.ready) + len(self.later)
+        assert (info.ready, info.delayed) == (len(self.ready), len(self.later))
+        assert info.acquired == len(self.held)
+        assert info.ends[lib.MQL_ACCEPTED] == len(self.final)
+        assert info.first == min(self.ready | self.later | set(self.held), default=self.end)
+        assert info.oldest == min(self.ready | self.later, default=-1)
+        assert self.share.peek(5) == sorted(self.ready)[:5]
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_any_sequence_of_calls_agrees_with_the_model(log: Log, seed: int) -> None:
-    chance = random.Random(seed)
-    share, model = Share(log.c), Model()
+    pair = Pair(log, seed)
     lib.mql_share_make_room(log.c)
-    far = int(time.time() * 1000) + 3_600_000
     for _ in range(700):
-        what = chance.choice("ppppaaaaaasssssrrrldxbc")
-        if what == "p":
-            count = chance.choice([1, 1, 2, 50, 700])
-            log.append(*[b"v"] * count)
-            model.put(count)
-        elif what == "l":
-            lib.mql_share_make_room(log.c)
-            offset = log.append(b"later")
-            assert lib.mql_share_delay(log.c, offset, far) == 0
-            model.end += 1
-            model.later.add(offset)
-        elif what == "a":
-            wanted = chance.choice([1, 1, 3, 100, 800])
-            found = share.acquire(wanted)
-            expected = sorted(model.ready)[:wanted]
-            assert sorted(offsets(found)) == expected
-            model.ready -= set(expected)
-            model.held.update((one.offset, one) for one in found)
-        elif what in "srd" and model.held:
-            count = chance.choice([1, 1, 5, 200])
-            some = chance.sample(sorted(model.held), min(len(model.held), count))
-            if chance.random() < 0.5:
-                some = sorted(model.held)[: len(some)]
-            items = [model.held.pop(offset) for offset in some]
-            event, when = {"s": ("accept", 0), "r": ("release", 0), "d": ("release", far)}[what]
-            assert share.settle(event, *items, when=when) == [0] * len(items)
-            assert share.settle("accept", *items) == [lib.MQL_E_LOST] * len(items)
-            {"s": model.final, "r": model.ready, "d": model.later}[what].update(some)
-        elif what == "x":
-            before = share.derived()
-            share.rebuild()
-            assert share.derived() == before
-        elif what == "b":
-            share.recycle()
-        elif what == "c":
-            lib.mql_reserve_give_back(ffi.addressof(share.c.live))
-        info = share.info()
-        assert share.waiting() == len(model.ready) + len(model.later)
-        assert (info.ready, info.delayed) == (len(model.ready), len(model.later))
-        assert info.acquired == len(model.held)
-        assert info.ends[lib.MQL_ACCEPTED] == len(model.final)
-        first = min(model.ready | model.later | set(model.held), default=model.end)
-        assert info.first == first
-        assert info.oldest == min(model.ready | model.later, default=-1)
-        assert share.peek(5) == sorted(model.ready)[:5]
-    assert share.info().ends[lib.MQL_DAMAGED] == 0
+        pair.step()
+        pair.agree()
+    assert pair.share.info().ends[lib.MQL_DAMAGED] == 0

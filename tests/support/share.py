@@ -7,6 +7,12 @@ from support.partition import check, ffi, lib
 SLICE = 50_000_000
 
 
+def put(log: Any) -> int:
+    """One record of nothing; the result of the call."""
+    offset = ffi.new("int64_t *")
+    return check(lib.mql_append(log.c, ffi.new("mql_record *"), 0, offset))
+
+
 class Share:
     """One share group of a log, with the calls as a test likes them."""
 
@@ -67,8 +73,19 @@ class Share:
         lib.mql_live_end(ffi.addressof(self.c.live))
         lib.mql_share_leave(self.c)
 
-    def recycle(self) -> None:
-        check(lib.mql_reserve_recycle(ffi.addressof(self.c.live)))
+    @property
+    def live(self) -> Any:
+        return ffi.addressof(self.c.live)
+
+    @property
+    def map(self) -> Any:
+        return self.c.live.map
+
+    def recycle(self) -> int:
+        return check(lib.mql_reserve_recycle(self.live))
+
+    def give_back(self) -> None:
+        check(lib.mql_reserve_give_back(self.live))
 
     def derived(self) -> dict[str, Any]:
         """Everything that rebuilding must find again."""
