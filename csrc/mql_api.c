@@ -274,6 +274,7 @@ int mql_share_acquire(mql_share *share, const mql_acquire *how, mql_acquired *ou
 int mql_share_wait(mql_share *share, int64_t timeout_ns) {
     return mql_share_sleep(share, timeout_ns);
 }
+int64_t mql_share_due_in(mql_share *share) { return mql_share_due(share); }
 int mql_share_settle(mql_share *share, mql_settle *items, size_t count, const mql_settlement *how) {
     if (how->event < MQL_ACCEPT || how->event > MQL_PARK) return bad("no such event");
     if (how->event == MQL_ARCHIVE && (how->when <= MQL_ACCEPTED || how->when >= MQL_ENDS))
@@ -310,8 +311,8 @@ int64_t mql_share_peek(mql_share *share, int64_t *offsets, int64_t capacity) {
 int64_t mql_share_holders(mql_share *share, mql_acquired *out, int64_t capacity) {
     return mql_census_holders(share, out, capacity);
 }
-int64_t mql_share_unfinished(mql_share *share, int64_t from, int64_t to) {
-    return mql_census_unfinished(share, from, to);
+int64_t mql_share_unfinished(mql_share *share, int64_t start, int64_t stop) {
+    return mql_census_unfinished(share, start, stop);
 }
 int64_t mql_share_now(void) { return mql_os_monotonic_ns() / 1000000; }
 

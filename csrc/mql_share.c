@@ -665,6 +665,11 @@ static bool may_find(mql_share *share, int64_t *wait_ns) {
     return false;
 }
 
+int64_t mql_share_due(mql_share *share) {
+    int64_t wait_ns = INT64_MAX;
+    return may_find(share, &wait_ns) ? 0 : wait_ns;
+}
+
 int mql_share_sleep(mql_share *share, int64_t timeout_ns) {
     mql_format_waiters *waiters = &share->live.log->control->waiters_queue;
     int64_t wait_ns = mql_base_min(timeout_ns, MQL_SLICE_NS);

@@ -244,6 +244,21 @@ int mql_shares_keep(mql_log *log) {
     return result;
 }
 
+int mql_shares_sync(mql_log *log) {
+    int result = MQL_OK;
+    for (mql_share *share = first(log); share != NULL; share = share->next) {
+        mql_format_live *map = share->live.map;
+        uint64_t changes = atomic_load_explicit(&map->changes, memory_order_acquire);
+        if (is_removed(share) ||
+            atomic_load_explicit(&map->synced, memory_order_acquire) >= changes)
+            continue;
+        int rc = mql_slots_sync(&share->live.slots, log->home->root, false);
+        if (rc == MQL_OK) atomic_store_explicit(&map->synced, changes, memory_order_release);
+        if (rc < 0) result = rc;
+    }
+    return result;
+}
+
 void mql_shares_let_go(mql_log *log) {
     for (mql_share *share = first(log); share != NULL; share = share->next)
         if (!is_removed(share)) mql_share_let_go(share);

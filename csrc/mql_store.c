@@ -577,7 +577,7 @@ static int finish_one(void *context, const char *name) {
     }
     int rc = mql_append_settle(log);
     if (rc == MQL_OK) rc = mql_commit_finish(log);
-    if (rc == MQL_OK) rc = mql_shares_keep(log);
+    if (rc == MQL_OK) rc = mql_shares_sync(log);
     keep_error(finish, rc);
     return 0;
 }

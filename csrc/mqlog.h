@@ -427,6 +427,9 @@ MQL_PUBLIC int mql_share_acquire(mql_share *share, const mql_acquire *how, mql_a
 /* Until mql_share_acquire may find something. Spins briefly, then sleeps. Blocks at most
  * `timeout_ns`, and at most 250 ms: MQL_TIMEOUT. */
 MQL_PUBLIC int mql_share_wait(mql_share *share, int64_t timeout_ns);
+/* Nanoseconds until mql_share_acquire may find something if nobody puts or releases: 0: now;
+ * INT64_MAX: never. Wait-free. */
+MQL_PUBLIC int64_t mql_share_due_in(mql_share *share);
 
 enum mql_settle_event {
     MQL_ACCEPT = 0,
@@ -486,8 +489,8 @@ MQL_PUBLIC int64_t mql_share_waiting(mql_share *share);
 MQL_PUBLIC int64_t mql_share_peek(mql_share *share, int64_t *offsets, int64_t capacity);
 /* What is acquired, in no order, at most `capacity`; how many. */
 MQL_PUBLIC int64_t mql_share_holders(mql_share *share, mql_acquired *out, int64_t capacity);
-/* The first offset in [from, to) that is not final; `to` if there is none. */
-MQL_PUBLIC int64_t mql_share_unfinished(mql_share *share, int64_t from, int64_t to);
+/* The first offset in [start, stop) that is not final; `stop` if there is none. */
+MQL_PUBLIC int64_t mql_share_unfinished(mql_share *share, int64_t start, int64_t stop);
 /* Milliseconds since boot, suspend included: the clock of deadlines. */
 MQL_PUBLIC int64_t mql_share_now(void);
 

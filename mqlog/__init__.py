@@ -29,16 +29,19 @@ with an underscore may change. The layout, and each line imports only what stand
 
 from mqlog import codecs, errors
 from mqlog._consumer import Consumer
-from mqlog._engine import Columns, Record
+from mqlog._engine import Columns, Message, Record
 from mqlog._info import (
+    AcquiredInfo,
     GroupInfo,
     PartitionInfo,
     ProblemInfo,
+    QueueStats,
     RecoveredInfo,
     TopicInfo,
     VerifiedInfo,
 )
 from mqlog._options import topic_name
+from mqlog._queue import Queue
 from mqlog._ready import wait
 from mqlog._replay import replay
 from mqlog._store import Store, open, temporary
@@ -72,6 +75,8 @@ __all__ = [
     "replay",
     "topic_name",
     "Store",
+    "Queue",
+    "Message",
     "Stream",
     "Partition",
     "Record",
@@ -86,6 +91,8 @@ __all__ = [
     "TopicInfo",
     "PartitionInfo",
     "GroupInfo",
+    "AcquiredInfo",
+    "QueueStats",
     "RecoveredInfo",
     "VerifiedInfo",
     "ProblemInfo",

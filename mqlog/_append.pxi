@@ -1,4 +1,4 @@
-# What is written: from Python's arguments to the engine's structs, and Appender, which chooses the
+# What is written: from Python's arguments to the engine's structs, and Sender, which chooses the
 # partition and the call. Part of _engine.pyx.
 
 from cpython.memoryview cimport PyMemoryView_FromObject, PyMemoryView_GET_BUFFER
@@ -52,7 +52,7 @@ cdef object not_bytes(object thing, str what):
     return TypeError(f"{what} is bytes-like, not {type(thing).__name__}{remedy}")
 
 
-cdef object borrow_headers(object headers, mql_record *record):
+cdef object borrow_headers(object headers, mql_record *record, list extra=None):
     """Encodes a mapping or pairs as the engine stores them; returned as `borrow` does."""
     cdef list pairs
     cdef bytes encoded, name, value
@@ -61,9 +61,11 @@ cdef object borrow_headers(object headers, mql_record *record):
     record.headers.data = NULL
     record.headers.length = 0
     record.header_count = 0
-    if headers is None or headers is NOTHING:
+    if extra is None and (headers is None or headers is NOTHING):
         return None
-    pairs = encoded_pairs(headers)
+    pairs = [] if headers is None else encoded_pairs(headers)
+    if extra is not None:
+        pairs += extra
     if not pairs:
         return None
     for name, value in pairs:
@@ -135,6 +137,12 @@ cdef inline int put(mql_log *log, const Job *job, int flags, int64_t *offset) no
     return mql_append_records(log, job.records, job.count, flags, offset)
 
 
+cdef int appended(Log log, int rc) except -1:
+    if rc == MQL_FULL:
+        raise errors.Full(f"topic {log.topic!r} holds as many records as its maxsize says")
+    return log.store.end(rc)
+
+
 cdef int64_t perform(Log log, const Job *job, bint durable) except -1:
     """Appends, and returns the first offset. With the GIL where that is sure to be quick."""
     cdef int64_t offset = -1
@@ -144,12 +152,12 @@ cdef int64_t perform(Log log, const Job *job, bint durable) except -1:
     if not durable and not log.waits and job.size <= BIG:
         rc = put(log._c, job, MQL_NOWAIT, &offset)
         if rc != MQL_BUSY:
-            log.store.end(rc)
+            appended(log, rc)
             return offset
     while True:
         with nogil:
             rc = put(log._c, job, flags, &offset)
-        if log.store.end(rc) != MQL_TIMEOUT:
+        if appended(log, rc) != MQL_TIMEOUT:
             return offset
         PyErr_CheckSignals()
         log.store.enter()
@@ -292,8 +300,8 @@ cdef class Many:
 # -- the handle ----------------------------------------------------------------------------------
 
 @cython.no_gc_clear  # `_only` is good as long as `_logs` is
-cdef class Appender:
-    """The hot half of a stream handle; `mqlog.Stream` is its subclass. Any thread may call."""
+cdef class Sender:
+    """What handles that append have in common: where records go, and the calls. Any thread."""
 
     cdef Store _store
     cdef mql_log *_only  # the one partition, if a plain append may go there with the GIL held
@@ -304,14 +312,18 @@ cdef class Appender:
     cdef str _compression  # None: none
     cdef int64_t _room  # for records in one compressed batch, before it is compressed
     cdef Py_ssize_t _turn
+    cdef Py_ssize_t _spread  # keys are spread over so many partitions, the first ones
 
     def __cinit__(self, *args, **options):
         self._only = NULL
         self._turn = 0
 
     def _bind(self, Store store not None, logs, *, codec, compression, clock, batch_bytes,
-              max_message_bytes, generation=None):
-        """Says where appends go. `generation`: the options' when they were read; None: now."""
+              max_message_bytes, generation=None, spread=None):
+        """Says where appends go. `generation`: the options' when they were read; None: now.
+
+        `spread`: keys are spread over the first so many partitions only.
+        """
         cdef tuple all_logs = tuple(logs)
         cdef Log log
         if not all_logs:
@@ -326,7 +338,8 @@ cdef class Appender:
         self._store, self._logs, self._codec, self._clock = store, all_logs, codec, clock
         self._compression, self._generation = packing, now
         self._room = max(1, limit - MQL_BATCH_HEADER)
-        if len(all_logs) == 1 and not log.waits and codec is clock is packing is None:
+        self._spread = len(all_logs) if spread is None else spread
+        if self._spread == 1 and not log.waits and codec is clock is packing is None:
             self._only = log._c
 
     def _refresh(self):
@@ -349,16 +362,15 @@ cdef class Appender:
             self._store.enter()
         return 0
 
-    def append(self, value, *, key=None, headers=(), timestamp=None, partition=None,
-               bint durable=False):
-        """Appends one record and returns its offset. See `mqlog.Stream.append`."""
+    cdef inline int64_t quick(self, object value, object key, object headers, bint durable) except? -1:
+        """Appends a plain value at once and returns its offset; -1: go the long way."""
         cdef mql_record record
         cdef int64_t offset = -1
         cdef int rc
         if (self._only is NULL or type(value) is not bytes or key is not None
-                or headers is not NOTHING or timestamp is not None or partition is not None
-                or durable or not self.current() or PyBytes_GET_SIZE(value) > BIG):
-            return self.append_one(value, key, headers, timestamp, partition, durable)
+                or headers is not NOTHING or durable or not self.current()
+                or PyBytes_GET_SIZE(value) > BIG):
+            return -1
         record.key.data = record.headers.data = NULL
         record.key.length = -1
         record.headers.length = record.header_count = 0
@@ -369,17 +381,19 @@ cdef class Appender:
         if rc == MQL_OK:
             return offset
         self._store.end(rc)
-        return self.append_one(value, None, NOTHING, None, None, False)
+        return -1
 
-    cdef object append_one(self, value, key, headers, timestamp, partition, bint durable):
+    cdef object append_one(self, value, key, headers, timestamp, partition, bint durable,
+                           list extra=None, bint encode=True):
+        """`extra`: headers of our own, as pairs of bytes; `encode`: by the codec, if there is one."""
         cdef mql_record record
         cdef Job job
         self.check()
-        if self._codec is not None and value is not None:
+        if encode and self._codec is not None and value is not None:
             value = self._codec.encode(value)
         value = borrow(value, &record.value, "a value")
         key = borrow(key, &record.key, "a key")
-        headers = borrow_headers(headers, &record)
+        headers = borrow_headers(headers, &record, extra)
         record.timestamp = self.moment(timestamp)
         cdef Log log = self.route(partition, &record.key)
         cdef bytes packed
@@ -387,27 +401,27 @@ cdef class Appender:
         job.records = &record
         job.count = 1
         job.size = record.value.length + record.key.length + record.headers.length
-        if self._compression is not None:
+        if self._compression is not None and extra is None:
             packed = pack(&record, 1, self._compression, self._room)
             job.records, job.batches = NULL, start_of(packed)
             job.count = <size_t>len(packed)
         return perform(log, &job, durable)
 
-    def append_many(self, values, *, keys=None, headers=None, timestamps=None, partition=None,
-                    compression=None, bint durable=False):
-        """Appends records and returns their offsets. See `mqlog.Stream.append_many`."""
+    cdef object append_all(self, values, keys, headers, timestamps, partition, compression,
+                           Py_ssize_t first, bint durable, bint encode=True):
+        """What `append_many` does; `first`: of the partitions that keys are spread over."""
         self.check()
         cdef Many many = Many.__new__(Many)
         cdef str packing = self._compression
         if compression is not None:
             packing = compression_name(compression)
-        many.items = self.encoded(tuple(values))
+        many.items = self.encoded(tuple(values)) if encode else tuple(values)
         many.count = len(many.items)
         many.keys = column(keys, "keys", many.count)
         cdef tuple every_headers = column(headers, "headers", many.count)
         cdef tuple times = column(timestamps, "timestamps", many.count)
-        cdef bint spread = partition is None and keys is not None and len(self._logs) > 1
-        cdef Log log = self._logs[0] if spread else self.route(partition, NULL)
+        cdef bint spread = partition is None and keys is not None and self._spread > 1
+        cdef Log log = self._logs[first] if spread else self.route(partition, NULL)
         if many.count == 0:
             end = log.ends().end_offset
             return range(end, end)
@@ -419,9 +433,9 @@ cdef class Appender:
         for i in range(many.count):
             many.records[i].timestamp = now if times is None else self.moment(times[i])
         if spread:
-            return self.append_spread(many, packing, durable)
-        first = self.append_records(log, many, 0, many.count, packing, durable)
-        return range(first, first + many.count)
+            return self.append_spread(many, packing, first, durable)
+        start = self.append_records(log, many, 0, many.count, packing, durable)
+        return range(start, start + many.count)
 
     cdef object append_values(self, Log log, Many many, bint durable):
         cdef Job job
@@ -447,9 +461,9 @@ cdef class Appender:
             job.count = <size_t>len(packed)
         return perform(log, &job, durable)
 
-    cdef object append_spread(self, Many many, str packing, bint durable):
+    cdef object append_spread(self, Many many, str packing, Py_ssize_t first_log, bint durable):
         """To the partitions that the keys say; all or nothing in each."""
-        cdef tuple logs = self._logs
+        cdef tuple logs = self._logs[first_log:first_log + self._spread]
         cdef list counts = many.group(len(logs), <int32_t>self.turn())
         cdef list offsets = [None] * many.count
         cdef Py_ssize_t start = 0, i, number
@@ -479,7 +493,7 @@ cdef class Appender:
     cdef Log route(self, object partition, const mql_value *key):
         """The partition asked for, else the key's, else the next in turn."""
         cdef tuple logs = self._logs
-        cdef int32_t count = <int32_t>len(logs)
+        cdef int32_t count = <int32_t>self._spread
         if partition is not None:
             return self.at(partition)
         if count == 1:
@@ -489,7 +503,7 @@ cdef class Appender:
         return logs[mql_partition_for(key.data, <size_t>key.length, count)]
 
     cdef Py_ssize_t turn(self) noexcept:
-        cdef Py_ssize_t count = len(self._logs)
+        cdef Py_ssize_t count = self._spread
         cdef Py_ssize_t now = self._turn % count
         self._turn = (now + 1) % count
         return now
@@ -504,6 +518,25 @@ cdef class Appender:
             last = len(logs) - 1
             raise ValueError(f"there is no partition {partition}: this topic has 0 .. {last}")
         return logs[<Py_ssize_t>partition]
+
+
+cdef class Appender(Sender):
+    """The hot half of a stream handle; `mqlog.Stream` is its subclass. Any thread may call."""
+
+    def append(self, value, *, key=None, headers=(), timestamp=None, partition=None,
+               bint durable=False):
+        """Appends one record and returns its offset. See `mqlog.Stream.append`."""
+        cdef int64_t offset = -1
+        if timestamp is None and partition is None:
+            offset = self.quick(value, key, headers, durable)
+        if offset >= 0:
+            return offset
+        return self.append_one(value, key, headers, timestamp, partition, durable)
+
+    def append_many(self, values, *, keys=None, headers=None, timestamps=None, partition=None,
+                    compression=None, bint durable=False):
+        """Appends records and returns their offsets. See `mqlog.Stream.append_many`."""
+        return self.append_all(values, keys, headers, timestamps, partition, compression, 0, durable)
 
 
 cdef str compression_name(object given):

@@ -43,6 +43,7 @@ cdef extern from "mqlog.h" nogil:
     ctypedef struct mql_cursor
     ctypedef struct mql_lease
     ctypedef struct mql_group
+    ctypedef struct mql_share
 
     const uint64_t MQL_DEFAULT_FREE
 
@@ -256,6 +257,89 @@ cdef extern from "mqlog.h" nogil:
     int mql_group_claim(mql_group *group, uint64_t member)
     void mql_group_drop(mql_group *group, uint64_t member)
     uint64_t mql_group_owner(mql_group *group)
+
+    # -- share groups ----------------------------------------------------------------------------
+    enum mql_share_end:
+        MQL_ACCEPTED
+        MQL_DEAD
+        MQL_EXPIRED
+        MQL_DAMAGED
+        MQL_GONE
+        MQL_PASSED
+        MQL_PURGED
+        MQL_ENDS
+
+    int mql_share_open(mql_log *log, const char *name, int create, int64_t start, mql_share **out)
+    int mql_share_delete(mql_share *share)
+
+    ctypedef struct mql_acquired:
+        int64_t offset
+        uint64_t token
+        int64_t moving
+        int64_t deadline_ms
+        uint64_t holder
+        uint32_t deliveries
+        uint32_t reserved
+
+    ctypedef struct mql_acquire:
+        int64_t lock_ms
+        int64_t max_acquired
+        int64_t slice_ns
+        int any
+
+    int mql_share_acquire(mql_share *share, const mql_acquire *how, mql_acquired *out,
+                          size_t *count)
+    int mql_share_wait(mql_share *share, int64_t timeout_ns)
+    int64_t mql_share_due_in(mql_share *share)
+
+    enum mql_settle_event:
+        MQL_ACCEPT
+        MQL_RELEASE
+        MQL_RENEW
+        MQL_MOVE
+        MQL_ARCHIVE
+        MQL_PARK
+
+    enum mql_settle_flags:
+        MQL_UNCOUNTED
+
+    ctypedef struct mql_settle:
+        int64_t offset
+        uint64_t token
+        int result
+
+    ctypedef struct mql_settlement:
+        int event
+        int flags
+        int64_t when
+        int64_t slice_ns
+
+    int mql_share_settle(mql_share *share, mql_settle *items, size_t count,
+                         const mql_settlement *how)
+    int mql_share_skip(mql_share *share, int64_t offset, uint64_t token, int64_t next)
+    int mql_share_make_room(mql_log *log)
+    int mql_share_delay(mql_log *log, int64_t offset, int64_t due_ms)
+    int mql_share_bound(mql_share *share, int64_t maxsize)
+    int mql_share_wait_room(mql_log *log, int64_t timeout_ns)
+    int mql_share_wait_final(mql_share *share, int64_t offset, int64_t timeout_ns)
+
+    ctypedef struct mql_share_info:
+        int64_t ready
+        int64_t delayed
+        int64_t acquired
+        int64_t first
+        int64_t end
+        int64_t oldest
+        int64_t next_ms
+        int64_t bytes
+        int64_t ends[MQL_ENDS]
+
+    int mql_share_describe(mql_share *share, mql_share_info *out)
+    int64_t mql_share_waiting(mql_share *share)
+    int64_t mql_share_peek(mql_share *share, int64_t *offsets, int64_t capacity)
+    int64_t mql_share_holders(mql_share *share, mql_acquired *out, int64_t capacity)
+    int64_t mql_share_unfinished(mql_share *share, int64_t start, int64_t stop)
+    int64_t mql_share_now()
 
     # -- checking --------------------------------------------------------------------------------
     ctypedef struct mql_verify_report:

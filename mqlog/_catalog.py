@@ -5,7 +5,7 @@
       "oldest_writer": 1,    writers older than this refuse to write to it
       "store": {"max_bytes": 0},
       "topics": {"orders": {"id": "…", "partitions": 1, "cleanup_policy": "keep", …}},
-      "groups": {}
+      "groups": {"orders": {"default": {"max_deliveries": 5}}}      share groups, by topic
     }
 
 A topic has here what its maker said, and what identifies it (`_options.ALWAYS_STORED`, an id, the
@@ -47,11 +47,17 @@ class Topic:
     options: Mapping[str, Any]
     codec: str | None
     stored: bool  # False: it is there as directories alone, and none is ever added
+    priorities: tuple[int, ...] = ()  # that were used, but for the default; in order of first use
+
+    @property
+    def spread(self) -> int:
+        """How many partitions the keys of one priority are spread over."""
+        return int(self.options["partitions"])
 
     @property
     def partitions(self) -> int:
-        """How many there are."""
-        return int(self.options["partitions"])
+        """How many there are: for each priority that was used as many as were asked for."""
+        return self.spread * (1 + len(self.priorities))
 
 
 class Catalog:
@@ -132,7 +138,36 @@ class Catalog:
             if value is not None and not isinstance(value, str):
                 raise self._wrong(f"topic {name!r}: its {what} is no string")
         every = _options.effective(_options.TOPIC, options)
-        return Topic(name, topic_id, every, codec, stored=True)
+        priorities = stored.get("priorities", [])
+        if not isinstance(priorities, list) or any(p not in range(10) for p in priorities):
+            raise self._wrong(f"topic {name!r}: its priorities are no list of 0 to 9")
+        return Topic(name, topic_id, every, codec, True, tuple(priorities))
+
+    def group(self, topic: str, name: str) -> dict[str, Any]:
+        """Every option of a share group: as stored, else its default."""
+        stored = self.groups.get(topic, {}).get(name, {})
+        if not isinstance(stored, dict):
+            raise self._wrong(f"group {name!r} of topic {topic!r} is no object")
+        known = {option: stored[option] for option in _options.GROUP if option in stored}
+        checked = self._checked(f"group {name!r} of topic {topic!r}", _options.GROUP, known)
+        return _options.effective(_options.GROUP, checked)
+
+    def has_group(self, topic: str, name: str) -> bool:
+        """Whether the share group was ever made."""
+        return name in self.groups.get(topic, {})
+
+    def change_group(self, topic: str, name: str, changes: Mapping[str, Any]) -> None:
+        """New values for a share group, which is made if need be."""
+        self.groups.setdefault(topic, {}).setdefault(name, {}).update(changes)
+
+    def drop_group(self, topic: str, name: str) -> None:
+        """Forgets a share group."""
+        self.groups.get(topic, {}).pop(name, None)
+
+    def add_priority(self, topic: Topic, priority: int) -> None:
+        """From now on the topic has partitions for it."""
+        if priority not in topic.priorities:
+            self.change(topic, {"priorities": [*topic.priorities, priority]})
 
     def _checked(
         self, where: str, table: Mapping[str, _options.Option], stored: dict[str, Any]

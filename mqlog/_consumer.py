@@ -13,6 +13,7 @@ Offsets of a partition, as a consumer sees them:
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -510,6 +511,10 @@ class Consumer(Generic[Out]):
             return True
         missing = [number for number in wanted if number not in assigned]
         return any(self._of(number).owner() not in members for number in missing)
+
+    def _due_in(self) -> float:
+        """Nothing comes without a ring."""
+        return math.inf
 
     def _noted(self) -> None:
         """Nothing to note: it is ready until it was polled."""

@@ -24,7 +24,7 @@ from cpython.object cimport PyObject, newfunc
 from cpython.time cimport monotonic_ns, time_ns
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memset
+from libc.string cimport memcmp, memset
 
 from mqlog._c cimport *
 
@@ -224,6 +224,7 @@ cdef mql_log_options c_options(object options) except *:
 include "_handles.pxi"
 include "_records.pxi"
 include "_append.pxi"
+include "_shares.pxi"
 
 
 def partition_for(key, partitions):
@@ -238,6 +239,6 @@ def partition_for(key, partitions):
     return mql_partition_for(view.data, <size_t>view.length, count)
 
 
-for _kind in (Gate, Log, Group, Record, Reader, Values, Columns):
+for _kind in (Gate, Log, Group, Share, Record, Message, Reader, Values, Columns):
     made_by_us_only(_kind)
 del _kind

@@ -225,6 +225,10 @@ cdef class Gate:
 ctypedef int (*wait_function)(mql_log *, int64_t, int64_t) noexcept nogil
 
 
+cdef int wait_room(mql_log *log, int64_t unused, int64_t timeout_ns) noexcept nogil:
+    return mql_share_wait_room(log, timeout_ns)
+
+
 @cython.final
 @cython.no_gc
 cdef class Log:
@@ -307,6 +311,26 @@ cdef class Log:
     def wait(self, int64_t offset, timeout):
         """True once a record at `offset` may be read; False at the timeout. Blocks."""
         return self.wait_for(mql_wait, offset, timeout)
+
+    def wait_room(self, timeout):
+        """True once a bounded queue may take more; False at the timeout. Blocks."""
+        return self.wait_for(wait_room, 0, timeout)
+
+    def make_room(self):
+        """Before a delayed record is put: space for it in every share group. Blocks."""
+        cdef int rc
+        self.store.enter()
+        with nogil:
+            rc = mql_share_make_room(self._c)
+        self.store.end(rc)
+
+    def delay(self, int64_t offset, int64_t due_ms):
+        """A record just put is not delivered before `due_ms`, and then at once."""
+        cdef int rc
+        self.store.enter()
+        with nogil:
+            rc = mql_share_delay(self._c, offset, due_ms)
+        self.store.end(rc)
 
     def wait_durable(self, int64_t offset, timeout):
         """True once all below `offset` is on stable storage; False at the timeout. Blocks."""

@@ -95,6 +95,61 @@ class GroupInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class AcquiredInfo:
+    """A record of a queue that a consumer holds.
+
+    Attributes:
+        partition: Its partition.
+        offset: Its offset there.
+        id: Its id, such as `"orders-0:17"`.
+        delivery_count: Of this delivery, 1 at the first.
+        token: The fencing token of this delivery.
+        member: The id of the process that holds it.
+        expires_in: Seconds until its lock passes, negative when that is over; None: never.
+    """
+
+    partition: int
+    offset: int
+    id: str
+    delivery_count: int
+    token: int
+    member: int
+    expires_in: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """What a share group has to deliver, holds and has finished.
+
+    `ready + delayed + acquired + accepted + dead + expired + damaged + purged` is what was put for
+    this group since it began.
+
+    Attributes:
+        ready: To be delivered now.
+        delayed: Not due yet.
+        acquired: Held by consumers.
+        accepted: Done.
+        dead: Sent to the dead letters.
+        expired: Dropped, as their time to live was over before their first delivery.
+        damaged: Dropped, as their bytes could not be read.
+        purged: Dropped by `purge`.
+        bytes: Of the topic's segments, as used.
+        oldest_age: Seconds since the oldest record that is to be delivered was put; None: none is.
+    """
+
+    ready: int
+    delayed: int
+    acquired: int
+    accepted: int
+    dead: int
+    expired: int
+    damaged: int
+    purged: int
+    bytes: int
+    oldest_age: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class RecoveredInfo:
     """Something that opening a partition found and cut, or set aside.
 

@@ -217,6 +217,13 @@ def _compression_name(name: str, value: Any) -> str:
         raise _bad(name, value, str(error)) from None
 
 
+def _delays(name: str, value: Any) -> tuple[float, ...]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, (list, tuple)):
+        raise TypeError(f"{name} is a sequence of seconds, not {type(value).__name__}")
+    one = _seconds(0.0, 30 * _DAY, "30 days")
+    return tuple(one(name, delay) for delay in value)
+
+
 _DAY: Final = 86_400.0
 #: Over it a retention is taken for milliseconds: a week in them is nineteen years.
 _RETENTION_LIMIT: Final = 15 * 366 * _DAY
@@ -237,6 +244,14 @@ TOPIC: Final[Mapping[str, Option]] = {
     "maxsize": Option(0, _count(0, 2**62, "records")),
     "max_bytes": Option(0, _count(0, 2**62, "bytes")),
     "dedupe_window": Option(3600.0, _seconds(0.0, 30 * _DAY, "30 days")),
+}
+
+#: Options of a share group.
+GROUP: Final[Mapping[str, Option]] = {
+    "lock_duration": Option(30.0, _seconds(0.001, 30 * _DAY, "30 days", none=True)),
+    "max_deliveries": Option(5, _count_or_none(1, 250, "deliveries, or None for no limit,")),
+    "retry_delays": Option((1.0, 10.0, 60.0, 300.0), _delays),
+    "max_acquired": Option(None, _count_or_none(1, 2**31, "records, or None for no bound,")),
 }
 
 #: Options of the store itself.

@@ -37,6 +37,9 @@ class Waitable(Protocol):
     def _unread(self) -> bool:
         """Whether there is something to read; any thread may ask."""
 
+    def _due_in(self) -> float:
+        """Seconds until it may become ready without anybody ringing; inf: never."""
+
     def _noted(self) -> None:
         """`wait` has told the caller what `_unread` said."""
 
@@ -47,12 +50,13 @@ class Waitable(Protocol):
 def wait(handles: Sequence[Any], timeout: float | None = None) -> list[Any]:
     """Waits until one of the handles has something to read, and returns those that have.
 
-    A consumer is ready while it has records that it has not given out, or partitions to take over
-    or hand on; a stream when records have come since it was opened, or since its last `tail` or
-    `wait`. A ready consumer's next `poll` returns at once, if need be with nothing.
+    A queue is ready while `get` would return at once. A consumer is ready while it has records
+    that it has not given out, or partitions to take over or hand on; a stream when records have
+    come since it was opened, or since its last `tail` or `wait`. A ready consumer's next `poll`
+    returns at once, if need be with nothing.
 
     Args:
-        handles: Streams and consumers, of one store or several; at least one.
+        handles: Queues, streams and consumers, of one store or several; at least one.
         timeout: Seconds; None waits for ever, 0 only looks.
 
     Returns:
@@ -67,7 +71,8 @@ def wait(handles: Sequence[Any], timeout: float | None = None) -> list[Any]:
     waitable = list(handles)
     for handle in waitable:
         if not callable(getattr(handle, "_unread", None)):
-            raise TypeError(f"wait() takes streams and consumers, not {type(handle).__name__}")
+            kind = type(handle).__name__
+            raise TypeError(f"wait() takes queues, streams and consumers, not {kind}")
         handle._store._writable("wait()")
         handle._alive()
     if not waitable:
@@ -85,7 +90,7 @@ def wait(handles: Sequence[Any], timeout: float | None = None) -> list[Any]:
             return []
         if len(bells) == 1:
             core, seen = next(iter(bells.values()))
-            core.wait_bell(seen, left)
+            core.wait_bell(seen, min(left, *(handle._due_in() for handle in waitable)))
         else:
             _poll([handle.fileno() for handle in waitable], left)
 
@@ -195,9 +200,15 @@ class Watcher:
                 if self._show_all():
                     self._look.wait(SLICE)
                 else:
-                    self._core.wait_bell(seen, SLICE)
+                    self._core.wait_bell(seen, min(SLICE, self._due_in()))
         except Error:
             return  # the store was closed: calls on the handles say so
+
+    def _due_in(self) -> float:
+        """Seconds until the first delayed record of a queue is due."""
+        with self._lock:
+            handles = [signal.handle() for signal in self._signals]
+        return min((handle._due_in() for handle in handles if handle is not None), default=SLICE)
 
     def _show_all(self) -> bool:
         """Whether every descriptor is readable, so that there is nothing to listen for."""

@@ -117,6 +117,11 @@ cdef class Record:
             self._headers = split_headers(self._headers)
         return tuple([pair for pair in self._headers if not pair[0].startswith(RESERVED)])
 
+    def _all_headers(self):
+        """Those of mqlog's own too."""
+        self.headers
+        return () if self._headers is None else self._headers
+
     def header(self, str name not None, default=None):
         """The last header of that name, or `default`."""
         for pair in reversed(self.headers):

@@ -24,10 +24,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
-from mqlog import _catalog, _engine, _facts, _options
+from mqlog import _catalog, _engine, _facts, _options, _sharing
 from mqlog._catalog import Catalog, Topic
 from mqlog._info import GroupInfo, PartitionInfo, RecoveredInfo, TopicInfo, VerifiedInfo
 from mqlog._ready import Watcher
+from mqlog._times import EARLIEST, Start
 from mqlog.codecs import Codec
 from mqlog.errors import (
     ClosedError,
@@ -40,6 +41,7 @@ from mqlog.errors import (
 
 if TYPE_CHECKING:
     from mqlog._consumer import Consumer
+    from mqlog._queue import Queue
     from mqlog._ready import Signal
     from mqlog._stream import Stream
     from mqlog._typing import Buffer, T
@@ -222,6 +224,69 @@ class Store:
         given = _options.check_options(_options.TOPIC, options)
         return Stream(self, self._open_topic(name, create, codec, given, "keep"), codec)
 
+    @overload
+    def queue(
+        self,
+        name: str,
+        *,
+        group: str = "default",
+        start: Start = EARLIEST,
+        create: bool = True,
+        codec: Codec[T],
+        **options: Any,
+    ) -> Queue[T, T]: ...
+    @overload
+    def queue(
+        self,
+        name: str,
+        *,
+        group: str = "default",
+        start: Start = EARLIEST,
+        create: bool = True,
+        codec: None = None,
+        **options: Any,
+    ) -> Queue[bytes, Buffer]: ...
+    def queue(
+        self,
+        name: str,
+        *,
+        group: str = "default",
+        start: Start = EARLIEST,
+        create: bool = True,
+        codec: Codec[Any] | None = None,
+        **options: Any,
+    ) -> Queue[Any, Any]:
+        """Opens a topic as a queue: every record goes to one of the competing consumers.
+
+        On return the topic and its share group are stored; making them is durable.
+
+        Args:
+            name: As in `stream`; `"orders.dlq"` are the dead letters of `"orders"`, once there are.
+            group: A share group: each delivers every record once, whatever the others do.
+            start: Where a new group begins, `EARLIEST` unless said.
+            create: Make topic and group if they are not there.
+            codec: As in `stream`.
+            **options: The topic's (see `stream`; `cleanup_policy` is `"consumed"` unless said):
+                `maxsize`, `max_bytes`, `dedupe_window`, `intake` among them; and the share
+                group's: `lock_duration` (30 s; None: until settled or the holder dies),
+                `max_deliveries` (5; None: no limit), `retry_delays` (1, 10, 60, 300 s) and
+                `max_acquired` (None: no bound).
+
+        Raises:
+            NotFoundError: No such topic or group, and `create=False`; names the nearest.
+            OptionError: An option differs from what is stored, is out of range, or is none.
+            ReadOnlyError: The store was opened with `mode="r"`.
+            ValueError: Not a name that a topic may have.
+
+        Any thread may call it. It blocks for the store's gate when it makes something, and for
+        recovery when it is the first to open it after a crash.
+        """
+        from mqlog._queue import Queue  # upwards, here alone: a store makes its handles
+
+        self._writable("queue()")
+        topic = _sharing.open_queue(self, name, group, create, codec, options)
+        return Queue(self, topic, group, start, codec)
+
     def __contains__(self, topic: object) -> bool:
         """Whether there is a topic of that name."""
         return isinstance(topic, str) and self._topic(topic)[1] is not None
@@ -254,7 +319,11 @@ class Store:
         Any thread may call it; it does not block.
         """
         logs = self._logs(self._existing(topic))
-        return [_facts.group(logs, name) for name in _facts.group_names(self._path, logs)]
+        found = [_facts.group(logs, name) for name in _facts.group_names(self._path, logs)]
+        if self._mode == "rw":
+            names = _sharing.share_names(self, topic, logs)
+            found += [_sharing.share_info(logs, name) for name in names]
+        return found
 
     def options(self, topic: str | None = None) -> Mapping[str, Any]:
         """Every option as it is now, stored or by default: what `alter` changes, and nothing else.
@@ -295,8 +364,10 @@ class Store:
         if not options:
             raise TypeError("alter() takes the options to change, such as segment_bytes=…")
         if group is not None:
-            _options.check_group(group)
-            raise OptionError(f"group={group!r}: a consumer group has no options to change")
+            if topic is None:
+                raise TypeError("alter(group=…) takes the topic of the group")
+            _sharing.alter_group(self, topic, group, options)
+            return
         if topic is None:
             self._alter_store(_options.check_options(_options.STORE, options))
         else:
@@ -325,11 +396,13 @@ class Store:
         LOGGER.info("%s: topic %r was deleted", self._path, name)
 
     def delete_group(self, topic: str, name: str) -> None:
-        """Forgets a group: its committed offsets. The next consumer of that name starts anew.
+        """Forgets a group: its committed offsets, or what its consumers have finished.
+
+        The next consumer of that name starts anew.
 
         Raises:
             NotFoundError: No such topic or group; names the nearest.
-            Error: The group has live consumers; nothing was changed.
+            Error: The group has live consumers, or holds records; nothing was changed.
             ReadOnlyError: The store was opened with `mode="r"`.
 
         Any thread may call it; it does not block.
@@ -340,6 +413,9 @@ class Store:
         if found is None:
             near = _options.nearest(name, groups)
             raise NotFoundError(f"topic {topic!r} has no group {name!r}{near}")
+        if found.kind == "share":
+            _sharing.delete_share(self, topic, name, self._logs(self._existing(topic)))
+            return
         if found.members:
             count = len(found.members)
             raise Error(f"group {name!r} of topic {topic!r} has {count} live consumers: close them")
@@ -601,10 +677,11 @@ class Store:
         policy: str,
     ) -> Topic:
         """The topic, made if need be, once it agrees with what was given."""
-        _options.check_topic(name)
+        _options.check_name("topic", name)
         codec_name = None if codec is None else _codec_name(codec)
         topic = self._topic(name)[1]
         if topic is None and create and self._mode == "rw":
+            _options.check_topic(name)
             defaults = {"durability": self._durability, "cleanup_policy": policy}
             with self._changing() as catalog:
                 if catalog.topic(name) is None:
@@ -654,8 +731,13 @@ class Store:
             topic = catalog.topic(name)
             if topic is None:
                 raise TopicDeletedError(f"topic {name!r} of {self._path} was deleted meanwhile")
-            fewer = int(changes.get("partitions", topic.partitions))
-            if fewer < topic.partitions:
+            fewer = int(changes.get("partitions", topic.spread))
+            if fewer != topic.spread and topic.priorities:
+                raise OptionError(
+                    f"partitions={fewer}: topic {name!r} has records of several priorities, each "
+                    f"with {topic.spread} partitions of its own, and keeps them"
+                )
+            if fewer < topic.spread:
                 raise OptionError(
                     f"partitions={fewer}: topic {name!r} has {topic.partitions}, and partitions "
                     "only grow; copy the records to a new topic for fewer"

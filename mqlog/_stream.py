@@ -7,6 +7,7 @@ itself whenever the options have changed, the store was closed, or the process w
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
@@ -261,7 +262,7 @@ class Stream(_engine.Appender, Generic[Out, In]):
         Any thread may call it; it does not block.
         """
         self._check()
-        return _engine.partition_for(key, len(self._logs))
+        return _engine.partition_for(key, self._width)
 
     if TYPE_CHECKING:
 
@@ -564,6 +565,7 @@ class Stream(_engine.Appender, Generic[Out, In]):
         self._logs = self._store._logs(topic)
         self._seen += [0] * (len(self._logs) - len(self._seen))
         self._options = topic.options
+        self._width = topic.spread
         self._bind_to(core, generation)
 
     def _bind_to(self, core: _engine.Store, generation: int) -> None:
@@ -576,6 +578,7 @@ class Stream(_engine.Appender, Generic[Out, In]):
             batch_bytes=_options.batch_bytes(self._options),
             max_message_bytes=self._options["max_message_bytes"],
             generation=generation,
+            spread=self._width,
         )
 
     def _only(self, member: str) -> Partition[Out]:
@@ -626,6 +629,10 @@ class Stream(_engine.Appender, Generic[Out, In]):
         self._check()
         pairs = zip(self._logs, self._seen, strict=False)
         return any(log.readable_offset > seen for log, seen in pairs)
+
+    def _due_in(self) -> float:
+        """Nothing comes without a ring."""
+        return math.inf
 
     def _noted(self) -> None:
         self._note([log.readable_offset for log in self._logs])

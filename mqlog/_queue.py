@@ -1,0 +1,896 @@
+"""Queues: every record goes to one of the competing consumers, and none is lost when one dies.
+
+A `Queue` is the engine's `Taker` with the policy added: what a failure leads to, where dead letters
+go, which partition a priority has. The hot calls, `put` of a plain value, `get` and `accept`, stay
+in the engine's border; what they cannot do themselves they ask of the methods below.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+
+from mqlog import _dead, _engine, _options, _sharing
+from mqlog._catalog import Topic
+from mqlog._engine import Message, Record
+from mqlog._info import AcquiredInfo, QueueStats
+from mqlog._store import Store
+from mqlog._times import Deadline, Start, check_seconds, moment_ms, resolve
+from mqlog._typing import Generic, Headers, In, Out
+from mqlog.errors import (
+    ClosedError,
+    Empty,
+    Error,
+    Full,
+    LockLostError,
+    ShutDown,
+    TopicDeletedError,
+)
+
+if TYPE_CHECKING:
+    from mqlog._ready import Signal
+    from mqlog.codecs import Codec
+
+LOGGER: Final = logging.getLogger("mqlog")
+
+#: A generation that no store ever has: a handle bound with it asks `_refresh` before every call.
+_NEVER: Final = 2**32 - 1
+#: Between two looks at what may have changed.
+_SLICE: Final = 0.25
+_HOLDERS: Final = 1 << 20
+
+ACCEPT, RELEASE, RENEW, MOVE, ARCHIVE, PARK = range(6)  # mqlog.h: enum mql_settle_event
+UNCOUNTED: Final = 4  # enum mql_settle_flags
+DURABLE: Final = 2  # enum mql_append_flags
+
+
+class Queue(_engine.Taker, Generic[Out, In]):
+    """A topic whose records are shared out among competing consumers. Made by `Store.queue`.
+
+    A record that was put is delivered to one consumer at a time, as a `Message` under a lock with a
+    deadline. Its holder accepts it, and it is final; or releases it, and it is delivered again; or
+    rejects it, and it goes to the dead letters. If the holder dies, or lets the deadline pass, it
+    is delivered again: within a second where the death is certain.
+
+    Any thread of any process may call any method. It pickles as its store and name; in a forked
+    child it opens itself again at first use. It is a context manager and, iterated, `messages()`.
+    """
+
+    def __init__(
+        self, store: Store, topic: Topic, group: str, start: Start, codec: Codec[Any] | None
+    ) -> None:
+        self._store = store
+        self._topic = topic.name
+        self._id = topic.id
+        self._share_group = group
+        self._start = start
+        self._codec = codec
+        self._logs: list[_engine.Log] = []
+        self._places: list[_engine.Share] = []
+        self._signal: Signal | None = None
+        self._closed = False
+        self._stopped = False
+        self._refresh()
+
+    @property
+    def name(self) -> str:
+        """The topic's name."""
+        return self._topic
+
+    @property
+    def group(self) -> str:
+        """The share group whose consumers these are."""
+        return self._share_group
+
+    def __repr__(self) -> str:
+        group = "" if self._share_group == "default" else f" group {self._share_group!r}"
+        closed = " closed" if self._closed else ""
+        return f"<mqlog.Queue {self._topic!r}{group} of {str(self._store.path)!r}{closed}>"
+
+    # putting
+
+    if TYPE_CHECKING:
+
+        def put(
+            self,
+            value: In,
+            block: bool = True,
+            timeout: float | None = None,
+            *,
+            key: bytes | None = None,
+            headers: Headers = (),
+            delay: float = 0.0,
+            deliver_at: float | datetime | None = None,
+            priority: int = 4,
+            ttl: float | None = None,
+            dedupe: str | bytes | None = None,
+            durable: bool = False,
+        ) -> int:
+            """Puts one record, and returns its offset in its partition.
+
+            On return it is visible to every process and survives the death of any of them; in a
+            topic with `durability="sync"`, or with `durable=True`, a power cut too. Of a call that
+            raises, nothing is visible; `DurabilityError` alone leaves it in the log.
+
+            Args:
+                value: Anything with the buffer protocol, or what the codec encodes.
+                block: Wait while the queue is full (`maxsize`, `max_bytes`).
+                timeout: Seconds to wait at most; None waits for ever.
+                key: Records of one key, of one priority, go to one partition.
+                headers: A mapping, or pairs; names may repeat.
+                delay: Seconds before which it is not delivered; by the wall clock, also across
+                    restarts.
+                deliver_at: The same as a moment.
+                priority: 0 to 9, higher first; within one, first in, first out.
+                ttl: Seconds after which it is dropped if it was not delivered until then.
+                dedupe: Puts nothing if this key was put within `dedupe_window`, and returns the
+                    first one's offset.
+                durable: Return when it is on stable storage; never weaker than the topic.
+
+            Raises:
+                Full: The queue is full, and it was not to wait, or not any longer.
+                ShutDown: This handle was shut down, or the topic's `intake` is "closed".
+                RecordTooLargeError: Its batch would be over the topic's `max_message_bytes`.
+                DurabilityError: A sync failed: in the log, not known to be on disk.
+                OSError: `ENOSPC`: the disk, or the store's own bound, is full.
+                TypeError: Not bytes-like, and no codec.
+                ValueError: A negative delay, no moment, no such priority, a reserved header name.
+
+            Any thread may call it, `__del__` and signal handlers included.
+            """
+
+        def get(
+            self,
+            block: bool = True,
+            timeout: float | None = None,
+            *,
+            lock_duration: float | None = ...,
+        ) -> Message[Out]:
+            """Acquires the next record: what is to be delivered again first, then the oldest.
+
+            Args:
+                block: Wait for one.
+                timeout: Seconds to wait at most; None waits for ever.
+                lock_duration: Seconds that this delivery is locked; None: until it is settled or
+                    this process ends. Left out, the group's.
+
+            Raises:
+                Empty: None came within the time.
+                ShutDown: This handle was shut down, and none is there.
+                CorruptError: A record was damaged; it is archived, and the next call goes on.
+                ClosedError: The handle or the store was closed, also while waiting.
+
+            Any thread may call it. It blocks, at no cost, until there is one.
+            """
+
+    def put_nowait(self, value: In, **how: Any) -> int:
+        """`put(value, block=False, **how)`."""
+        return self.put(value, False, **how)
+
+    def put_many(
+        self,
+        values: Iterable[In],
+        *,
+        keys: Iterable[bytes | None] | None = None,
+        headers: Iterable[Headers] | None = None,
+        delay: float = 0.0,
+        priority: int = 4,
+        durable: bool = False,
+    ) -> Sequence[int]:
+        """Puts many records at once, all or nothing in each partition, and returns their offsets.
+
+        It waits while the queue has no room for all of them. With a delay they are put one by one.
+
+        Raises:
+            ValueError: More values than `maxsize`, or a column of another length.
+
+        Otherwise as `put`.
+        """
+        self._check()
+        self._open_for_puts()
+        items = tuple(values)
+        for item in items:
+            if item is None:
+                raise _no_value()
+        maxsize = self._options["maxsize"]
+        if 0 < maxsize < len(items):
+            raise ValueError(f"{len(items)} values, and the queue holds maxsize={maxsize}")
+        if _seconds("delay", delay) > 0:
+            return self._put_each(items, keys, headers, delay, priority, durable)
+        first = self._first_of(priority)
+        partition = None if self._width > 1 else first
+        if partition is None and keys is None:
+            partition = first + self._turn_of()
+        while True:
+            try:
+                return cast(
+                    "Sequence[int]",
+                    self._send_many(items, keys, headers, partition, first, durable),
+                )
+            except Full:
+                self._wait_room(first, Deadline(None))
+
+    def _put_each(
+        self,
+        items: tuple[Any, ...],
+        keys: Any,
+        headers: Any,
+        delay: float,
+        priority: int,
+        durable: bool,
+    ) -> list[int]:
+        every_key = [None] * len(items) if keys is None else list(keys)
+        every_headers = [()] * len(items) if headers is None else list(headers)
+        for name, column in (("keys", every_key), ("headers", every_headers)):
+            if len(column) != len(items):
+                raise ValueError(f"{len(items)} values but {len(column)} {name}: nothing was put")
+        return [
+            self.put(item, key=key, headers=some, delay=delay, priority=priority, durable=durable)
+            for item, key, some in zip(items, every_key, every_headers, strict=True)
+        ]
+
+    def _put(
+        self,
+        value: Any,
+        block: bool,
+        timeout: float | None,
+        key: Any,
+        headers: Any,
+        delay: float,
+        deliver_at: float | datetime | None,
+        priority: int,
+        ttl: float | None,
+        dedupe: str | bytes | None,
+        durable: bool,
+    ) -> int:
+        """What `put` does when it is not a plain one."""
+        self._check()
+        self._open_for_puts()
+        if value is None:
+            raise _no_value()
+        deadline = Deadline(_timeout(timeout))
+        due = _due_ms(delay, deliver_at)
+        extra = _notes(due, ttl)
+        partition = self._partition_of(priority, key)
+        while True:
+            try:
+                return self._put_once(value, key, headers, partition, durable, due, extra)
+            except Full:
+                if not block:
+                    raise
+                self._wait_room(0 if partition is None else partition, deadline)
+
+    def _put_once(
+        self,
+        value: Any,
+        key: Any,
+        headers: Any,
+        partition: int | None,
+        durable: bool,
+        due: int,
+        extra: list[tuple[bytes, bytes]],
+    ) -> int:
+        self._has_bytes(partition)
+        if not extra:
+            return int(self._send(value, key, headers, partition, durable))
+        if partition is None:
+            partition = 0 if self._width == 1 else self._partition_for(key)
+        log = self._logs[partition]
+        if due:
+            log.make_room()
+        offset = int(self._send(value, key, headers, partition, durable, extra))
+        if due:
+            log.delay(offset, due)
+        return offset
+
+    def _open_for_puts(self) -> None:
+        self._store._writable("put()")
+        if self._stopped:
+            raise ShutDown(f"{self!r} was shut down")
+        if self._options["intake"] == "closed":
+            raise ShutDown(
+                f"topic {self._topic!r} takes no more: store.alter({self._topic!r}, intake='open')"
+            )
+
+    def _partition_for(self, key: bytes | None) -> int:
+        """Among those of one priority."""
+        if key is None:
+            return self._turn_of()
+        return _engine.partition_for(key, self._width)
+
+    def _turn_of(self) -> int:
+        self._turns = (self._turns + 1) % self._width
+        return self._turns
+
+    def _partition_of(self, priority: int, key: bytes | None) -> int | None:
+        """None: the engine chooses among the first ones."""
+        first = self._first_of(priority)
+        return None if first == 0 else first + self._partition_for(key)
+
+    def _first_of(self, priority: int) -> int:
+        """The first partition of a priority; it is made when it is used for the first time."""
+        if isinstance(priority, bool) or not isinstance(priority, int):
+            raise TypeError(f"priority is an int, not {type(priority).__name__}")
+        if not 0 <= priority <= 9:
+            raise ValueError(f"priority={priority}: 0 to 9, higher first; 4 is the default")
+        if priority not in self._ranks:
+            _sharing.add_priority(self._store, self._topic, priority)
+            self._refresh()
+        return self._ranks[priority] * self._width
+
+    def _has_bytes(self, partition: int | None) -> None:
+        most = self._options["max_bytes"]
+        if most and sum(log.describe().bytes for log in self._logs) >= most:
+            raise Full(f"topic {self._topic!r} holds as many bytes as its max_bytes={most} says")
+
+    def _wait_room(self, partition: int, deadline: Deadline) -> None:
+        left = deadline.left(_SLICE)
+        if not left:
+            raise Full(f"queue {self._topic!r} was full for the whole time")
+        # Bytes come back when the engine reclaims them: nobody rings for that.
+        self._logs[partition].wait_room(min(left, 0.02) if self._options["max_bytes"] else left)
+        self._check()
+        self._open_for_puts()
+
+    # getting
+
+    def get_nowait(self) -> Message[Out]:
+        """`get(block=False)`."""
+        return self.get(False)
+
+    def get_many(self, n: int, timeout: float | None = None) -> list[Message[Out]]:
+        """Acquires up to `n` records, as soon as one is there; [] at the timeout.
+
+        All of them are locked from now on: a worker that takes one after the other asks for one.
+
+        Raises:
+            ValueError: `n` is less than 1.
+            The rest as `get`.
+
+        Any thread may call it. It blocks.
+        """
+        count = _count("n", n)
+        return cast(
+            "list[Message[Out]]",
+            self._gather(count, True, _timeout(timeout), self._lock_ms(...), False),
+        )
+
+    def messages(self, timeout: float | None = None) -> Iterator[Message[Out]]:
+        """Iterates over messages as they come; ends quietly after `timeout` seconds without one.
+
+        It ends too when the handle is shut down and nothing is there. It settles nothing itself.
+
+        One thread at a time; it blocks.
+        """
+        seconds = _timeout(timeout)
+        while True:
+            try:
+                yield self.get(True, seconds)
+            except (Empty, ShutDown):
+                return
+
+    def __iter__(self) -> Iterator[Message[Out]]:
+        """As `messages()`."""
+        return self.messages()
+
+    def peek(self, n: int = 1) -> list[Record[Out]]:
+        """The records that would be delivered next, at most `n`; they are not acquired.
+
+        Any thread may call it; it does not block.
+        """
+        count = _count("n", n)
+        self._check()
+        out: list[Record[Out]] = []
+        for place in self._places:
+            out += place.peek(count - len(out))
+            if len(out) >= count:
+                break
+        return out
+
+    def _empty(self) -> Empty:
+        return Empty(f"nothing came to queue {self._topic!r} within the time")
+
+    def _may_wait(self, raises: bool) -> bool:
+        """There is nothing now: whether something may yet come to this handle."""
+        if not self._stopped:
+            return True
+        if raises:
+            raise ShutDown(f"{self!r} was shut down, and nothing is there")
+        return False
+
+    # settling many
+
+    def accept(self, messages: Iterable[Message[Any]], *, durable: bool = False) -> None:
+        """Accepts all of them that it can.
+
+        Raises:
+            LockLostError: The locks of `.messages` were lost; all others are accepted.
+            SettledError: One was settled before; nothing was changed.
+            ValueError: One is of another queue; nothing was changed.
+        """
+        self._settle_all(messages, ACCEPT, 0, DURABLE if durable else 0)
+
+    def release(
+        self, messages: Iterable[Message[Any]], delay: float = 0.0, reason: str = ""
+    ) -> None:
+        """Releases all of them that it can, as `Message.release`; else as `accept`."""
+        every = self._own(messages)
+        again = [one for one in every if not self._is_last(one)]
+        lost = self._settled(again, RELEASE, _later_ms(_seconds("delay", delay)), 0)
+        last = [one for one in every if self._is_last(one)]
+        lost += self._bury_all(last, reason or "released at its last delivery")
+        self._raise_lost(lost)
+
+    def reject(self, messages: Iterable[Message[Any]], reason: str = "") -> None:
+        """Rejects all of them that it can, as `Message.reject`; else as `accept`."""
+        self._raise_lost(self._bury_all(self._own(messages), reason))
+
+    def renew(self, messages: Iterable[Message[Any]], lock_duration: float | None = None) -> None:
+        """Renews all the locks that it can, as `Message.renew`; else as `accept`."""
+        self._settle_all(messages, RENEW, self._lock_ms(lock_duration), 0)
+
+    def _own(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
+        every = list(messages)
+        for one in every:
+            if not isinstance(one, Message):
+                raise TypeError(f"not a message: {type(one).__name__}; nothing was changed")
+            if one.topic != self._topic or one._group != self._share_group:
+                raise ValueError(f"{one!r} is of another queue: nothing was changed")
+            one._check_held()
+        return every
+
+    def _settle_all(
+        self, messages: Iterable[Message[Any]], event: int, when: int, flags: int
+    ) -> None:
+        self._raise_lost(self._settled(self._own(messages), event, when, flags))
+
+    def _settled(
+        self, messages: list[Message[Any]], event: int, when: int, flags: int
+    ) -> list[Message[Any]]:
+        """Settles them, by partition; those that were lost."""
+        by_partition: dict[int, list[Message[Any]]] = {}
+        for one in messages:
+            by_partition.setdefault(one.partition, []).append(one)
+        lost: list[Message[Any]] = []
+        for some in by_partition.values():
+            lost += _engine.settle_many(some, event, when, flags)
+        return lost
+
+    def _raise_lost(self, lost: list[Message[Any]]) -> None:
+        if lost:
+            some = ", ".join(one.id for one in lost[:5])
+            raise LockLostError(f"the locks of {len(lost)} messages are lost: {some}", lost)
+
+    # settling one: what messages ask
+
+    def _lock_ms(self, lock_duration: Any) -> int:
+        """What the engine takes: left out or None means the group's."""
+        if lock_duration is ...:
+            lock_duration = self._group_options["lock_duration"]
+        if lock_duration is None:
+            return -1
+        seconds = check_seconds("lock_duration", lock_duration)
+        if not seconds or seconds > 1e9:
+            raise ValueError(f"lock_duration={lock_duration!r}: seconds, over 0, or None")
+        return max(1, round(seconds * 1000))
+
+    def _is_last(self, message: Message[Any]) -> bool:
+        most = self._group_options["max_deliveries"]
+        return bool(most) and message.delivery_count >= most and not self._is_dead_letters
+
+    def _release(self, message: Message[Any], delay: float, reason: str) -> None:
+        later = _later_ms(_seconds("delay", delay))
+        if self._is_last(message):
+            self._raise_lost(self._bury_all([message], reason or "released at its last delivery"))
+        else:
+            message._settle(RELEASE, later)
+
+    def _reject(self, message: Message[Any], reason: str) -> None:
+        self._raise_lost(self._bury_all([message], reason))
+
+    def _back_off(self, message: Message[Any]) -> float:
+        delays = self._group_options["retry_delays"]
+        if not delays:
+            return 0.0
+        return float(delays[min(message.delivery_count, len(delays)) - 1])
+
+    def _failed(self, message: Message[Any], error: BaseException) -> None:
+        """The end of `with message:` by an exception, which goes on in any case."""
+        try:
+            if isinstance(error, Exception):
+                reason = f"{type(error).__name__}: {error}"
+                self._release(message, self._back_off(message), reason)
+            else:
+                message._settle(RELEASE, 0, UNCOUNTED)
+        except Exception as also:
+            LOGGER.error("%r could not be released: %s", message, also)
+            error.add_note(f"{message!r} could not be released: {also}")
+
+    def _dropped(self, message: Message[Any]) -> None:
+        """A message that nobody refers to any more, and nobody has settled."""
+        import warnings
+
+        try:
+            self._release(message, self._back_off(message), "dropped without being settled")
+        except Error as error:
+            LOGGER.error("%r was dropped, and could not be released: %s", message, error)
+        warnings.warn(
+            f"{message!r} was dropped without being settled: it is delivered again later",
+            ResourceWarning,
+            source=message,
+            stacklevel=3,
+        )
+
+    # dead letters
+
+    @property
+    def _is_dead_letters(self) -> bool:
+        return self._topic.endswith(_options.DEAD_LETTERS)
+
+    @property
+    def dead_letters(self) -> Queue[Out, In]:
+        """The queue of what was rejected, or released at its last delivery; made if need be.
+
+        Its messages have `.reason` and `.origin`. It has no delivery limit and no dead letters of
+        its own: what is rejected there is gone.
+        """
+        self._check()
+        if self._is_dead_letters:
+            raise ValueError(f"{self._topic!r} are dead letters: they have none of their own")
+        topic = _sharing.dead_letters(self._store, self._topic)
+        return Queue(self._store, topic, "default", 0, self._codec)
+
+    def redrive(self, max_records: int | None = None) -> int:
+        """Puts dead letters back into the queue that they came from, for the group that failed.
+
+        On return they are there, durably, with a fresh delivery count, and no dead letters any
+        more. Records that others put meanwhile are not waited for.
+
+        Args:
+            max_records: At most so many; None: all that are there now.
+
+        Returns:
+            How many it were.
+
+        Raises:
+            ValueError: This is no dead-letter queue.
+            NotFoundError: The queue that they came from was deleted.
+
+        Any thread may call it. It blocks for syncs.
+        """
+        if not self._is_dead_letters:
+            raise ValueError(f"{self!r} has no dead letters: queue.dead_letters.redrive()")
+        self._check()
+        left = self.qsize() if max_records is None else _count("max_records", max_records)
+        done = 0
+        while done < left:
+            some = self._gather(min(left - done, 256), False, None, self._lock_ms(60.0), False)
+            if not some:
+                break
+            for message in some:
+                _dead.redrive(self._store, message)
+                done += 1
+        return done
+
+    def _bury_all(self, messages: list[Message[Any]], reason: str) -> list[Message[Any]]:
+        """Moves them to the dead letters; those whose lock was lost."""
+        if not messages:
+            return []
+        if self._is_dead_letters:
+            return self._settled(messages, ARCHIVE, _dead.DEAD, 0)
+        return _dead.bury(self.dead_letters, messages, reason, self._settled)
+
+    def _bury(self, message: Message[Any]) -> None:
+        """One that the engine hands over: out of deliveries, or with a move to be finished."""
+        if message._is_moving < 0:
+            most = self._group_options["max_deliveries"]
+            self._bury_all(
+                [message], f"not accepted in {most} deliveries: its holders died or were late"
+            )
+        elif self._is_dead_letters:
+            _dead.finish_redrive(self._store, message)
+        else:
+            _dead.finish_burial(self.dead_letters, message)
+
+    # facts
+
+    def qsize(self) -> int:
+        """How many records are ready now: a hint, as in the standard library."""
+        self._check()
+        return sum(place.describe().ready for place in self._places)
+
+    def empty(self) -> bool:
+        """Whether nothing is ready now: a hint."""
+        return self.qsize() == 0
+
+    def full(self) -> bool:
+        """Whether a put would wait now: a hint."""
+        self._check()
+        most, bytes_ = self._options["maxsize"], self._options["max_bytes"]
+        if most and sum(place.waiting() for place in self._places) >= most:
+            return True
+        return bool(bytes_) and sum(log.describe().bytes for log in self._logs) >= bytes_
+
+    def stats(self) -> QueueStats:
+        """What there is, counted at one moment of the call.
+
+        Any thread may call it; it takes the share lock of each partition for a moment.
+        """
+        self._check()
+        infos = [place.describe() for place in self._places]
+        oldest = [self._age(place, info) for place, info in zip(self._places, infos, strict=True)]
+        ages = [age for age in oldest if age is not None]
+        sums = {name: sum(getattr(info, name) for info in infos) for name in _COUNTS}
+        size = sum(log.describe().bytes for log in self._logs)
+        return QueueStats(**sums, bytes=size, oldest_age=max(ages, default=None))
+
+    def _age(self, place: _engine.Share, info: Any) -> float | None:
+        if info.oldest is None:
+            return None
+        found = place.log.reader(max(info.oldest, place.log.start_offset)).take(1)
+        if not found or found[0].timestamp is None:
+            return None
+        return max(0.0, time.time() - found[0].timestamp)
+
+    def acquired(self) -> list[AcquiredInfo]:
+        """What is acquired now, by whom and for how long still; by partition and offset.
+
+        Any thread may call it; it takes the share lock of each partition for a moment.
+        """
+        self._check()
+        out = []
+        for place in self._places:
+            now = place.now_ms()
+            for one in sorted(place.holders(_HOLDERS)):
+                left = None if one.deadline_ms is None else (one.deadline_ms - now) / 1000
+                out.append(
+                    AcquiredInfo(
+                        place.log.partition,
+                        one.offset,
+                        f"{self._topic}-{place.log.partition}:{one.offset}",
+                        one.deliveries,
+                        one.token,
+                        one.member,
+                        left,
+                    )
+                )
+        return out
+
+    def purge(self) -> int:
+        """Drops all that is to be delivered, delayed records included; how many it were.
+
+        Acquired records are their holders' and stay. Nothing goes to the dead letters.
+
+        Any thread may call it. It blocks as long as that takes.
+        """
+        self._store._writable("purge()")
+        self._check()
+        return sum(place.purge() for place in self._places)
+
+    # waiting, ending
+
+    def join(self, timeout: float | None = None) -> None:
+        """Waits until all that was put before the call is accepted or dead, by whichever process.
+
+        Raises:
+            TimeoutError: Not within the time.
+
+        Any thread may call it. It blocks.
+        """
+        deadline = Deadline(_timeout(timeout))
+        self._check()
+        ends = [(place, place.log.end_offset) for place in self._places]
+        for place, end in ends:
+            while not place.wait_final(end, deadline.left(_SLICE)):
+                self._check()
+                if not deadline.left(_SLICE):
+                    raise TimeoutError(f"{self!r} is not done with offset {end} yet")
+
+    def shutdown(self, immediate: bool = False) -> None:
+        """Ends this handle's puts, and its gets once nothing is there (`immediate`: at once).
+
+        Nothing is stored and nothing discarded: other handles go on. Waiting calls end.
+
+        Any thread may call it; it does not block.
+        """
+        self._stopped = True
+        self._halt(immediate)
+        self._store._live().wake()
+
+    @property
+    def is_shutdown(self) -> bool:
+        """Whether `shutdown` was called."""
+        return self._stopped
+
+    def fileno(self) -> int:
+        """A descriptor for event loops: readable while `get` would return at once.
+
+        It belongs to the handle: do not read from it or close it. In a forked child ask again.
+
+        Any thread may call it; it does not block.
+        """
+        self._store._writable("fileno()")
+        self._check()
+        if self._signal is None or self._signal.descriptor < 0:
+            self._signal = self._store._watch().signal(self)
+        return self._signal.descriptor
+
+    def close(self) -> None:
+        """Ends this handle; the store stays open. Messages that it gave can still be settled.
+
+        Calls that wait, and all later ones, raise `ClosedError`. Calling it again does nothing.
+
+        Any thread may call it; it does not block.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        core = self._store._core
+        if core is None or core.closed or core.forked:
+            return
+        if self._signal is not None:
+            self._store._drop_signal(self._signal)
+        self._bind_to(core, _NEVER)
+        core.wake()
+
+    def __enter__(self) -> Self:
+        self._check()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrive, (self._store, self._topic, self._id, self._share_group, self._codec)
+
+    # inside
+
+    def _refresh(self) -> None:
+        """Binds to what the store and the topic are now; the engine calls it when they moved."""
+        if self._closed:
+            raise ClosedError(f"{self!r}: open it again with store.queue()")
+        generation, topic = self._store._topic(self._topic)
+        if topic is None or topic.id != self._id:
+            raise TopicDeletedError(f"topic {self._topic!r} of {self._store.path} was deleted")
+        core = self._store._live()
+        self._logs = self._store._logs(topic)
+        self._options = topic.options
+        self._width = topic.spread
+        self._turns = 0
+        self._ranks = {4: 0, **{p: rank for rank, p in enumerate(topic.priorities, 1)}}
+        self._group_options = self._store._known().group(self._topic, self._share_group)
+        self._places = [self._open(partition) for partition in self._order()]
+        default = self._share_group == "default"
+        for place in self._places:
+            if default:
+                place.bound(self._options["maxsize"])
+        self._bind_to(core, generation)
+
+    def _order(self) -> list[int]:
+        """The partitions, highest priority first."""
+        by_priority = sorted(self._ranks.items(), reverse=True)
+        return [
+            rank * self._width + number for _, rank in by_priority for number in range(self._width)
+        ]
+
+    def _open(self, partition: int) -> _engine.Share:
+        log = self._logs[partition]
+        for place in self._places:
+            if place.log is log:
+                return place
+        start = resolve(log, self._start) if partition < self._width else log.start_offset
+        return _engine.open_share(log, self._share_group, True, start, self._codec)
+
+    def _bind_to(self, core: _engine.Store, generation: int) -> None:
+        options, group = self._options, self._group_options
+        self._bind(
+            core,
+            self._logs,
+            codec=self._codec,
+            compression=options["compression"],
+            clock=self._store._clock,
+            batch_bytes=_options.batch_bytes(options),
+            max_message_bytes=options["max_message_bytes"],
+            generation=generation,
+            spread=self._width,
+        )
+        open_ = options["intake"] == "open" and not options["max_bytes"] and not self._stopped
+        self._bind_shares(
+            self._places,
+            lock_ms=self._lock_ms(...),
+            max_acquired=group["max_acquired"] or 0,
+            max_deliveries=0 if self._is_dead_letters else group["max_deliveries"] or 0,
+            plain=open_,
+        )
+
+    def _alive(self) -> None:
+        self._check()
+
+    def _unread(self) -> bool:
+        self._check()
+        return any(place.due_in() == 0.0 for place in self._places)
+
+    def _due_in(self) -> float:
+        """Seconds until a delayed record is due."""
+        return min((place.due_in() for place in self._places), default=math.inf)
+
+    def _noted(self) -> None:
+        """A queue is ready as long as there is something: nothing to note."""
+
+
+_COUNTS: Final = (
+    "ready",
+    "delayed",
+    "acquired",
+    "accepted",
+    "dead",
+    "expired",
+    "damaged",
+    "purged",
+)
+
+
+def _no_value() -> TypeError:
+    return TypeError("a queue takes no None: a tombstone is a stream's; put b'' for an empty value")
+
+
+def _count(what: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} is an int, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{what}={value}: at least 1")
+    return value
+
+
+def _timeout(value: Any) -> float | None:
+    """As the standard library's queue has it: None, or a number that is not negative."""
+    return check_seconds("timeout", value)
+
+
+def _seconds(what: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{what} is seconds, not {type(value).__name__}")
+    if not 0 <= value <= 1e9:
+        raise ValueError(f"{what}={value!r}: seconds, not negative, up to 1e9")
+    return float(value)
+
+
+def _later_ms(delay: float) -> int:
+    """Milliseconds since 1970; 0 is at once."""
+    return 0 if delay == 0 else math.ceil((time.time() + delay) * 1000)
+
+
+def _due_ms(delay: float, deliver_at: float | datetime | None) -> int:
+    seconds = _seconds("delay", delay)
+    if deliver_at is None:
+        return _later_ms(seconds)
+    if seconds:
+        raise ValueError("delay= and deliver_at= say the same: give one of them")
+    moment = moment_ms(deliver_at)
+    return moment if moment > time.time() * 1000 else 0
+
+
+def _notes(due: int, ttl: float | None) -> list[tuple[bytes, bytes]]:
+    """What mqlog itself notes in the record's headers."""
+    out = []
+    if due:
+        out.append((b"__mqlog.due", due.to_bytes(8, "big")))
+    if ttl is not None:
+        if _seconds("ttl", ttl) == 0:
+            raise ValueError("ttl=0: seconds, over 0")
+        out.append((b"__mqlog.expires", _later_ms(ttl).to_bytes(8, "big")))
+    return out
+
+
+def _arrive(
+    store: Store, name: str, topic_id: str | None, group: str, codec: Codec[Any] | None
+) -> Queue[Any, Any]:
+    """Opens a pickled queue where it has come to; not another topic of the same name."""
+    topic = store._existing(name)
+    if topic.id != topic_id:
+        raise TopicDeletedError(f"topic {name!r} of {store.path} was deleted, and made again")
+    return Queue(store, topic, group, 0, codec)
