@@ -578,13 +578,12 @@ static int make_ready(mql_live *live, bool create, int64_t start, uint32_t pages
         mql_slots_set_window(&live->slots, &window);
     }
     rc = reset_live(live, pages);
-    for (bool again = true; rc == MQL_OK && again;) {
-        rc = mql_live_rebuild(live, true);
-        again = rc == MQL_OK && overflowed(live);
-        for (int which = 0; again && which < 2; which++)
-            if (mql_arrays_grow(&live->arrays, which,
-                                4 * mql_arrays_capacity(&live->arrays, which)) < 0)
-                again = false;
+    rc = rc == MQL_OK ? mql_live_rebuild(live, true) : rc;
+    if (rc == MQL_OK && overflowed(live)) { /* now it is known how many there are */
+        int64_t due = atomic_load_explicit(&live->map->available, memory_order_relaxed);
+        /* On a full disk the horizons stay, and what lies behind them is found by looking. */
+        if (mql_arrays_grow(&live->arrays, MQL_LIVE_DUE, (uint32_t)due + 16) == MQL_OK)
+            rc = mql_live_rebuild(live, true);
     }
     bool same = memcmp(window.boot, live->log->home->identity.boot, sizeof window.boot) == 0;
     live->map->tokens_ready = same ? (uint32_t)window.boots : 0;
