@@ -10,6 +10,7 @@
 #include "mql_census.h"
 #include "mql_commit.h"
 #include "mql_cursor.h"
+#include "mql_dedupe.h"
 #include "mql_group.h"
 #include "mql_room.h"
 #include "mql_shares.h"
@@ -164,6 +165,12 @@ int mql_append_batches(mql_log *log, const uint8_t *batches, size_t length, int 
     if (length == 0) return nothing(log, offset);
     mql_append_source source = {.batches = batches, .length = length, .timestamp = MQL_NOW};
     return mql_append_source_to(log, &source, flags, offset);
+}
+
+int mql_append_once(mql_log *log, const mql_record *record, const mql_once *once, int flags,
+                    int64_t *offset) {
+    if (once->key.length < 0 || once->window_ms < 0) return bad("a key and a window are needed");
+    return mql_dedupe_append(log, record, once, flags, offset);
 }
 
 /* -- batches in memory ------------------------------------------------------------------------- */

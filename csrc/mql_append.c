@@ -528,6 +528,7 @@ int mql_append_source_to(mql_log *log, const mql_append_source *source, int flag
     int rc = mql_log_writable(log);
     if (MQL_UNLIKELY(rc < 0)) return rc;
     bool durable = (flags & MQL_DURABLE) != 0 || mql_log_is_sync(log);
+    if ((flags & MQL_APPEND_UNSYNCED) != 0) durable = false;
     bool nowait = (flags & MQL_NOWAIT) != 0;
     if (durable && nowait) return MQL_BUSY;
     appending append = {.log = log, .source = source};

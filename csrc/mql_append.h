@@ -14,6 +14,9 @@ typedef struct mql_append_source {
     int64_t timestamp;      /* for values; MQL_NOW */
 } mql_append_source;
 
+/* Besides mql_append_flags: what is durable is the caller's to see to. */
+#define MQL_APPEND_UNSYNCED 0x100
+
 /* As mqlog.h says of mql_append*. */
 int mql_append_source_to(mql_log *log, const mql_append_source *source, int flags, int64_t *offset);
 /* One record with neither key nor headers, the hot path's hot path. */

@@ -410,6 +410,35 @@ typedef struct mql_format_live {
     uint8_t pad5[256];
 } mql_format_live;
 
+/* -- dedupe: which keys idempotent puts have had lately; volatile, derived from the log -----------
+ *
+ *   0x0000 header page   0x1000 a ring of `entries` entries, then as many buckets of 8 bytes
+ */
+#define MQL_DEDUPE_MAGIC "MQLONCE"
+#define MQL_DEDUPE_HEADER "__mqlog.dedupe" /* the record header that has the key */
+
+typedef struct mql_format_once {
+    uint64_t hash;   /* FNV-1a of the key */
+    int64_t offset;
+    int64_t time;    /* when it was put: milliseconds since 1970 */
+    uint64_t before; /* number of the entry before it in its bucket; 0: none */
+} mql_format_once;
+
+typedef struct mql_format_dedupe {
+    uint8_t magic[8];
+    uint32_t layout;
+    uint32_t oldest_writer;
+    uint8_t boot[16];
+    _Atomic uint64_t instance; /* the store instance that made its lock */
+    uint8_t pad0[88];
+    mql_os_mutex lock;
+    uint32_t entries; /* of the ring: a power of two */
+    uint32_t reserved0;
+    uint64_t next;   /* number of the next entry, from 1; entry n stands at n mod entries */
+    int64_t scanned; /* what the log has below it is in the table; -1: nothing is */
+    uint8_t pad1[3880];
+} mql_format_dedupe;
+
 /* -- every place, asserted --------------------------------------------------------------------- */
 #define MQL_AT(type, field, place) \
     static_assert(offsetof(mql_format_##type, field) == (place), #type "." #field)
@@ -512,6 +541,13 @@ MQL_AT(share_window, crc, 112);
 MQL_SIZE(share, 4096);
 MQL_AT(share, windows, 0x080);
 MQL_SIZE(slot, 16);
+MQL_SIZE(once, 32);
+MQL_SIZE(dedupe, 4096);
+MQL_AT(dedupe, instance, 0x020);
+MQL_AT(dedupe, lock, 0x080);
+MQL_AT(dedupe, entries, 0x0c0);
+MQL_AT(dedupe, next, 0x0c8);
+MQL_AT(dedupe, scanned, 0x0d0);
 MQL_SIZE(live, MQL_LIVE_BYTES);
 MQL_AT(live, instance, 0x010);
 MQL_AT(live, share, 0x080);

@@ -38,6 +38,7 @@ typedef struct mql_log_slot {
 
 struct mql_group;
 struct mql_share;
+struct mql_dedupe;
 
 struct mql_log {
     mql_log *next; /* owned by the store's list */
@@ -62,6 +63,8 @@ struct mql_log {
     struct mql_group *groups; /* under `table`; owned by mql_group */
     struct mql_share *_Atomic shares; /* pushed under `table`; owned by mql_share */
     _Atomic uint32_t shares_seen; /* control->shares_generation of its last listing, + 1 */
+
+    struct mql_dedupe *_Atomic dedupe; /* owned by mql_dedupe */
 
     /* what bounds appends: the default share group's word, and how many may wait in it; 0: none */
     _Atomic int64_t *_Atomic unavailable;

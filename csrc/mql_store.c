@@ -16,6 +16,7 @@
 
 #include "mql_append.h"
 #include "mql_commit.h"
+#include "mql_dedupe.h"
 #include "mql_group.h"
 #include "mql_keeper.h"
 #include "mql_shares.h"
@@ -419,6 +420,7 @@ static void destroy(mql_store *store) {
         mql_log *next = log->next;
         mql_group_free_all(log);
         mql_shares_free_all(log);
+        mql_dedupe_free(log);
         mql_log_free(log);
         log = next;
     }

@@ -51,6 +51,7 @@ enum mql_result {
     MQL_FULL = 2,    /* a bound is reached */
     MQL_TIMEOUT = 3, /* the time given has passed */
     MQL_BUSY = 4,    /* it would have blocked, and MQL_NOWAIT was given; nothing was done */
+    MQL_FOUND = 5,   /* it is there already; nothing was done */
 
     MQL_E_OS = -1,          /* the system refused: mql_error.os_errno */
     MQL_E_MEMORY = -2,      /* no memory */
@@ -238,6 +239,18 @@ MQL_PUBLIC int mql_append_records(mql_log *log, const mql_record *records, size_
 /* Whole batches, back to back, as mql_batch_build makes them: offsets and epoch are stamped in. */
 MQL_PUBLIC int mql_append_batches(mql_log *log, const uint8_t *batches, size_t length, int flags,
                                   int64_t *offset);
+
+/* Appends the record unless its key was put within the window: MQL_FOUND, and *offset is that of
+ * the one before; only the hash of its key was compared: if it is another key after all, call again
+ * with `ignore`. The record carries the key in its header "__mqlog.dedupe". Blocks as mql_append
+ * does, and to read what has come to the log. */
+typedef struct mql_once {
+    mql_value key;
+    int64_t window_ms;
+    int64_t ignore; /* records at this offset and later are not looked at; -1: none */
+} mql_once;
+MQL_PUBLIC int mql_append_once(mql_log *log, const mql_record *record, const mql_once *once,
+                               int flags, int64_t *offset);
 
 /* -- batches in memory ------------------------------------------------------------------------- */
 enum mql_compression { MQL_NONE = 0, MQL_GZIP = 1, MQL_SNAPPY = 2, MQL_LZ4 = 3, MQL_ZSTD = 4 };

@@ -10,6 +10,7 @@ cdef extern from "mqlog.h" nogil:
         MQL_FULL
         MQL_TIMEOUT
         MQL_BUSY
+        MQL_FOUND
         MQL_E_OS
         MQL_E_MEMORY
         MQL_E_CLOSED
@@ -153,6 +154,14 @@ cdef extern from "mqlog.h" nogil:
                            int64_t *offset)
     int mql_append_batches(mql_log *log, const uint8_t *batches, size_t length, int flags,
                            int64_t *offset)
+
+    ctypedef struct mql_once:
+        mql_value key
+        int64_t window_ms
+        int64_t ignore
+
+    int mql_append_once(mql_log *log, const mql_record *record, const mql_once *once, int flags,
+                        int64_t *offset)
 
     # -- batches in memory -----------------------------------------------------------------------
     enum mql_compression:

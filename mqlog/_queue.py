@@ -127,8 +127,9 @@ class Queue(_engine.Taker, Generic[Out, In]):
                 deliver_at: The same as a moment.
                 priority: 0 to 9, higher first; within one, first in, first out.
                 ttl: Seconds after which it is dropped if it was not delivered until then.
-                dedupe: Puts nothing if this key was put within `dedupe_window`, and returns the
-                    first one's offset.
+                dedupe: Puts nothing if this was put within `dedupe_window`, by whichever process,
+                    and returns the first one's offset. With several partitions the same `dedupe`
+                    has to come with the same `key`, or without one.
                 durable: Return when it is on stable storage; never weaker than the topic.
 
             Raises:
@@ -255,16 +256,19 @@ class Queue(_engine.Taker, Generic[Out, In]):
         deadline = Deadline(_timeout(timeout))
         due = _due_ms(delay, deliver_at)
         extra = _notes(due, ttl)
-        partition = self._partition_of(priority, key)
+        once = _once(dedupe) if self._options["dedupe_window"] else b""
+        partition = self._partition_of(priority, key or once or None)
         while True:
             try:
-                return self._put_once(value, key, headers, partition, durable, due, extra)
+                return self._put_at_once(
+                    value, key, headers, partition, durable, due, extra, once
+                )
             except Full:
                 if not block:
                     raise
                 self._wait_room(0 if partition is None else partition, deadline)
 
-    def _put_once(
+    def _put_at_once(
         self,
         value: Any,
         key: Any,
@@ -273,16 +277,27 @@ class Queue(_engine.Taker, Generic[Out, In]):
         durable: bool,
         due: int,
         extra: list[tuple[bytes, bytes]],
+        once: bytes,
     ) -> int:
+        """One try; the key of an idempotent put chooses the partition if the record has none."""
         self._has_bytes(partition)
-        if not extra:
+        if not extra and not once:
             return int(self._send(value, key, headers, partition, durable))
         if partition is None:
-            partition = 0 if self._width == 1 else self._partition_for(key)
+            partition = 0 if self._width == 1 else self._partition_for(key or once or None)
         log = self._logs[partition]
         if due:
             log.make_room()
-        offset = int(self._send(value, key, headers, partition, durable, extra))
+        if once:
+            window = round(self._options["dedupe_window"] * 1000)
+            notes = [*extra, (b"__mqlog.dedupe", once)]
+            offset, found = self._send_once(
+                value, key, headers, partition, durable, notes, once, window
+            )
+            if found:
+                return int(offset)
+        else:
+            offset = int(self._send(value, key, headers, partition, durable, extra))
         if due:
             log.delay(offset, due)
         return offset
@@ -884,6 +899,17 @@ def _notes(due: int, ttl: float | None) -> list[tuple[bytes, bytes]]:
             raise ValueError("ttl=0: seconds, over 0")
         out.append((b"__mqlog.expires", _later_ms(ttl).to_bytes(8, "big")))
     return out
+
+
+def _once(dedupe: str | bytes | None) -> bytes:
+    if dedupe is None:
+        return b""
+    if not isinstance(dedupe, (str, bytes)):
+        raise TypeError(f"dedupe is a str or bytes, not {type(dedupe).__name__}")
+    key = dedupe.encode() if isinstance(dedupe, str) else dedupe
+    if not key:
+        raise ValueError("dedupe is empty: it names what is put, such as 'order-17'")
+    return key
 
 
 def _arrive(

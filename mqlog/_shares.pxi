@@ -652,6 +652,48 @@ cdef class Taker(Sender):
         """Appends one record; `extra`: headers of mqlog's own."""
         return self.append_one(value, key, headers, None, partition, durable, extra)
 
+    def _send_once(self, value, key, headers, int partition, bint durable, list extra, bytes once_key,
+                   int64_t window_ms):
+        """The same, unless a record of that key came to the partition within the window.
+
+        Its offset, and whether it is the earlier one's.
+        """
+        cdef mql_record record
+        cdef mql_once once
+        cdef int64_t offset = -1
+        cdef int rc
+        cdef Log log = self._logs[partition]
+        self.check()
+        if self._codec is not None:
+            value = self._codec.encode(value)
+        value = borrow(value, &record.value, "a value")
+        key = borrow(key, &record.key, "a key")
+        headers = borrow_headers(headers, &record, extra)
+        record.timestamp = self.moment(None)
+        once.key.data, once.key.length = start_of(once_key), PyBytes_GET_SIZE(once_key)
+        once.window_ms, once.ignore = window_ms, -1
+        while True:
+            with nogil:
+                rc = mql_append_once(log._c, &record, &once, MQL_DURABLE if durable else 0, &offset)
+            if rc == MQL_TIMEOUT:
+                PyErr_CheckSignals()
+            elif rc == MQL_FOUND and self.is_another(log, offset, once_key):
+                once.ignore = offset
+            elif appended(log, rc) != MQL_TIMEOUT:
+                return offset, rc == MQL_FOUND
+            self._store.enter()
+
+    cdef bint is_another(self, Log log, int64_t offset, bytes once_key) except -1:
+        """Whether the record there was put with another key, of the same hash."""
+        cdef Record record
+        if offset < log.ends().start_offset:
+            return False  # trimmed away: its hash is all that is left
+        for record in open_reader(log, offset, offset + 1, MQL_TO_END, None):
+            for name, value in record._all_headers():
+                if name == "__mqlog.dedupe":
+                    return value != once_key
+        return False
+
     def _send_many(self, values, keys, headers, partition, Py_ssize_t first, bint durable):
         """Appends many, all or nothing in each partition, from the `first` one on."""
         return self.append_all(values, keys, headers, None, partition, None, first, durable)

@@ -26,6 +26,7 @@ ENGINE = [
     "mql_slots",
     "mql_arrays",
     "mql_verify",
+    "mql_dedupe",
     "mql_group",
     "mql_cursor",
     "mql_append",

@@ -1,0 +1,14 @@
+/* mql_dedupe.h - idempotent puts: which keys were put within a window. */
+#ifndef MQL_DEDUPE_H
+#define MQL_DEDUPE_H
+
+#include "mql_log.h"
+
+typedef struct mql_dedupe mql_dedupe;
+
+/* As mqlog.h says of mql_append_once. */
+int mql_dedupe_append(mql_log *log, const mql_record *record, const mql_once *once, int flags,
+                      int64_t *offset);
+void mql_dedupe_free(mql_log *log);
+
+#endif
