@@ -22,14 +22,6 @@
 #define FIRST_ENTRIES 128
 #define MOST_ENTRIES (1u << 20)
 
-struct mql_dedupe {
-    mql_log *log;           /* borrows */
-    mql_format_dedupe *map; /* owns: one page, which stays where it is, as its lock may be held */
-    uint8_t *body;          /* owns: the ring and the buckets; under the lock */
-    size_t length;          /* of the body's mapping */
-    char path[MQL_PATH_MAX];
-};
-
 static int64_t bytes_for(uint32_t entries) {
     int64_t each = (int64_t)(sizeof(mql_format_once) + sizeof(uint64_t));
     return mql_base_round_up(entries * each, MQL_PAGE);

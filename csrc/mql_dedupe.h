@@ -4,7 +4,13 @@
 
 #include "mql_log.h"
 
-typedef struct mql_dedupe mql_dedupe;
+typedef struct mql_dedupe {
+    mql_log *log;           /* borrows */
+    mql_format_dedupe *map; /* owns: one page, which stays where it is, as its lock may be held */
+    uint8_t *body;          /* owns: the ring and the buckets; under the lock */
+    size_t length;          /* of the body's mapping */
+    char path[MQL_PATH_MAX];
+} mql_dedupe;
 
 /* As mqlog.h says of mql_append_once. */
 int mql_dedupe_append(mql_log *log, const mql_record *record, const mql_once *once, int flags,
