@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from support.processes import Worker, Zygote
+from support.processes import Zygote
 from support.workers import Ledger, make_value, read_value
 
 import mqlog
@@ -41,14 +41,6 @@ class Acknowledged:
         return {offset: what for offset, what in self.records.items() if seen.get(offset) != what}
 
 
-def kill_after(worker: Worker, moment: float) -> None:
-    """Kills the worker that many seconds from now."""
-    deadline = time.monotonic() + moment
-    while time.monotonic() < deadline:
-        pass
-    worker.kill()
-
-
 def seconds_of_next_append(stream: mqlog.Stream[bytes], value: bytes) -> float:
     before = time.monotonic()
     stream.append(value)
@@ -74,7 +66,7 @@ def test_killed_appenders_lose_nothing_acknowledged_and_hold_nobody_up(
     with mqlog.open(path) as store:
         stream = store.stream("orders", segment_bytes=1 << 20)
         for producer in range(1, KILLS // 2 + 1):
-            kill_after(zygote.start(verb, path, "orders", producer, ledger), rng.uniform(0, 0.01))
+            zygote.start(verb, path, "orders", producer, ledger).kill(rng.uniform(0, 0.01))
             slowest = max(slowest, seconds_of_next_append(stream, make_value(0, producer)))
             acknowledged.note(producer)
         assert slowest < 1.0
@@ -96,8 +88,7 @@ def test_killed_with_nobody_else_alive_the_next_opener_finds_everything(
     path, ledger = tmp_path / "store", tmp_path / "ledger"
     acknowledged = Acknowledged(ledger)
     for producer in range(1, 41):
-        worker = zygote.start("acknowledge", path, "orders", producer, ledger)
-        kill_after(worker, rng.uniform(0, 0.01))
+        zygote.start("acknowledge", path, "orders", producer, ledger).kill(rng.uniform(0, 0.01))
         acknowledged.note(producer)
         if producer % 5 == 0:
             with mqlog.open(path) as store:
@@ -122,7 +113,7 @@ def test_several_writers_killed_together_leave_whole_batches(
                 for i in (1, 2, 3)
             ]
             for worker in workers:
-                kill_after(worker, rng.uniform(0, 0.005))
+                worker.kill(rng.uniform(0, 0.005))
             assert seconds_of_next_append(stream, make_value(0, round_)) < 1.0
         numbers = numbers_by_producer(read_value(value) for value in stream.values())
     assert numbers.pop(0) == list(range(ROUNDS))

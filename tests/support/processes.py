@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -44,13 +45,16 @@ class Worker:
         self._tell.write("\n")
         self._tell.flush()
 
-    def kill(self) -> list[str]:
-        """Kills it, waits until the kernel has buried it, and gives the whole lines not yet read.
+    def kill(self, after: float = 0.0) -> list[str]:
+        """Kills it `after` so many seconds, waits until the kernel has buried it.
 
-        Of one that has ended, just the lines.
+        Gives the whole lines not yet read; of one that was joined or killed before, none.
         """
         if self.told.closed:
             return []
+        deadline = time.monotonic() + after
+        while time.monotonic() < deadline:  # a sleep would not end at any moment, but at a tick
+            pass
         try:
             signal.pidfd_send_signal(self._handle, signal.SIGKILL)
         except ProcessLookupError:
