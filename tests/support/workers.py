@@ -166,17 +166,18 @@ def repeat(path: str, topic: str, call: str, records: str) -> None:
 
 
 # -- consuming ------------------------------------------------------------------------------------
-def consume(path: str, topic: str, group: str) -> None:
-    """Consumes as a member of `group` until it is killed; tells what it reads, from when to when.
+def consume(path: str, topic: str, group: str, ledger: str) -> None:
+    """Consumes as a member of `group` until it is killed; writes to a file what it reads when.
 
-    "begin PARTITION OFFSET SECONDS" when the loop has a record, "end SECONDS" right before it asks
-    for the next: between the two the partition is in its hands.
+    "PARTITION OFFSET SECONDS" when the loop has a record, "SECONDS" right before it asks for the
+    next: between the two it has the partition in its hands.
     """
     stream = mqlog.open(path).stream(topic)
+    file = os.open(ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     tell("ready")
     for record in stream.consumer(group):
-        tell(f"begin {record.partition} {record.offset} {time.monotonic()}")
-        tell(f"end {time.monotonic()}")
+        os.write(file, b"%d %d %.9f\n" % (record.partition, record.offset, time.monotonic()))
+        os.write(file, b"%.9f\n" % time.monotonic())
 
 
 VERBS = {
