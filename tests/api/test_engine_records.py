@@ -194,16 +194,16 @@ def flip(path, position):
 
 
 def damaged(tmp_path):
-    """A store whose second batch of three has a flipped bit."""
+    """A store whose second batch of three has a flipped bit in its payload."""
     store = _engine.Store(tmp_path / "s")
     log = store.partition("t", 0, True, OPTIONS)
     handle = Handle(store, [log])
-    for batch in ([b"a", b"b"], [b"c", b"d"], [b"e"]):
+    for batch in ([b"a", b"b"], [b"here", b"d"], [b"e"]):
         handle.append_many(batch, durable=True)
     store.close()
     folder = tmp_path / "s" / "t-0"
     path = folder / "00000000000000000000.log"
-    flip(path, path.read_bytes().index(b"c"))
+    flip(path, path.read_bytes().index(b"here"))
     store = _engine.Store(tmp_path / "s")
     return store, store.partition("t", 0, False, OPTIONS), path
 
