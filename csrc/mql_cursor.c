@@ -310,6 +310,10 @@ static int step(mql_cursor *cursor, mql_batch *out) {
 int mql_cursor_read(mql_cursor *cursor, mql_batch *out) {
     int rc = mql_log_usable(cursor->log);
     if (MQL_UNLIKELY(rc < 0)) return rc;
+    /* Records are given that were there when the call was made; of a batch that begins below the
+     * log start, those from the cursor's offset on. */
+    if (MQL_UNLIKELY(cursor->offset < mql_log_start(cursor->log)))
+        return out_of_range(cursor, cursor->offset);
     do {
         if (MQL_UNLIKELY(cursor->segment == NULL)) {
             rc = place(cursor);
@@ -317,8 +321,6 @@ int mql_cursor_read(mql_cursor *cursor, mql_batch *out) {
         }
         rc = step(cursor, out);
     } while (rc == MQL_BUSY);
-    if (MQL_UNLIKELY(rc == MQL_OK && cursor->offset <= mql_log_start(cursor->log)))
-        return out_of_range(cursor, cursor->offset - 1); /* trimmed under the reader */
     return rc;
 }
 

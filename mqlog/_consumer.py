@@ -142,8 +142,11 @@ class Consumer(Generic[Out]):
     def lag(self) -> int:
         """How many records of its partitions can be read and were not given out yet."""
         self._alive()
-        ends = {number: self._stream._logs[number].readable_offset for number in self._assigned}
-        return sum(max(0, end - self._given[number]) for number, end in ends.items())
+        logs = {number: self._stream._logs[number] for number in self._assigned}
+        return sum(
+            max(0, log.readable_offset - max(self._given[number], log.start_offset))
+            for number, log in logs.items()
+        )
 
     # reading
 
