@@ -351,16 +351,20 @@ MQL_PUBLIC int mql_header_next(mql_value *headers, mql_value *name, mql_value *v
 /* -- consumer groups --------------------------------------------------------------------------- */
 #define MQL_NO_OFFSET (-1)
 
-/* The committed offset of group `name` in this partition; its file is made by the first commit or
- * claim when `create`. Same mql_group for every call of this process. */
+/* The committed offset of group `name` in this partition; with `create` its file is made, under the
+ * gate. Same mql_group for every call of this process. Blocks for the gate. */
 MQL_PUBLIC int mql_group_open(mql_log *log, const char *name, int create, mql_group **out);
 MQL_PUBLIC int mql_group_committed(mql_group *group, int64_t *offset); /* MQL_NO_OFFSET: none yet */
 /* One store into a mapped file: survives any process's death; `durable`: power loss too. */
 MQL_PUBLIC int mql_group_commit(mql_group *group, uint64_t member, int64_t offset, int durable);
+/* Forgets the group in this partition. MQL_BUSY, and nothing was done, while a live consumer owns
+ * the partition or is a member. Blocks for the gate. A topic's groups are deleted from partition 0
+ * on while the gate is held: nobody can join before all are gone. */
 MQL_PUBLIC int mql_group_delete(mql_group *group);
 
 /* Live consumers of a group, registered in the group file of the topic's partition 0. A member id
  * is unique in the store, grows with every join and is dropped when its process dies.
+ * mql_group_join: MQL_E_NOT_FOUND if the group was deleted since it was opened: open it again.
  * mql_group_members writes up to `capacity` live ids in ascending order and returns how many. */
 MQL_PUBLIC int mql_group_join(mql_group *group, uint64_t *member);
 MQL_PUBLIC void mql_group_leave(mql_group *group, uint64_t member);

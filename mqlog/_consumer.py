@@ -26,7 +26,7 @@ from mqlog._engine import Record
 from mqlog._tail import OneThread
 from mqlog._times import Deadline, Start, check_seconds, is_offset, reader, resolve
 from mqlog._typing import Generic, Out
-from mqlog.errors import ClosedError, Error, LockLostError
+from mqlog.errors import ClosedError, Error, LockLostError, NotFoundError
 
 if TYPE_CHECKING:
     from mqlog._ready import Signal
@@ -452,12 +452,19 @@ class Consumer(Generic[Out]):
         """The partitions that this member should have, by who is there now."""
         members = self._of(0).members()
         if self._member not in members:
-            self._member = self._of(0).join()
+            self._member = self._join()
             members = sorted({*self._of(0).members(), self._member})
         if self._explicit is not None:
             return self._explicit
         rank, count = members.index(self._member), len(members)
         return tuple(range(rank, len(self._stream._logs), count))
+
+    def _join(self) -> int:
+        while True:
+            try:
+                return self._of(0).join()
+            except NotFoundError:  # deleted since it was opened: it is made anew
+                self._groups.clear()
 
     def _of(self, number: int) -> _engine.Group:
         group = self._groups.get(number)
@@ -468,7 +475,10 @@ class Consumer(Generic[Out]):
 
     def _claim(self, number: int) -> None:
         group = self._of(number)
-        if not group.claim(self._member):
+        try:
+            if not group.claim(self._member):
+                return
+        except NotFoundError:  # being deleted by somebody who gives up, as there is a member
             return
         try:
             place = group.committed()

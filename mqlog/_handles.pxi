@@ -343,12 +343,15 @@ cdef class Log:
         return reader
 
     def group(self, str name not None, bint create):
-        """The place of the consumer group `name`; its file is made by the first commit or claim."""
+        """The place of the consumer group `name`. Blocks for the gate, if it is made here."""
         cdef bytes encoded = c_name(name, "a group's name")
         cdef const char *c_group = encoded
         cdef Group group = Group.__new__(Group)
+        cdef int rc
         self.store.enter()
-        self.store.end(mql_group_open(self._c, c_group, create, &group._c))
+        with nogil:
+            rc = mql_group_open(self._c, c_group, create, &group._c)
+        self.store.end(rc)
         group._store = self.store
         group.name = name
         return group
@@ -470,6 +473,9 @@ cdef class Group:
         return mql_group_owner(self._c)
 
     def delete(self):
-        """Forgets the group in this partition."""
+        """Forgets the group in this partition; False while a live consumer holds it. Blocks."""
+        cdef int rc
         self._store.enter()
-        self._store.end(mql_group_delete(self._c))
+        with nogil:
+            rc = mql_group_delete(self._c)
+        return self._store.end(rc) != MQL_BUSY
