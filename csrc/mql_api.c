@@ -40,6 +40,8 @@ int mql_open(const char *path, const mql_open_options *options, mql_store **out)
 
 int mql_close(mql_store *store) { return store == NULL ? MQL_OK : mql_store_close(store); }
 void mql_free(mql_store *store) { mql_store_free(store); }
+void mql_pin(mql_store *store) { mql_store_pin(store); }
+void mql_unpin(mql_store *store) { mql_store_unpin(store); }
 
 int mql_gate_take(mql_store *store, int64_t timeout_ns) {
     return mql_store_gate(store, timeout_ns);

@@ -196,6 +196,10 @@ int mql_group_find(mql_log *log, const char *name, bool create, mql_group **out)
     return MQL_OK;
 }
 
+void mql_group_unmap_all(mql_log *log) {
+    for (mql_group *group = log->groups; group != NULL; group = group->next) unmap_group(group);
+}
+
 void mql_group_free_all(mql_log *log) {
     while (log->groups != NULL) {
         mql_group *group = log->groups;

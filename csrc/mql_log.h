@@ -35,6 +35,7 @@ typedef struct mql_log_slot {
 } mql_log_slot;
 
 struct mql_group;
+struct mql_cursor;
 
 struct mql_log {
     mql_log *next; /* owned by the store's list */
@@ -56,7 +57,8 @@ struct mql_log {
     uint32_t segments_seen; /* control->segments_generation of the listing, under `table` */
     mql_epoch_table epochs; /* under `table` */
     uint32_t epochs_seen;
-    struct mql_group *groups; /* under `table`; owned by mql_group */
+    struct mql_group *groups;   /* under `table`; owned by mql_group */
+    struct mql_cursor *cursors; /* under `table`; borrowed: each leaves when it is freed */
 
     mql_segment *active; /* owns a reference; under the shared writer lock */
     _Atomic bool remap;  /* `active` is to be looked up again: a longer mapping is in the table */
@@ -82,6 +84,8 @@ struct mql_log {
 int mql_log_open(mql_log_home *home, const char *topic, int partition, bool create,
                  const mql_log_options *options, mql_log **out);
 void mql_log_free(mql_log *log);
+/* Gives back what is mapped; leases keep theirs. The store is closed, and no call is in flight. */
+void mql_log_unmap(mql_log *log);
 void mql_log_set(mql_log *log, const mql_log_options *options);
 /* Read-only stores: looks again. */
 int mql_log_refresh(mql_log *log);

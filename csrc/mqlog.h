@@ -13,11 +13,13 @@
  *   mql_lease   mql_cursor_lease     mql_lease_free    mql_lease_free          any thread
  *   mql_group   mql_group_open       (its store)       its store's mql_free    any thread, any call
  *
- *   Closing ends the files, freeing ends the memory. mql_close lets calls in flight finish; every
- *   call after it returns MQL_E_CLOSED. mql_free of a store comes after the last mql_cursor_free; a
- *   lease may outlive everything and keeps just the bytes that it lends. Opening one directory
- *   twice in a process gives one shared mql_store, counted: each mql_open is matched by one
- *   mql_close and one mql_free.
+ *   Closing ends the files, freeing ends the memory. mql_close gives every descriptor and mapping
+ *   back, also those that cursors stand in, but not what a lease lends; every call after it returns
+ *   MQL_E_CLOSED. A call that another thread may close the store under is put between mql_pin and
+ *   mql_unpin: the last mql_unpin then gives back what mql_close could not. mql_free of a store
+ *   comes after the last mql_cursor_free; a lease may outlive everything and keeps just the segment
+ *   that it lends. Opening one directory twice in a process gives one shared mql_store, counted:
+ *   each mql_open is matched by one mql_close and one mql_free.
  *
  * WHAT HOLDS UNLESS A FUNCTION SAYS OTHERWISE
  *
@@ -110,6 +112,11 @@ MQL_PUBLIC int mql_open(const char *path, const mql_open_options *options, mql_s
  * Blocks: for syncs. A failure leaves the store closed all the same. Idempotent per opening. */
 MQL_PUBLIC int mql_close(mql_store *store);
 MQL_PUBLIC void mql_free(mql_store *store);
+
+/* Keeps descriptors and mappings while calls are in flight. A pin is taken before the mql_close of
+ * the caller's opening begins, and ended before its mql_free. mql_unpin: Blocks after a close. */
+MQL_PUBLIC void mql_pin(mql_store *store);
+MQL_PUBLIC void mql_unpin(mql_store *store);
 
 /* The gate: one holder among all threads and processes of the machine. mql_gate_take: Blocks in
  * slices; MQL_TIMEOUT after `timeout_ns`. Options files change only under it. */
@@ -275,7 +282,7 @@ MQL_PUBLIC int mql_trim(mql_log *log, int64_t before);
 
 /* -- reading ----------------------------------------------------------------------------------- */
 typedef struct mql_batch {
-    const uint8_t *payload;  /* lent until the cursor's next call: bytes behind the header */
+    const uint8_t *payload;  /* lent until the cursor's next call, or close: behind the header */
     int64_t payload_length;
     int64_t position;        /* file position of the batch in its segment */
     int64_t segment;         /* base offset of the segment */
