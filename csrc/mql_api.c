@@ -206,13 +206,12 @@ int mql_wait(mql_log *log, int64_t offset, int64_t timeout_ns) {
 }
 
 int mql_wait_durable(mql_log *log, int64_t offset, int64_t timeout_ns) {
-    (void)timeout_ns; /* one sync: it takes as long as the device does */
     int rc = mql_log_writable(log);
     if (rc < 0) return rc;
     mql_control_end end;
     mql_log_end(log, &end);
     if (offset > end.offset) return mql_base_fail_range(offset, mql_log_start(log), end.offset);
-    return mql_commit_until(log, offset);
+    return mql_commit_wait(log, offset, timeout_ns);
 }
 
 int mql_log_sync(mql_log *log) {

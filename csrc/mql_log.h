@@ -22,7 +22,7 @@ typedef struct mql_log_home {
     int (*gate)(void *context);
     void (*ungate)(void *context);
     void (*want_prepare)(void *context);
-    void (*want_sync)(void *context);
+    bool (*want_sync)(void *context); /* false: there is no thread that does */
     void (*recovered)(void *context, const mql_recovered *what);
     uint64_t (*new_member)(void *context);         /* an id that was never given before */
     bool (*alive)(void *context, uint64_t member); /* false only when the kernel says so */
@@ -70,6 +70,7 @@ struct mql_log {
     _Atomic int64_t populated_segment;
     _Atomic int64_t appended; /* bytes by this process since the last preparation */
     _Atomic bool unsynced;    /* something was appended since the last background sync */
+    _Atomic bool sync_at_once; /* somebody waits for it */
     _Atomic bool wants_room;
     int64_t sync_due_ns;    /* when the background sync is due; 0: not; the sync thread's */
     int64_t lagging_offset; /* the durable end when a peer was first seen to lag */

@@ -150,7 +150,7 @@ static void home_ungate(void *context) { mql_store_ungate(context); }
 static void home_want_prepare(void *context) {
     mql_keeper_want_prepare(&((mql_store *)context)->keeper);
 }
-static void home_want_sync(void *context) { mql_keeper_want_sync(&((mql_store *)context)->keeper); }
+static bool home_want_sync(void *own) { return mql_keeper_want_sync(&((mql_store *)own)->keeper); }
 
 static void home_recovered(void *context, const mql_recovered *what) {
     mql_store *store = context;

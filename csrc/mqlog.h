@@ -271,9 +271,10 @@ MQL_PUBLIC size_t mql_header_encode(const uint8_t *name, size_t name_length, con
 /* Until a record at `offset` may be read. Spins briefly, then sleeps. Blocks at most `timeout_ns`,
  * and at most 250 ms: MQL_TIMEOUT. */
 MQL_PUBLIC int mql_wait(mql_log *log, int64_t offset, int64_t timeout_ns);
-/* Until every record below `offset` is on stable storage, by a sync of its own if no other covers
- * it. Blocks: as long as the device takes; `timeout_ns` is not looked at. Fails: MQL_E_RANGE above
- * the log end, MQL_E_DURABILITY. */
+/* Until every record below `offset` is on stable storage: has it synced at once, by the store's
+ * sync thread. Blocks at most `timeout_ns`, and at most 250 ms: MQL_TIMEOUT, and the sync goes on.
+ * Not above 0: asks for no sync. In a store without threads the call itself syncs, and takes as
+ * long as the device does. Fails: MQL_E_RANGE above the log end, MQL_E_DURABILITY. */
 MQL_PUBLIC int mql_wait_durable(mql_log *log, int64_t offset, int64_t timeout_ns);
 MQL_PUBLIC int mql_log_sync(mql_log *log);
 /* Takes away what lies below `before`: the log start moves there, whole segments below it are
