@@ -43,6 +43,8 @@ int mql_open(const char *path, const mql_open_options *options, mql_store **out)
 
 int mql_close(mql_store *store) { return store == NULL ? MQL_OK : mql_store_close(store); }
 void mql_free(mql_store *store) { mql_store_free(store); }
+void mql_pin(mql_store *store) { mql_store_pin(store); }
+void mql_unpin(mql_store *store) { mql_store_unpin(store); }
 
 int mql_gate_take(mql_store *store, int64_t timeout_ns) {
     return mql_store_gate(store, timeout_ns);
@@ -213,13 +215,12 @@ int mql_wait(mql_log *log, int64_t offset, int64_t timeout_ns) {
 }
 
 int mql_wait_durable(mql_log *log, int64_t offset, int64_t timeout_ns) {
-    (void)timeout_ns; /* one sync: it takes as long as the device does */
     int rc = mql_log_writable(log);
     if (rc < 0) return rc;
     mql_control_end end;
     mql_log_end(log, &end);
     if (offset > end.offset) return mql_base_fail_range(offset, mql_log_start(log), end.offset);
-    return mql_commit_until(log, offset);
+    return mql_commit_wait(log, offset, timeout_ns);
 }
 
 int mql_log_sync(mql_log *log) {

@@ -231,6 +231,19 @@ int mql_commit_until(mql_log *log, int64_t offset) {
     }
 }
 
+int mql_commit_wait(mql_log *log, int64_t offset, int64_t timeout_ns) {
+    if (is_durable(log, offset)) return MQL_OK;
+    if (is_poisoned(log)) return poisoned(log);
+    if (timeout_ns <= 0) return MQL_TIMEOUT;
+    atomic_store_explicit(&log->sync_at_once, true, memory_order_release);
+    if (!log->home->want_sync(log->home->context)) return mql_commit_until(log, offset);
+    mql_format_control *control = log->control;
+    int rc = mql_control_wait(&control->waiters_durable, &control->durable, offset - 1, timeout_ns);
+    if (rc == MQL_TIMEOUT && is_poisoned(log)) return poisoned(log);
+    int usable = mql_log_usable(log);
+    return usable < 0 ? usable : rc;
+}
+
 int mql_commit_all(mql_log *log) {
     mql_control_end end;
     mql_control_read(&log->control->published, &end);

@@ -8,7 +8,11 @@
 /* Every record below `offset` is on stable storage. One committer syncs for all who wait behind it.
  * Blocks. Fails: MQL_E_DURABILITY (and the log is poisoned for every process), MQL_E_OS. */
 int mql_commit_until(mql_log *log, int64_t offset);
-/* The same for all that was published before the call. */
+/* Asks this process's sync thread for it and waits, at most `timeout_ns` and at most a slice:
+ * MQL_TIMEOUT, perhaps spuriously; the thread goes on. Not above 0: asks nobody. Without a thread
+ * it is mql_commit_until. */
+int mql_commit_wait(mql_log *log, int64_t offset, int64_t timeout_ns);
+/* Until all is durable that was published before the call. */
 int mql_commit_all(mql_log *log);
 
 /* Offsets below `offset` may be given out: a ceiling above it is on stable storage. Blocks. */

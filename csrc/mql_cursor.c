@@ -15,6 +15,7 @@ struct mql_lease {
 
 struct mql_cursor {
     mql_log *log; /* borrows: the store outlives its cursors */
+    struct mql_cursor *next, **link; /* of the log's list, under its `table`; NULL: not in it */
     int flags;
     int64_t next_base;    /* of the segment behind the current one; INT64_MAX: none yet */
     mql_segment *segment; /* owns a reference; NULL: not placed yet */
@@ -146,6 +147,48 @@ static int place(mql_cursor *cursor) {
     return MQL_OK;
 }
 
+/* -- the log's list ---------------------------------------------------------------------------- */
+static void enlist(mql_cursor *cursor) {
+    mql_log *log = cursor->log;
+    mql_os_mutex_take(&log->table, -1);
+    cursor->next = log->cursors;
+    cursor->link = &log->cursors;
+    if (cursor->next != NULL) cursor->next->link = &cursor->next;
+    log->cursors = cursor;
+    mql_os_mutex_drop(&log->table);
+}
+
+static void delist_locked(mql_cursor *cursor) {
+    if (cursor->link == NULL) return;
+    *cursor->link = cursor->next;
+    if (cursor->next != NULL) cursor->next->link = cursor->link;
+    cursor->link = NULL;
+}
+
+/* A forked child leaves its parent's list alone: another thread may have been inside. */
+static bool forked(const mql_log *log) {
+    return atomic_load_explicit(&log->home->gone, memory_order_acquire) == MQL_E_FORKED;
+}
+
+void mql_cursor_unmap_all(mql_log *log) {
+    bool more = !forked(log);
+    while (more) {
+        mql_os_mutex_take(&log->table, -1);
+        mql_cursor *cursor = log->cursors;
+        mql_cursor had = {0};
+        if (cursor != NULL) {
+            had = *cursor;
+            delist_locked(cursor);
+            cursor->segment = NULL;
+            cursor->window = (mql_segment_window){0};
+        }
+        mql_os_mutex_drop(&log->table);
+        mql_segment_leave(had.segment);
+        mql_segment_window_free(&had.window);
+        more = cursor != NULL;
+    }
+}
+
 int mql_cursor_make(mql_log *log, int64_t offset, int flags, mql_cursor **out) {
     int rc = mql_log_usable(log);
     if (rc < 0) return rc;
@@ -159,12 +202,18 @@ int mql_cursor_make(mql_log *log, int64_t offset, int flags, mql_cursor **out) {
         mql_cursor_end(cursor);
         return rc;
     }
+    enlist(cursor);
     *out = cursor;
     return MQL_OK;
 }
 
 void mql_cursor_end(mql_cursor *cursor) {
     if (cursor == NULL) return;
+    if (!forked(cursor->log)) {
+        mql_os_mutex_take(&cursor->log->table, -1);
+        delist_locked(cursor);
+        mql_os_mutex_drop(&cursor->log->table);
+    }
     leave_segment(cursor);
     mql_segment_window_free(&cursor->window);
     mql_os_free_memory(cursor);
@@ -310,6 +359,10 @@ static int step(mql_cursor *cursor, mql_batch *out) {
 int mql_cursor_read(mql_cursor *cursor, mql_batch *out) {
     int rc = mql_log_usable(cursor->log);
     if (MQL_UNLIKELY(rc < 0)) return rc;
+    /* Records are given that were there when the call was made; of a batch that begins below the
+     * log start, those from the cursor's offset on. */
+    if (MQL_UNLIKELY(cursor->offset < mql_log_start(cursor->log)))
+        return out_of_range(cursor, cursor->offset);
     do {
         if (MQL_UNLIKELY(cursor->segment == NULL)) {
             rc = place(cursor);
@@ -317,8 +370,6 @@ int mql_cursor_read(mql_cursor *cursor, mql_batch *out) {
         }
         rc = step(cursor, out);
     } while (rc == MQL_BUSY);
-    if (MQL_UNLIKELY(rc == MQL_OK && cursor->offset <= mql_log_start(cursor->log)))
-        return out_of_range(cursor, cursor->offset - 1); /* trimmed under the reader */
     return rc;
 }
 

@@ -79,10 +79,20 @@ static int map_file(mql_dedupe *dedupe, int64_t least) {
     return MQL_OK;
 }
 
-static void free_dedupe(mql_dedupe *dedupe) {
+static void unmap_all(mql_dedupe *dedupe) {
     unmap_body(dedupe);
     if (dedupe->map != NULL) mql_os_unmap(dedupe->map, MQL_PAGE);
+    dedupe->map = NULL;
+}
+
+static void free_dedupe(mql_dedupe *dedupe) {
+    unmap_all(dedupe);
     mql_os_free_memory(dedupe);
+}
+
+void mql_dedupe_unmap(mql_log *log) {
+    mql_dedupe *dedupe = atomic_load_explicit(&log->dedupe, memory_order_relaxed);
+    if (dedupe != NULL) unmap_all(dedupe);
 }
 
 /* Empties the table: what it knew is read from the log again. */

@@ -15,6 +15,8 @@ typedef struct mql_dedupe {
 /* As mqlog.h says of mql_append_once. */
 int mql_dedupe_append(mql_log *log, const mql_record *record, const mql_once *once, int flags,
                       int64_t *offset);
+/* Gives back what is mapped: nobody comes any more. */
+void mql_dedupe_unmap(mql_log *log);
 void mql_dedupe_free(mql_log *log);
 
 #endif

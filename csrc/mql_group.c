@@ -68,16 +68,25 @@ static int check_header(const mql_group *group, const mql_format_group *bytes) {
     return fresh || newest(bytes, &what) ? MQL_END : not_a_group(group);
 }
 
+static int make_group(const mql_group *group, mql_os_file *file) {
+    const mql_log_home *home = group->log->home;
+    char directory[MQL_PATH_MAX];
+    snprintf(directory, sizeof directory, "%s/groups", group->log->directory);
+    int rc = mql_os_make_directory(home->root, directory, 0700);
+    if (rc < 0 && rc != -EEXIST) return rc;
+    return mql_os_open(home->root, group->path, MQL_OS_WRITE | MQL_OS_CREATE, home->mode, file);
+}
+
+/* A file is made under the gate, so that who deletes the group of a whole topic under it meets no
+ * newcomer. */
 static int open_group(const mql_group *group, bool create, mql_os_file *file) {
     const mql_log_home *home = group->log->home;
     int rc = mql_os_open(home->root, group->path, MQL_OS_WRITE, 0, file);
     if (rc == -ENOENT && create) {
-        char directory[MQL_PATH_MAX];
-        snprintf(directory, sizeof directory, "%s/groups", group->log->directory);
-        rc = mql_os_make_directory(home->root, directory, 0700);
-        if (rc == 0 || rc == -EEXIST)
-            rc = mql_os_open(home->root, group->path, MQL_OS_WRITE | MQL_OS_CREATE, home->mode,
-                             file);
+        int gated = home->gate(home->context);
+        if (gated != MQL_OK) return gated;
+        rc = make_group(group, file);
+        home->ungate(home->context);
     }
     if (rc == -ENOENT)
         return mql_base_fail(MQL_E_NOT_FOUND, group->path, "there is no such consumer group");
@@ -187,6 +196,10 @@ int mql_group_find(mql_log *log, const char *name, bool create, mql_group **out)
     return MQL_OK;
 }
 
+void mql_group_unmap_all(mql_log *log) {
+    for (mql_group *group = log->groups; group != NULL; group = group->next) unmap_group(group);
+}
+
 void mql_group_free_all(mql_log *log) {
     while (log->groups != NULL) {
         mql_group *group = log->groups;
@@ -285,6 +298,13 @@ static bool dead(const mql_group *group, uint64_t member) {
     return !group->log->home->alive(group->log->home->context, member);
 }
 
+static bool removed(const mql_group *group) {
+    return atomic_load_explicit(&group->map->owner, memory_order_acquire) == REMOVED;
+}
+static int deleted(const mql_group *group) {
+    return mql_base_fail(MQL_E_NOT_FOUND, group->path, "the consumer group was deleted");
+}
+
 uint64_t mql_group_holder(mql_group *group) {
     if (group->map == NULL) return 0;
     uint64_t owner = atomic_load_explicit(&group->map->owner, memory_order_acquire);
@@ -302,8 +322,7 @@ int mql_group_take(mql_group *group, uint64_t member) {
     uint64_t owner = atomic_load_explicit(&group->map->owner, memory_order_acquire);
     for (;;) {
         if (owner == member) return MQL_OK;
-        if (owner == REMOVED)
-            return mql_base_fail(MQL_E_NOT_FOUND, group->path, "the consumer group was deleted");
+        if (owner == REMOVED) return deleted(group);
         if (owner != 0 && !dead(group, owner)) return MQL_BUSY;
         if (atomic_compare_exchange_strong_explicit(&group->map->owner, &owner, member,
                                                     memory_order_acq_rel, memory_order_acquire))
@@ -329,8 +348,13 @@ int mql_group_enter(mql_group *group, uint64_t *member) {
         if (!atomic_compare_exchange_strong_explicit(slot, &held, id, memory_order_acq_rel,
                                                      memory_order_relaxed))
             continue;
-        *member = id;
-        return MQL_OK;
+        atomic_thread_fence(memory_order_seq_cst); /* pairs with remove_gated */
+        if (!removed(group)) {
+            *member = id;
+            return MQL_OK;
+        }
+        mql_group_exit(group, id);
+        return deleted(group);
     }
     return mql_base_fail(MQL_E_ARGUMENT, group->path, "a consumer group holds at most %d consumers",
                          MQL_MEMBERS_MAX);
@@ -366,19 +390,29 @@ int mql_group_live(mql_group *group, uint64_t *members, int capacity) {
     return count;
 }
 
-/* Under the gate, so that no file made anew under the name is unlinked. */
+static bool has_members(const mql_group *group) {
+    for (int i = 0; i < MQL_MEMBERS_MAX; i++) {
+        uint64_t held = atomic_load_explicit(&group->map->members[i], memory_order_acquire);
+        if (held != 0 && !dead(group, held)) return true;
+    }
+    return false;
+}
+
+/* Under the gate, so that no file made anew under the name is unlinked. Of who joins meanwhile and
+ * this call, one at least sees the other, and gives up. */
 static int remove_gated(mql_group *group) {
     uint64_t owner = atomic_load_explicit(&group->map->owner, memory_order_acquire);
     do {
-        if (owner == REMOVED)
-            return mql_base_fail(MQL_E_NOT_FOUND, group->path, "the consumer group was deleted");
-        if (owner != 0 && !dead(group, owner)) return MQL_BUSY;
+        if (owner == REMOVED) return deleted(group);
+        if ((owner != 0 && !dead(group, owner)) || has_members(group)) return MQL_BUSY;
     } while (!atomic_compare_exchange_strong_explicit(&group->map->owner, &owner, REMOVED,
                                                       memory_order_acq_rel, memory_order_acquire));
-    int rc = mql_os_unlink(group->log->home->root, group->path);
-    return rc < 0 && rc != -ENOENT
-               ? mql_base_fail_os(rc, group->path, "cannot remove the consumer group")
-               : MQL_OK;
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with mql_group_enter */
+    int rc = has_members(group) ? MQL_BUSY /* joined just now */
+                                : mql_os_unlink(group->log->home->root, group->path);
+    if (rc == 0 || rc == -ENOENT) return MQL_OK;
+    atomic_store_explicit(&group->map->owner, 0, memory_order_release);
+    return rc < 0 ? mql_base_fail_os(rc, group->path, "cannot remove the consumer group") : rc;
 }
 
 int mql_group_remove(mql_group *group) {

@@ -16,6 +16,8 @@ int mql_group_take(mql_group *group, uint64_t member);
 void mql_group_release(mql_group *group, uint64_t member);
 uint64_t mql_group_holder(mql_group *group);
 uint64_t mql_group_living_holder(mql_group *group);
+/* Gives back what is mapped, the memory. No call is in flight. */
+void mql_group_unmap_all(mql_log *log);
 void mql_group_free_all(mql_log *log);
 
 #endif

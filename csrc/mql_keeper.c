@@ -59,7 +59,8 @@ static int sync_one(mql_log *log, int64_t now_ns, bool at_once, int64_t *wait_ns
     if (atomic_load_explicit(&log->unsynced, memory_order_acquire) && log->sync_due_ns == 0)
         log->sync_due_ns =
             now_ns + atomic_load_explicit(&log->sync_interval_ns, memory_order_relaxed);
-    bool due = log->sync_due_ns != 0 && (at_once || log->sync_due_ns <= now_ns);
+    bool asked = atomic_exchange_explicit(&log->sync_at_once, false, memory_order_acq_rel);
+    bool due = asked || (log->sync_due_ns != 0 && (at_once || log->sync_due_ns <= now_ns));
     if (!due && log->sync_due_ns != 0) *wait_ns = mql_base_min(*wait_ns, log->sync_due_ns - now_ns);
     if (!due && !lagging(log)) return retain_idle(log, now_ns);
     log->sync_due_ns = 0;
@@ -146,7 +147,8 @@ void mql_keeper_want_prepare(mql_keeper *keeper) {
     poke(&keeper->prepare_word);
 }
 
-void mql_keeper_want_sync(mql_keeper *keeper) {
+bool mql_keeper_want_sync(mql_keeper *keeper) {
     mql_keeper_start(keeper);
     poke(&keeper->sync_word);
+    return atomic_load_explicit(&keeper->running, memory_order_acquire);
 }

@@ -23,9 +23,10 @@ void mql_keeper_init(mql_keeper *keeper, mql_log *_Atomic *logs, bool enabled);
 void mql_keeper_start(mql_keeper *keeper);
 /* Ends and joins them. Blocks: for a round. They may be started again. */
 void mql_keeper_stop(mql_keeper *keeper);
-/* There is something to prepare, to sync. Starts the threads if need be. */
+/* There is something to prepare, to sync. Starts the threads if need be. want_sync: false if there
+ * are none that will do it. */
 void mql_keeper_want_prepare(mql_keeper *keeper);
-void mql_keeper_want_sync(mql_keeper *keeper);
+bool mql_keeper_want_sync(mql_keeper *keeper);
 
 /* One round each, by hand. */
 int mql_keeper_prepare_round(mql_keeper *keeper);

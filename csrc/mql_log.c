@@ -588,14 +588,21 @@ int mql_log_open(mql_log_home *home, const char *topic, int partition, bool crea
     return MQL_OK;
 }
 
+void mql_log_unmap(mql_log *log) {
+    for (size_t i = 0; i < log->count; i++) mql_segment_leave(log->slots[i].segment);
+    log->count = 0;
+    mql_segment_leave(log->active);
+    log->active = NULL;
+    mql_segment_leave(atomic_exchange_explicit(&log->prepared, NULL, memory_order_relaxed));
+    if (log->control != NULL) mql_os_unmap(log->control, MQL_CONTROL_BYTES);
+    log->control = NULL;
+}
+
 void mql_log_free(mql_log *log) {
     if (log == NULL) return;
-    for (size_t i = 0; i < log->count; i++) mql_segment_release(log->slots[i].segment);
+    mql_log_unmap(log);
     mql_os_free_memory(log->slots);
-    mql_segment_release(log->active);
-    mql_segment_release(atomic_load_explicit(&log->prepared, memory_order_relaxed));
     mql_epoch_free(&log->epochs);
-    if (log->control != NULL) mql_os_unmap(log->control, MQL_CONTROL_BYTES);
     mql_os_free_memory(log);
 }
 

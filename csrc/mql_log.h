@@ -22,7 +22,7 @@ typedef struct mql_log_home {
     int (*gate)(void *context);
     void (*ungate)(void *context);
     void (*want_prepare)(void *context);
-    void (*want_sync)(void *context);
+    bool (*want_sync)(void *context); /* false: there is no thread that does */
     void (*recovered)(void *context, const mql_recovered *what);
     uint64_t self; /* this process's member id: its number and incarnation */
     int (*reserve)(mql_log *log, int64_t offset); /* slots in every share group, below `offset` */
@@ -39,6 +39,7 @@ typedef struct mql_log_slot {
 struct mql_group;
 struct mql_share;
 struct mql_dedupe;
+struct mql_cursor;
 
 struct mql_log {
     mql_log *next; /* owned by the store's list */
@@ -60,7 +61,8 @@ struct mql_log {
     uint32_t segments_seen; /* control->segments_generation of the listing, under `table` */
     mql_epoch_table epochs; /* under `table` */
     uint32_t epochs_seen;
-    struct mql_group *groups; /* under `table`; owned by mql_group */
+    struct mql_group *groups;   /* under `table`; owned by mql_group */
+    struct mql_cursor *cursors; /* under `table`; borrowed: each leaves when it is freed */
     struct mql_share *_Atomic shares; /* pushed under `table`; owned by mql_share */
     _Atomic uint32_t shares_seen; /* control->shares_generation of its last listing, + 1 */
 
@@ -80,6 +82,7 @@ struct mql_log {
     _Atomic int64_t populated_segment;
     _Atomic int64_t appended; /* bytes by this process since the last preparation */
     _Atomic bool unsynced;    /* something was appended since the last background sync */
+    _Atomic bool sync_at_once; /* somebody waits for it */
     _Atomic bool wants_room;
     int64_t sync_due_ns;    /* when the background sync is due; 0: not; the sync thread's */
     int64_t lagging_offset; /* the durable end when a peer was first seen to lag */
@@ -94,6 +97,8 @@ struct mql_log {
 int mql_log_open(mql_log_home *home, const char *topic, int partition, bool create,
                  const mql_log_options *options, mql_log **out);
 void mql_log_free(mql_log *log);
+/* Gives back what is mapped; leases keep theirs. The store is closed, and no call is in flight. */
+void mql_log_unmap(mql_log *log);
 void mql_log_set(mql_log *log, const mql_log_options *options);
 /* Read-only stores: looks again. */
 int mql_log_refresh(mql_log *log);

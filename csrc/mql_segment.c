@@ -102,6 +102,15 @@ void mql_segment_release(mql_segment *segment) {
     mql_os_free_memory(segment);
 }
 
+void mql_segment_leave(mql_segment *segment) {
+    if (segment == NULL) return;
+    mql_index_close(&segment->index);
+    mql_index_close(&segment->tail);
+    atomic_store_explicit(&segment->index_open, false, memory_order_relaxed);
+    atomic_store_explicit(&segment->tail_open, false, memory_order_relaxed);
+    mql_segment_release(segment);
+}
+
 int mql_segment_refresh(mql_segment *segment, const mql_segment_options *options) {
     mql_os_stat stat;
     int rc = segment->file != MQL_OS_NO_FILE

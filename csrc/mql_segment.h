@@ -44,6 +44,8 @@ void mql_segment_next_name(char out[MQL_PATH_MAX], const char *directory, uint64
 void mql_segment_rename(mql_segment *segment, const char *directory, int64_t base);
 mql_segment *mql_segment_retain(mql_segment *segment);
 void mql_segment_release(mql_segment *segment);
+/* The same at the end of all calls: what a lease still lends is the log alone, not its indexes. */
+void mql_segment_leave(mql_segment *segment);
 /* Asks the file for its length again. */
 int mql_segment_refresh(mql_segment *segment, const mql_segment_options *options);
 /* Opens the indexes for lookups, once. Failing to is no error: lookups walk. */

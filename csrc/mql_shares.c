@@ -299,6 +299,11 @@ int mql_shares_remove(mql_share *share) {
     return rc;
 }
 
+void mql_shares_unmap_all(mql_log *log) {
+    for (mql_share *share = first(log); share != NULL; share = share->next)
+        mql_live_close(&share->live);
+}
+
 void mql_shares_free_all(mql_log *log) {
     mql_share *share = first(log);
     atomic_store_explicit(&log->shares, NULL, memory_order_relaxed);

@@ -16,6 +16,7 @@
 
 #include "mql_append.h"
 #include "mql_commit.h"
+#include "mql_cursor.h"
 #include "mql_dedupe.h"
 #include "mql_group.h"
 #include "mql_keeper.h"
@@ -31,6 +32,8 @@ struct mql_store {
     int opens;       /* not closed yet, under the registry lock */
     int references;  /* not freed yet, likewise */
     uint64_t device, inode;
+    _Atomic int pins;   /* calls in flight that may use what is mapped */
+    _Atomic bool ended; /* closed: once nothing is pinned, descriptors and mappings go */
     mql_log_home home;
     mql_os_file alive;                 /* owns: holds "alive" shared */
     mql_os_file member;                /* owns: holds byte 16 + number */
@@ -69,8 +72,7 @@ static void close_locks(mql_store *store) {
 static void child_forked(void) {
     for (mql_store *store = stores; store != NULL; store = store->next) {
         close_locks(store);
-        int open = 0;
-        atomic_compare_exchange_strong(&store->home.gone, &open, MQL_E_FORKED);
+        atomic_store_explicit(&store->home.gone, MQL_E_FORKED, memory_order_release);
     }
     mql_os_mutex_init_private(&registry);
     /* Later openings of the child are its own: the parent's stores are only freed, by their
@@ -89,6 +91,15 @@ static void registry_lock(void) {
     mql_os_mutex_take(&registry, -1);
 }
 
+static int usable(mql_store *store) {
+    int gone = atomic_load_explicit(&store->home.gone, memory_order_acquire);
+    if (gone == 0) return MQL_OK; /* also while closing: the closer itself comes by here */
+    return mql_base_fail(gone, store->path,
+                         gone == MQL_E_FORKED
+                             ? "the store was opened before a fork: open it again in this process"
+                             : "the store is closed");
+}
+
 /* -- the gate ---------------------------------------------------------------------------------- */
 static const void *this_thread(void) {
     static _Thread_local char own;
@@ -100,8 +111,10 @@ int mql_store_gate(mql_store *store, int64_t timeout_ns) {
         store->gate_depth++;
         return MQL_OK;
     }
+    int rc = usable(store);
+    if (rc < 0) return rc;
     mql_os_file file;
-    int rc = mql_os_open(store->home.root, "store.lock", MQL_OS_WRITE, 0, &file);
+    rc = mql_os_open(store->home.root, "store.lock", MQL_OS_WRITE, 0, &file);
     if (rc < 0) return mql_base_fail_os(rc, "store.lock", "cannot open");
     int64_t until = mql_os_monotonic_ns() + timeout_ns, pause = 50000;
     while ((rc = mql_os_lock(file, MQL_LOCK_GATE, true)) == MQL_OS_HELD) {
@@ -139,7 +152,7 @@ static void home_ungate(void *context) { mql_store_ungate(context); }
 static void home_want_prepare(void *context) {
     mql_keeper_want_prepare(&((mql_store *)context)->keeper);
 }
-static void home_want_sync(void *context) { mql_keeper_want_sync(&((mql_store *)context)->keeper); }
+static bool home_want_sync(void *own) { return mql_keeper_want_sync(&((mql_store *)own)->keeper); }
 
 static void home_recovered(void *context, const mql_recovered *what) {
     mql_store *store = context;
@@ -414,7 +427,24 @@ static void set_home(mql_store *store, const mql_open_options *options) {
     mql_keeper_init(&store->keeper, &store->logs, options->threads != 0);
 }
 
+/* Gives back the mappings and the store's descriptor; leases keep theirs. Again: nothing. */
+static void give_back(mql_store *store) {
+    for (mql_log *log = atomic_load_explicit(&store->logs, memory_order_relaxed); log != NULL;
+         log = log->next) {
+        mql_cursor_unmap_all(log);
+        mql_group_unmap_all(log);
+        mql_shares_unmap_all(log);
+        mql_dedupe_unmap(log);
+        mql_log_unmap(log);
+    }
+    if (store->home.bell != NULL) mql_os_unmap(store->home.bell, MQL_DOORBELL_BYTES);
+    store->home.bell = NULL;
+    mql_os_close(store->home.root);
+    store->home.root = MQL_OS_NO_FILE;
+}
+
 static void destroy(mql_store *store) {
+    give_back(store);
     mql_log *log = atomic_load_explicit(&store->logs, memory_order_relaxed);
     while (log != NULL) {
         mql_log *next = log->next;
@@ -424,9 +454,7 @@ static void destroy(mql_store *store) {
         mql_log_free(log);
         log = next;
     }
-    if (store->home.bell != NULL) mql_os_unmap(store->home.bell, MQL_DOORBELL_BYTES);
     close_locks(store);
-    mql_os_close(store->home.root);
     mql_os_free_memory(store->recovered);
     mql_os_free_memory(store);
 }
@@ -490,15 +518,6 @@ static mql_log *find_log(mql_store *store, const char *topic, int partition) {
               MQL_STATE_DELETED) == 0))
             return log;
     return NULL;
-}
-
-static int usable(mql_store *store) {
-    int gone = atomic_load_explicit(&store->home.gone, memory_order_acquire);
-    if (gone == 0) return MQL_OK; /* also while closing: the closer itself comes by here */
-    return mql_base_fail(gone, store->path,
-                         gone == MQL_E_FORKED
-                             ? "the store was opened before a fork: open it again in this process"
-                             : "the store is closed");
 }
 
 int mql_store_log(mql_store *store, const char *topic, int partition, bool create,
@@ -624,17 +643,31 @@ int mql_store_close(mql_store *store) {
         error = *mql_error_last();
     }
     atomic_store_explicit(&store->home.gone, MQL_E_CLOSED, memory_order_release);
-    for (mql_log *log = atomic_load(&store->logs); log != NULL && !store->home.read_only;
-         log = log->next)
-        mql_log_wake_everybody(log);
+    mql_store_wake(store);
     if (!store->home.read_only) {
         mql_store_ungate(store);
         mql_os_close(store->alive);
         store->alive = MQL_OS_NO_FILE;
     }
+    /* Pairs with mql_store_unpin: either the last pin is gone here, or it sees the end there. */
+    atomic_store_explicit(&store->ended, true, memory_order_seq_cst);
+    if (atomic_load_explicit(&store->pins, memory_order_seq_cst) == 0) give_back(store);
     registry_unlock();
     if (rc < 0) *mql_base_error() = error;
     return rc;
+}
+
+void mql_store_pin(mql_store *store) {
+    atomic_fetch_add_explicit(&store->pins, 1, memory_order_seq_cst);
+}
+
+void mql_store_unpin(mql_store *store) {
+    if (atomic_fetch_sub_explicit(&store->pins, 1, memory_order_seq_cst) != 1 ||
+        !atomic_load_explicit(&store->ended, memory_order_seq_cst))
+        return;
+    registry_lock();
+    give_back(store);
+    registry_unlock();
 }
 
 void mql_store_free(mql_store *store) {

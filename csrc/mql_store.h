@@ -8,6 +8,8 @@
 int mql_store_open(const char *path, const mql_open_options *options, mql_store **out);
 int mql_store_close(mql_store *store);
 void mql_store_free(mql_store *store);
+void mql_store_pin(mql_store *store);
+void mql_store_unpin(mql_store *store);
 int mql_store_gate(mql_store *store, int64_t timeout_ns);
 void mql_store_ungate(mql_store *store);
 int mql_store_read_options(mql_store *store, uint8_t **data, size_t *length);

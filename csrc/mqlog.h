@@ -13,11 +13,13 @@
  *   mql_lease   mql_cursor_lease     mql_lease_free    mql_lease_free          any thread
  *   mql_group   mql_group_open       (its store)       its store's mql_free    any thread, any call
  *
- *   Closing ends the files, freeing ends the memory. mql_close lets calls in flight finish; every
- *   call after it returns MQL_E_CLOSED. mql_free of a store comes after the last mql_cursor_free; a
- *   lease may outlive everything and keeps just the bytes that it lends. Opening one directory
- *   twice in a process gives one shared mql_store, counted: each mql_open is matched by one
- *   mql_close and one mql_free.
+ *   Closing ends the files, freeing ends the memory. mql_close gives every descriptor and mapping
+ *   back, also those that cursors stand in, but not what a lease lends; every call after it returns
+ *   MQL_E_CLOSED. A call that another thread may close the store under is put between mql_pin and
+ *   mql_unpin: the last mql_unpin then gives back what mql_close could not. mql_free of a store
+ *   comes after the last mql_cursor_free; a lease may outlive everything and keeps just the segment
+ *   that it lends. Opening one directory twice in a process gives one shared mql_store, counted:
+ *   each mql_open is matched by one mql_close and one mql_free.
  *
  * WHAT HOLDS UNLESS A FUNCTION SAYS OTHERWISE
  *
@@ -112,6 +114,11 @@ MQL_PUBLIC int mql_open(const char *path, const mql_open_options *options, mql_s
  * Blocks: for syncs. A failure leaves the store closed all the same. Idempotent per opening. */
 MQL_PUBLIC int mql_close(mql_store *store);
 MQL_PUBLIC void mql_free(mql_store *store);
+
+/* Keeps descriptors and mappings while calls are in flight. A pin is taken before the mql_close of
+ * the caller's opening begins, and ended before its mql_free. mql_unpin: Blocks after a close. */
+MQL_PUBLIC void mql_pin(mql_store *store);
+MQL_PUBLIC void mql_unpin(mql_store *store);
 
 /* The gate: one holder among all threads and processes of the machine. mql_gate_take: Blocks in
  * slices; MQL_TIMEOUT after `timeout_ns`. Options files change only under it. */
@@ -278,9 +285,10 @@ MQL_PUBLIC size_t mql_header_encode(const uint8_t *name, size_t name_length, con
 /* Until a record at `offset` may be read. Spins briefly, then sleeps. Blocks at most `timeout_ns`,
  * and at most 250 ms: MQL_TIMEOUT. */
 MQL_PUBLIC int mql_wait(mql_log *log, int64_t offset, int64_t timeout_ns);
-/* Until every record below `offset` is on stable storage, by a sync of its own if no other covers
- * it. Blocks: as long as the device takes; `timeout_ns` is not looked at. Fails: MQL_E_RANGE above
- * the log end, MQL_E_DURABILITY. */
+/* Until every record below `offset` is on stable storage: has it synced at once, by the store's
+ * sync thread. Blocks at most `timeout_ns`, and at most 250 ms: MQL_TIMEOUT, and the sync goes on.
+ * Not above 0: asks for no sync. In a store without threads the call itself syncs, and takes as
+ * long as the device does. Fails: MQL_E_RANGE above the log end, MQL_E_DURABILITY. */
 MQL_PUBLIC int mql_wait_durable(mql_log *log, int64_t offset, int64_t timeout_ns);
 MQL_PUBLIC int mql_log_sync(mql_log *log);
 /* Takes away what lies below `before`: the log start moves there, whole segments below it are
@@ -289,7 +297,7 @@ MQL_PUBLIC int mql_trim(mql_log *log, int64_t before);
 
 /* -- reading ----------------------------------------------------------------------------------- */
 typedef struct mql_batch {
-    const uint8_t *payload;  /* lent until the cursor's next call: bytes behind the header */
+    const uint8_t *payload;  /* lent until the cursor's next call, or close: behind the header */
     int64_t payload_length;
     int64_t position;        /* file position of the batch in its segment */
     int64_t segment;         /* base offset of the segment */
@@ -365,16 +373,20 @@ MQL_PUBLIC int mql_header_next(mql_value *headers, mql_value *name, mql_value *v
 /* -- consumer groups --------------------------------------------------------------------------- */
 #define MQL_NO_OFFSET (-1)
 
-/* The committed offset of group `name` in this partition; its file is made by the first commit or
- * claim when `create`. Same mql_group for every call of this process. */
+/* The committed offset of group `name` in this partition; with `create` its file is made, under the
+ * gate. Same mql_group for every call of this process. Blocks for the gate. */
 MQL_PUBLIC int mql_group_open(mql_log *log, const char *name, int create, mql_group **out);
 MQL_PUBLIC int mql_group_committed(mql_group *group, int64_t *offset); /* MQL_NO_OFFSET: none yet */
 /* One store into a mapped file: survives any process's death; `durable`: power loss too. */
 MQL_PUBLIC int mql_group_commit(mql_group *group, uint64_t member, int64_t offset, int durable);
+/* Forgets the group in this partition. MQL_BUSY, and nothing was done, while a live consumer owns
+ * the partition or is a member. Blocks for the gate. A topic's groups are deleted from partition 0
+ * on while the gate is held: nobody can join before all are gone. */
 MQL_PUBLIC int mql_group_delete(mql_group *group);
 
 /* Live consumers of a group, registered in the group file of the topic's partition 0. A member id
  * is unique in the store, grows with every join and is dropped when its process dies.
+ * mql_group_join: MQL_E_NOT_FOUND if the group was deleted since it was opened: open it again.
  * mql_group_members writes up to `capacity` live ids in ascending order and returns how many. */
 MQL_PUBLIC int mql_group_join(mql_group *group, uint64_t *member);
 MQL_PUBLIC void mql_group_leave(mql_group *group, uint64_t member);

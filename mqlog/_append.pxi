@@ -148,6 +148,7 @@ cdef int64_t perform(Log log, const Job *job, bint durable) except -1:
     cdef int64_t offset = -1
     cdef int flags = MQL_DURABLE if durable else 0
     cdef int rc
+    cdef mql_store *pinned
     log.store.enter()
     if not durable and not log.waits and job.size <= BIG:
         rc = put(log._c, job, MQL_NOWAIT, &offset)
@@ -155,12 +156,13 @@ cdef int64_t perform(Log log, const Job *job, bint durable) except -1:
             appended(log, rc)
             return offset
     while True:
+        pinned = log.store.begin()
         with nogil:
             rc = put(log._c, job, flags, &offset)
+            mql_unpin(pinned)
         if appended(log, rc) != MQL_TIMEOUT:
             return offset
         PyErr_CheckSignals()
-        log.store.enter()
 
 
 cdef bytes pack(const mql_record *records, Py_ssize_t count, str compression, int64_t limit):

@@ -60,6 +60,8 @@ cdef extern from "mqlog.h" nogil:
 
     int mql_close(mql_store *store)
     void mql_free(mql_store *store)
+    void mql_pin(mql_store *store)
+    void mql_unpin(mql_store *store)
 
     int mql_gate_take(mql_store *store, int64_t timeout_ns)
     void mql_gate_drop(mql_store *store)

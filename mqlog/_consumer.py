@@ -27,7 +27,7 @@ from mqlog._engine import Record
 from mqlog._tail import OneThread
 from mqlog._times import Deadline, Start, check_seconds, is_offset, reader, resolve
 from mqlog._typing import Generic, Out
-from mqlog.errors import ClosedError, Error, LockLostError
+from mqlog.errors import ClosedError, Error, LockLostError, NotFoundError
 
 if TYPE_CHECKING:
     from mqlog._ready import Signal
@@ -143,8 +143,11 @@ class Consumer(Generic[Out]):
     def lag(self) -> int:
         """How many records of its partitions can be read and were not given out yet."""
         self._alive()
-        ends = {number: self._stream._logs[number].readable_offset for number in self._assigned}
-        return sum(max(0, end - self._given[number]) for number, end in ends.items())
+        logs = {number: self._stream._logs[number] for number in self._assigned}
+        return sum(
+            max(0, log.readable_offset - max(self._given[number], log.start_offset))
+            for number, log in logs.items()
+        )
 
     # reading
 
@@ -450,12 +453,19 @@ class Consumer(Generic[Out]):
         """The partitions that this member should have, by who is there now."""
         members = self._of(0).members()
         if self._member not in members:
-            self._member = self._of(0).join()
+            self._member = self._join()
             members = sorted({*self._of(0).members(), self._member})
         if self._explicit is not None:
             return self._explicit
         rank, count = members.index(self._member), len(members)
         return tuple(range(rank, len(self._stream._logs), count))
+
+    def _join(self) -> int:
+        while True:
+            try:
+                return self._of(0).join()
+            except NotFoundError:  # deleted since it was opened: it is made anew
+                self._groups.clear()
 
     def _of(self, number: int) -> _engine.Group:
         group = self._groups.get(number)
@@ -466,7 +476,10 @@ class Consumer(Generic[Out]):
 
     def _claim(self, number: int) -> None:
         group = self._of(number)
-        if not group.claim(self._member):
+        try:
+            if not group.claim(self._member):
+                return
+        except NotFoundError:  # being deleted by somebody who gives up, as there is a member
             return
         try:
             place = group.committed()

@@ -7,9 +7,10 @@ Why it is correct:
 * A `Store` frees the engine's memory in its `__dealloc__` only, and whatever points into that
   memory (`Log`, `Reader`, `Group`) holds a reference to its `Store`; the ones that can be in a
   reference cycle are `no_gc_clear`, so they keep it until they are gone themselves.
-* `Store.closed` is set with the GIL held before the files are given back without it. Whoever has
-  seen it unset and has not released the GIL since may use mapped memory and pays no lock for that;
-  whoever has released the GIL asks again.
+* `Store.closed` is set with the GIL held before files and mappings are given back without it.
+  Whoever has seen it unset and has not released the GIL since may use mapped memory and pays no
+  lock for that; whoever has released the GIL, or made an object that the garbage collector knows,
+  asks again. A call without the GIL pins the store, which then goes when the call ends.
 * What other threads could change or free while the GIL is released is a `bytes`, a tuple, a
   memoryview or a C array of ours. Nothing waits inside the engine with the GIL held.
 

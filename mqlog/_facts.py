@@ -48,6 +48,19 @@ def group(logs: list[_engine.Log], name: str) -> GroupInfo:
     return GroupInfo(logs[0].topic, name, "consumer", committed, lag, members, held)
 
 
+def holders(logs: list[_engine.Log], name: str) -> dict[int, list[int]]:
+    """The live members of a group, each with the partitions that it owns."""
+    held: dict[int, list[int]] = {}
+    for log in logs:
+        with suppress(NotFoundError):
+            place = log.group(name, False)
+            for member in place.members():
+                held.setdefault(member, [])
+            if owner := place.owner():
+                held.setdefault(owner, []).append(log.partition)
+    return held
+
+
 def verified(
     store: Path,
     topics: list[Topic],

@@ -1,7 +1,7 @@
 # The handles: Store and its Gate, Log (a partition), Group. Part of _engine.pyx.
 #
-# Each method is the same four steps: convert, `enter()`, call (without the GIL if it may block),
-# `end()`.
+# Each method is the same four steps: convert, `enter()`, call, `end()`. A call that may block is
+# made without the GIL; then `begin()` and `mql_unpin` stand around it.
 
 @cython.final
 cdef class Store:
@@ -72,6 +72,12 @@ cdef class Store:
             self.refuse()
         return 0
 
+    cdef mql_store *begin(self) except NULL:
+        """`enter()` before a call without the GIL: what it uses stays mapped until `mql_unpin`."""
+        self.enter()
+        mql_pin(self._c)
+        return self._c
+
     cdef inline int end(self, int rc) except -1:
         """What every call does last: results pass, failures are raised with the full path."""
         if rc < 0:
@@ -121,23 +127,26 @@ cdef class Store:
         cdef const uint8_t *start = <const uint8_t *>PyBytes_AS_STRING(data)
         cdef size_t length = <size_t>PyBytes_GET_SIZE(data)
         cdef int rc
-        self.enter()
+        cdef mql_store *pinned = self.begin()
         with nogil:
             rc = mql_options_write(self._c, start, length)
+            mql_unpin(pinned)
         self.end(rc)
 
     def set_limits(self, min_free_bytes, max_bytes):
         """New bounds for all processes of the machine, at once. None: the default."""
         cdef uint64_t least = MQL_DEFAULT_FREE if min_free_bytes is None else min_free_bytes
+        cdef uint64_t most = max_bytes
         self.enter()
-        self.end(mql_store_limits(self._c, least, max_bytes))
+        self.end(mql_store_limits(self._c, least, most))
 
     def sync(self):
         """On return everything appended before the call is on stable storage. Blocks."""
         cdef int rc
-        self.enter()
+        cdef mql_store *pinned = self.begin()
         with nogil:
             rc = mql_sync(self._c)
+            mql_unpin(pinned)
         self.end(rc)
 
     def partition(self, str topic not None, int partition, bint create, options):
@@ -147,9 +156,10 @@ cdef class Store:
         cdef mql_log_options limits = c_options(options)
         cdef Log log = Log.__new__(Log)
         cdef int rc
-        self.enter()
+        cdef mql_store *pinned = self.begin()
         with nogil:
             rc = mql_partition(self._c, name, partition, create, &limits, &log._c)
+            mql_unpin(pinned)
         self.end(rc)
         log.store = self
         log.topic = topic
@@ -167,11 +177,13 @@ cdef class Store:
         cdef int64_t deadline = deadline_of(timeout)
         cdef int64_t left
         cdef int rc, done = 0
-        self.enter()
+        cdef mql_store *pinned
         while done == 0:
             left = slice_until(deadline)
+            pinned = self.begin()
             with nogil:
                 rc = mql_doorbell_wait(self._c, seen, left)
+                mql_unpin(pinned)
             done = over(self, rc, deadline)
         return done == 1
 
@@ -205,11 +217,13 @@ cdef class Gate:
         cdef int64_t deadline = deadline_of(self._timeout)
         cdef int64_t left
         cdef int rc, done = 0
-        self._store.enter()
+        cdef mql_store *pinned
         while done == 0:
             left = slice_until(deadline)
+            pinned = self._store.begin()
             with nogil:
-                rc = mql_gate_take(self._store._c, left)
+                rc = mql_gate_take(pinned, left)
+                mql_unpin(pinned)
             if rc == MQL_OK:
                 return self
             done = over(self._store, rc, deadline)
@@ -291,20 +305,23 @@ cdef class Log:
     def delete(self):
         """Marks it deleted for every process and takes its directory away, gated. Blocks."""
         cdef int rc
-        self.store.enter()
+        cdef mql_store *pinned = self.store.begin()
         with nogil:
             rc = mql_partition_delete(self._c)
+            mql_unpin(pinned)
         self.store.end(rc)
 
     cdef object wait_for(self, wait_function wait, int64_t offset, object timeout):
         cdef int64_t deadline = deadline_of(timeout)
         cdef int64_t left
         cdef int rc, done = 0
-        self.store.enter()
+        cdef mql_store *pinned
         while done == 0:
             left = slice_until(deadline)
+            pinned = self.store.begin()
             with nogil:
                 rc = wait(self._c, offset, left)
+                mql_unpin(pinned)
             done = over(self.store, rc, deadline)
         return done == 1
 
@@ -319,17 +336,19 @@ cdef class Log:
     def make_room(self):
         """Before a delayed record is put: space for it in every share group. Blocks."""
         cdef int rc
-        self.store.enter()
+        pinned = self.store.begin()
         with nogil:
             rc = mql_share_make_room(self._c)
+            mql_unpin(pinned)
         self.store.end(rc)
 
     def delay(self, int64_t offset, int64_t due_ms):
         """A record just put is not delivered before `due_ms`, and then at once."""
         cdef int rc
-        self.store.enter()
+        pinned = self.store.begin()
         with nogil:
             rc = mql_share_delay(self._c, offset, due_ms)
+            mql_unpin(pinned)
         self.store.end(rc)
 
     def wait_durable(self, int64_t offset, timeout):
@@ -339,17 +358,19 @@ cdef class Log:
     def sync(self):
         """On return everything appended before the call is on stable storage. Blocks."""
         cdef int rc
-        self.store.enter()
+        cdef mql_store *pinned = self.store.begin()
         with nogil:
             rc = mql_log_sync(self._c)
+            mql_unpin(pinned)
         self.store.end(rc)
 
     def trim(self, int64_t before):
         """Moves the log start to `before` and unlinks whole segments below it."""
         cdef int rc
-        self.store.enter()
+        cdef mql_store *pinned = self.store.begin()
         with nogil:
             rc = mql_trim(self._c, before)
+            mql_unpin(pinned)
         self.store.end(rc)
 
     def offset_at(self, int64_t timestamp_ms):
@@ -367,12 +388,16 @@ cdef class Log:
         return reader
 
     def group(self, str name not None, bint create):
-        """The place of the consumer group `name`; its file is made by the first commit or claim."""
+        """The place of the consumer group `name`. Blocks for the gate, if it is made here."""
         cdef bytes encoded = c_name(name, "a group's name")
         cdef const char *c_group = encoded
         cdef Group group = Group.__new__(Group)
-        self.store.enter()
-        self.store.end(mql_group_open(self._c, c_group, create, &group._c))
+        cdef int rc
+        cdef mql_store *pinned = self.store.begin()
+        with nogil:
+            rc = mql_group_open(self._c, c_group, create, &group._c)
+            mql_unpin(pinned)
+        self.store.end(rc)
         group._store = self.store
         group.name = name
         return group
@@ -383,9 +408,10 @@ cdef class Log:
         cdef mql_verify_report report
         cdef int rc
         run.store, run.found, run.progress = self.store, found, progress
-        self.store.enter()
+        cdef mql_store *pinned = self.store.begin()
         with nogil:
             rc = mql_verify(self._c, on_found, on_progress, <void *>run, &report)
+            mql_unpin(pinned)
         if run.error is not None:
             raise run.error
         self.store.end(rc)
@@ -451,11 +477,14 @@ cdef class Group:
     def commit(self, uint64_t member, int64_t offset, bint durable=False):
         """Raises `LockLostError` when `member` does not own the partition. Blocks if `durable`."""
         cdef int rc
-        self._store.enter()
+        cdef mql_store *pinned
         if durable:
+            pinned = self._store.begin()
             with nogil:
                 rc = mql_group_commit(self._c, member, offset, True)
+                mql_unpin(pinned)
         else:
+            self._store.enter()
             rc = mql_group_commit(self._c, member, offset, False)
         self._store.end(rc)
 
@@ -494,6 +523,10 @@ cdef class Group:
         return mql_group_owner(self._c)
 
     def delete(self):
-        """Forgets the group in this partition."""
-        self._store.enter()
-        self._store.end(mql_group_delete(self._c))
+        """Forgets the group in this partition; False while a live consumer holds it. Blocks."""
+        cdef int rc
+        cdef mql_store *pinned = self._store.begin()
+        with nogil:
+            rc = mql_group_delete(self._c)
+            mql_unpin(pinned)
+        return self._store.end(rc) != MQL_BUSY

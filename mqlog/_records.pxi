@@ -165,12 +165,12 @@ cdef tuple split_headers(bytes stored):
 
 cdef Reader open_reader(Log log, int64_t start, object stop, int flags, object codec):
     cdef Reader reader = Reader.__new__(Reader)
-    log.store.enter()
     cdef Source source = reader._source
     reader._log, reader._store = log, log.store
     source.topic, source.partition, source.codec = log.topic, log.partition, codec
     reader._position = start
     reader._stop = INT64_MAX if stop is None else stop
+    log.store.enter()
     log.store.end(mql_cursor_open(log._c, start, flags, &reader._cursor))
     return reader
 
@@ -367,11 +367,15 @@ cdef class Reader:
     cdef int next_batch(self) except -1:
         """MQL_OK, MQL_END, or MQL_BUSY: what was there is not for readers, or damaged."""
         cdef int rc
+        cdef mql_store *pinned
         self._owner = self._window = None
         if self._batch.payload_length > BIG:
+            pinned = self._store.begin()
             with nogil:
                 rc = mql_cursor_next(self._cursor, &self._batch)
+                mql_unpin(pinned)
         else:
+            self._store.enter()
             rc = mql_cursor_next(self._cursor, &self._batch)
         if rc == MQL_E_CORRUPT:
             self.damaged(failure(rc, self._store.path))
@@ -395,7 +399,8 @@ cdef class Reader:
                 self.damaged(self.damage_of_batch(str(error)))
                 return 0
             except BaseException:
-                mql_cursor_seek(self._cursor, self._position)
+                if not self._store.closed:
+                    mql_cursor_seek(self._cursor, self._position)
                 raise
             self.own(data)
             self._store.enter()
@@ -473,6 +478,7 @@ cdef class Reader:
         cdef int64_t *times = out._times.data
         cdef int64_t position = self._position
         cdef int rc = MQL_OK
+        self._store.enter()  # `out` is new: making it may have closed the store
         out.begin_part(self.keep(), &self._walk, position)
         while n < room:
             rc = mql_walk_next(&self._walk, &view)
@@ -497,8 +503,10 @@ cdef class Reader:
     cdef int64_t first_since(self, int64_t timestamp) except -1:
         cdef int64_t offset = self._position
         cdef int rc
+        cdef mql_store *pinned = self._store.begin()
         with nogil:
             rc = mql_cursor_seek_time(self._cursor, timestamp, &offset)
+            mql_unpin(pinned)
         self._store.end(rc)
         self.enter()
         self._position = offset

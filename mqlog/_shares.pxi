@@ -197,9 +197,10 @@ cdef class Share:
         """All that is known; it takes the share lock for a moment."""
         cdef mql_share_info info
         cdef int rc
-        self._store.enter()
+        pinned = self._store.begin()
         with nogil:
             rc = mql_share_describe(self._c, &info)
+            mql_unpin(pinned)
         self._store.end(rc)
         return ShareInfo(
             info.ready, info.delayed, info.acquired, info.first, info.end,
@@ -219,9 +220,10 @@ cdef class Share:
         if offsets is NULL:
             raise MemoryError()
         try:
-            self._store.enter()
+            pinned = self._store.begin()
             with nogil:
                 found = mql_share_peek(self._c, offsets, count)
+                mql_unpin(pinned)
             if found < 0:
                 self._store.end(<int>found)
             for i in range(found):
@@ -241,9 +243,10 @@ cdef class Share:
         if found is NULL:
             raise MemoryError()
         try:
-            self._store.enter()
+            pinned = self._store.begin()
             with nogil:
                 count = mql_share_holders(self._c, found, most)
+                mql_unpin(pinned)
             if count < 0:
                 self._store.end(<int>count)
             for i in range(count):
@@ -269,11 +272,12 @@ cdef class Share:
         cdef int64_t deadline = deadline_of(timeout)
         cdef int64_t left
         cdef int rc, done = 0
-        self._store.enter()
         while done == 0:
             left = slice_until(deadline)
+            pinned = self._store.begin()
             with nogil:
                 rc = mql_share_wait_final(self._c, offset, left)
+                mql_unpin(pinned)
             done = over(self._store, rc, deadline)
         return done == 1
 
@@ -293,10 +297,11 @@ cdef class Share:
         cdef int64_t done = 0
         how.lock_ms, how.max_acquired, how.slice_ns, how.any = 60_000, 0, LOCK_SLICE_NS, 1
         while rc != MQL_END:
-            self._store.enter()
             count = AT_ONCE
+            pinned = self._store.begin()
             with nogil:
                 rc = mql_share_acquire(self._c, &how, got, &count)
+                mql_unpin(pinned)
             if rc != MQL_E_CORRUPT:  # archived: gone as well
                 self._store.end(rc)
             PyErr_CheckSignals()
@@ -310,9 +315,10 @@ cdef class Share:
     def delete(self):
         """Forgets the group here; False, and nothing done, while live processes hold records."""
         cdef int rc
-        self._store.enter()
+        pinned = self._store.begin()
         with nogil:
             rc = mql_share_delete(self._c)
+            mql_unpin(pinned)
         return self._store.end(rc) != MQL_BUSY
 
     cdef Finder finder(self):
@@ -347,8 +353,10 @@ cdef class Share:
         rc = mql_share_settle(self._c, items, count, &how)
         how.slice_ns = LOCK_SLICE_NS
         while rc == MQL_TIMEOUT:
+            pinned = self._store.begin()
             with nogil:
                 rc = mql_share_settle(self._c, items, count, &how)
+                mql_unpin(pinned)
             if rc == MQL_TIMEOUT:
                 PyErr_CheckSignals()
                 self._store.enter()
@@ -426,9 +434,10 @@ def open_share(Log log not None, str name not None, bint create, int64_t start, 
     cdef Finder finder = Finder.__new__(Finder)
     cdef Source source = Source.__new__(Source)
     cdef int rc
-    log.store.enter()
+    pinned = log.store.begin()
     with nogil:
         rc = mql_share_open(log._c, c_group, create, start, &share._c)
+        mql_unpin(pinned)
     log.store.end(rc)
     finder._log = log
     source.topic, source.partition, source.codec = log.topic, log.partition, codec
@@ -673,8 +682,10 @@ cdef class Taker(Sender):
         once.key.data, once.key.length = start_of(once_key), PyBytes_GET_SIZE(once_key)
         once.window_ms, once.ignore = window_ms, -1
         while True:
+            pinned = self._store.begin()
             with nogil:
                 rc = mql_append_once(log._c, &record, &once, MQL_DURABLE if durable else 0, &offset)
+                mql_unpin(pinned)
             if rc == MQL_TIMEOUT:
                 PyErr_CheckSignals()
             elif rc == MQL_FOUND and self.is_another(log, offset, once_key):
@@ -774,14 +785,17 @@ cdef class Taker(Sender):
         cdef Store store = self._store
         cdef Share share = self._single
         cdef int rc
+        pinned = store.begin()
         if share is not None:
             with nogil:
                 rc = mql_share_wait(share._c, left)
+                mql_unpin(pinned)
         else:
             for share in self._shares:
                 left = min(left, mql_share_due_in(share._c))
             with nogil:
                 rc = mql_doorbell_wait(store._c, seen, left)
+                mql_unpin(pinned)
         if rc != MQL_E_CLOSED and rc != MQL_E_DELETED:  # check() says it better
             store.end(rc)
         PyErr_CheckSignals()
@@ -822,8 +836,10 @@ cdef class Taker(Sender):
             how.slice_ns = LOCK_SLICE_NS
             while rc == MQL_TIMEOUT:
                 some = <size_t>min(count - len(out), AT_ONCE)
+                pinned = self._store.begin()
                 with nogil:
                     rc = mql_share_acquire(share._c, &how, got, &some)
+                    mql_unpin(pinned)
                 if rc == MQL_TIMEOUT:
                     PyErr_CheckSignals()
                 self._store.enter()

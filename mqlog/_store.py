@@ -402,26 +402,27 @@ class Store:
 
         Raises:
             NotFoundError: No such topic or group; names the nearest.
-            Error: The group has live consumers, or holds records; nothing was changed.
+            Error: Live consumers hold the group, or records of it; nothing was deleted.
             ReadOnlyError: The store was opened with `mode="r"`.
 
-        Any thread may call it; it does not block.
+        Any thread may call it. It blocks for the store's gate.
         """
         self._writable("delete_group()")
-        groups = {group.name: group for group in self.groups(topic)}
-        found = groups.get(_options.check_group(name))
-        if found is None:
-            near = _options.nearest(name, groups)
-            raise NotFoundError(f"topic {topic!r} has no group {name!r}{near}")
-        if found.kind == "share":
-            _sharing.delete_share(self, topic, name, self._logs(self._existing(topic)))
+        _options.check_group(name)
+        logs = self._logs(self._existing(topic))
+        if name in _sharing.share_names(self, topic, logs):
+            _sharing.delete_share(self, topic, name, logs)
             return
-        if found.members:
-            count = len(found.members)
-            raise Error(f"group {name!r} of topic {topic!r} has {count} live consumers: close them")
-        for log in self._logs(self._existing(topic)):
-            with suppress(NotFoundError):
-                log.group(name, False).delete()
+        known = _facts.group_names(self._path, logs)
+        if name not in known:
+            near = _options.nearest(name, known)
+            raise NotFoundError(f"topic {topic!r} has no group {name!r}{near}")
+        with self._live().gate():  # without it nobody can make the group anew
+            self._refuse_held(logs, name)
+            for log in logs:
+                with suppress(NotFoundError):
+                    while not log.group(name, False).delete():
+                        self._refuse_held(logs, name)
         LOGGER.info("%s: group %r of topic %r was deleted", self._path, name, topic)
 
     # the whole store
@@ -621,6 +622,19 @@ class Store:
         watcher = self._watcher
         if watcher is not None:
             watcher.drop(signal)
+
+    def _refuse_held(self, logs: list[_engine.Log], name: str) -> None:
+        mine = {consumer._member for consumer in list(self._consumers)}
+        who = []
+        for member, partitions in _facts.holders(logs, name).items():
+            whose = " of this process" if member in mine else ""
+            owns = f"partition {', '.join(map(str, partitions))}" if partitions else "no partition"
+            who.append(f"member {member}{whose} ({owns})")
+        if who:
+            raise Error(
+                f"group {name!r} of topic {logs[0].topic!r} is held by live consumers: "
+                f"{', '.join(who)}; close them first, nothing was deleted"
+            )
 
     # the catalog
 

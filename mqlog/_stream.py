@@ -471,7 +471,7 @@ class Stream(_engine.Appender, Generic[Out, In]):
             OffsetOutOfRangeError: The group is new, and `start` is an offset that is not there.
             ReadOnlyError: The store was opened with `mode="r"`.
 
-        Any thread may call it; it does not block.
+        Any thread may call it. It blocks for the store's gate when it makes the group.
         """
         return Consumer(
             self, group, start=start, partitions=partitions, commit=commit, on_assign=on_assign

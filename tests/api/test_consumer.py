@@ -317,6 +317,7 @@ def test_a_group_that_retention_has_passed_is_told_the_range_until_it_seeks(
             with pytest.raises(mqlog.OffsetOutOfRangeError) as caught:
                 consumer.poll(timeout=0)
             assert (caught.value.start, caught.value.stop) == (6, 10)
+        assert consumer.lag == 4, "what was trimmed cannot be read"
         consumer.seek(EARLIEST)
         assert offsets(consumer.poll()) == [6, 7, 8, 9]
 

@@ -151,6 +151,31 @@ def test_trimmed_records_are_out_of_range(handle, log):
     assert values(log) == [b"v"]
 
 
+@pytest.mark.parametrize("compression", [None, "lz4"])
+def test_no_way_of_reading_gives_what_was_trimmed_out_of_the_middle_of_a_batch(
+    handle, log, compression
+):
+    handle.append(b"0")
+    handle.append_many([b"%d" % n for n in range(1, 10)], compression=compression)
+    readers = [log.reader(0), log.reader(0, copy=False), log.reader(0, verify=False)]
+    assert [len(reader.take(1)) for reader in readers] == [1, 1, 1]
+    log.trim(5)
+    for reader in readers:
+        for read in (
+            next,
+            lambda reader: reader.take(3),
+            lambda reader: next(reader.values()),
+            lambda reader: reader.columns(3),
+        ):
+            with pytest.raises(errors.OffsetOutOfRangeError) as caught:
+                read(reader)
+            assert (caught.value.start, caught.value.stop) == (5, 10)
+        reader.seek(5)
+        assert [bytes(record.value) for record in reader.take(2)] == [b"5", b"6"]
+    rest = [b"%d" % n for n in range(5, 10)]
+    assert values(log) == log.reader(5).columns(10).values() == rest
+
+
 def test_a_payload_that_does_not_inflate_is_damage_that_is_passed(store, log, monkeypatch, caplog):
     handle = Handle(store, [log])
     handle.append(b"before")
@@ -194,16 +219,16 @@ def flip(path, position):
 
 
 def damaged(tmp_path):
-    """A store whose second batch of three has a flipped bit."""
+    """A store whose second batch of three has a flipped bit in its payload."""
     store = _engine.Store(tmp_path / "s")
     log = store.partition("t", 0, True, OPTIONS)
     handle = Handle(store, [log])
-    for batch in ([b"a", b"b"], [b"c", b"d"], [b"e"]):
+    for batch in ([b"a", b"b"], [b"here", b"d"], [b"e"]):
         handle.append_many(batch, durable=True)
     store.close()
     folder = tmp_path / "s" / "t-0"
     path = folder / "00000000000000000000.log"
-    flip(path, path.read_bytes().index(b"c"))
+    flip(path, path.read_bytes().index(b"here"))
     store = _engine.Store(tmp_path / "s")
     return store, store.partition("t", 0, False, OPTIONS), path
 

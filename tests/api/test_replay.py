@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.damage import batches, flip
 
 import mqlog
 from mqlog import _tail
@@ -238,11 +239,11 @@ def test_segments_outside_a_partitions_directory_say_how_to_be_read(
 
 
 def damage(path: Path) -> None:
+    """Flips a bit in the last batch."""
     [segment] = (path / "clicks-0").glob("*.log")
-    data = bytearray(segment.read_bytes())
-    data[data.index(b"2", 61)] ^= 1
-    data[100] ^= 1
-    segment.write_bytes(data)
+    data = segment.read_bytes()
+    position, size, *_ = batches(data)[-1]
+    segment.write_bytes(flip(data, position + size - 1))
 
 
 def test_damage_is_raised_once_or_skipped(path: Path) -> None:

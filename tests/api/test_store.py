@@ -256,55 +256,6 @@ def test_a_deleted_topic_ends_waiting_calls(store: mqlog.Store) -> None:
     assert ends == [mqlog.TopicDeletedError]
 
 
-# groups
-
-
-def test_groups_tells_place_lag_members_and_owners(store: mqlog.Store) -> None:
-    orders = store.stream("orders")
-    orders.append_many([b"a", b"b", b"c"])
-    assert store.groups("orders") == []
-    with orders.consumer("billing") as consumer:
-        consumer.poll(2)
-        consumer.commit()
-        [group] = store.groups("orders")
-        assert (group.topic, group.name, group.kind) == ("orders", "billing", "consumer")
-        assert (dict(group.committed), group.lag) == ({0: 2}, 1)
-        [member] = group.members
-        assert dict(group.owners) == {0: member}
-    [group] = store.groups("orders")
-    assert (group.members, dict(group.owners)) == ((), {})
-
-
-def test_a_deleted_group_starts_anew(store: mqlog.Store) -> None:
-    orders = store.stream("orders")
-    orders.append(b"a")
-    with orders.consumer("billing") as consumer:
-        consumer.poll()
-        consumer.commit()
-    store.delete_group("orders", "billing")
-    assert store.groups("orders") == []
-    with orders.consumer("billing") as consumer:
-        assert [record.value for record in consumer.poll()] == [b"a"]
-
-
-def test_a_group_with_live_consumers_is_not_deleted(store: mqlog.Store) -> None:
-    orders = store.stream("orders")
-    with (
-        orders.consumer("billing"),
-        pytest.raises(mqlog.Error, match="has 1 live consumers: close them"),
-    ):
-        store.delete_group("orders", "billing")
-    assert [group.name for group in store.groups("orders")] == ["billing"]
-
-
-def test_deleting_a_group_that_is_not_there_names_the_nearest(store: mqlog.Store) -> None:
-    store.stream("orders").consumer("billing").close()
-    with pytest.raises(mqlog.NotFoundError, match="no group 'biling'; did you mean 'billing'"):
-        store.delete_group("orders", "biling")
-    with pytest.raises(mqlog.NotFoundError, match="no topic 'clicks'"):
-        store.groups("clicks")
-
-
 # closing
 
 

@@ -3,46 +3,42 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from support.processes import Zygote
+from support.workers import Ledger, make_value, read_value
 
 import mqlog
 
-WORKERS = Path(__file__).parents[1] / "support" / "workers.py"
-sys.path.insert(0, str(WORKERS.parent))
-
-from workers import make_value, read_value  # noqa: E402
+pytestmark = pytest.mark.crash
 
 KILLS = 500
-ROUND = 25
+ROUNDS = 25
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    worker = subprocess.Popen(
-        [sys.executable, str(WORKERS), *map(str, arguments)], stdout=subprocess.PIPE, text=True
-    )
-    assert worker.stdout is not None
-    assert worker.stdout.readline() == "ready\n"
-    return worker
+@pytest.fixture
+def rng() -> random.Random:
+    return random.Random(20261122)
 
 
-def kill_after(worker: subprocess.Popen[str], moment: float) -> list[tuple[int, int]]:
-    """Kills the worker `moment` seconds from now; gives the (number, offset)s that it had told."""
-    assert worker.stdout is not None
-    told = [worker.stdout.readline() for _ in range(3)]
-    deadline = time.monotonic() + moment
-    while time.monotonic() < deadline:
-        pass
-    with worker:
-        worker.kill()
-        told += worker.stdout.readlines()
-    lines = [line for line in told if line.endswith("\n")]
-    return [(int(a), int(b)) for a, b in (line.split() for line in lines)]
+class Acknowledged:
+    """What was acknowledged to any worker: producer and number, by offset."""
+
+    def __init__(self, ledger: Path) -> None:
+        self.ledger = ledger
+        self.records: dict[int, tuple[int, int]] = {}
+
+    def note(self, producer: int) -> None:
+        """Takes over what the worker that was killed has noted."""
+        for number, offset in Ledger.read(self.ledger).items():
+            assert offset not in self.records, "an offset was given twice"
+            self.records[offset] = (producer, number)
+
+    def lost(self, seen: dict[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:
+        return {offset: what for offset, what in self.records.items() if seen.get(offset) != what}
 
 
 def seconds_of_next_append(stream: mqlog.Stream[bytes], value: bytes) -> float:
@@ -51,76 +47,77 @@ def seconds_of_next_append(stream: mqlog.Stream[bytes], value: bytes) -> float:
     return time.monotonic() - before
 
 
-@pytest.fixture
-def rng() -> Iterator[random.Random]:
-    yield random.Random(20261122)
+def numbers_by_producer(seen: Iterable[tuple[int, int]]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for producer, number in seen:
+        found.setdefault(producer, []).append(number)
+    return found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["acknowledge", "acknowledge_many"])
 def test_killed_appenders_lose_nothing_acknowledged_and_hold_nobody_up(
-    tmp_path: Path, verb: str, rng: random.Random
+    tmp_path: Path, zygote: Zygote, verb: str, rng: random.Random
 ) -> None:
     """Half of the 500 kills each; a survivor has the store open and appends after each kill."""
-    acknowledged: dict[int, tuple[int, int]] = {}
+    path, ledger = tmp_path / "store", tmp_path / "ledger"
+    acknowledged = Acknowledged(ledger)
     slowest = 0.0
-    with mqlog.open(tmp_path / "store") as store:
+    with mqlog.open(path) as store:
         stream = store.stream("orders", segment_bytes=1 << 20)
         for producer in range(1, KILLS // 2 + 1):
-            worker = start(verb, tmp_path / "store", "orders", producer, 0)
-            for number, offset in kill_after(worker, rng.uniform(0, 0.02)):
-                acknowledged[offset] = (producer, number)
+            zygote.start(verb, path, "orders", producer, ledger).kill(rng.uniform(0, 0.01))
             slowest = max(slowest, seconds_of_next_append(stream, make_value(0, producer)))
+            acknowledged.note(producer)
+        assert slowest < 1.0
         seen = {record.offset: read_value(record.value) for record in stream}
-    assert slowest < 1.0
-    lost = {offset: what for offset, what in acknowledged.items() if seen.get(offset) != what}
-    assert not lost
-    by_producer: dict[int, list[int]] = {}
-    for _, (producer, number) in sorted(seen.items()):
-        by_producer.setdefault(producer, []).append(number)
-    for producer, numbers in by_producer.items():
-        if producer != 0:
-            assert numbers == list(range(len(numbers))), f"producer {producer} has a hole"
-    assert by_producer[0] == list(range(1, KILLS // 2 + 1))
-    assert sorted(seen) == list(range(len(seen)))
+        assert stream._logs[0].describe().epoch > 0, "no kill came in the middle of an append"
+    assert len(acknowledged.records) > KILLS
+    assert acknowledged.lost(seen) == {}
+    assert list(seen) == list(range(len(seen)))
+    numbers = numbers_by_producer(seen.values())
+    assert numbers.pop(0) == list(range(1, KILLS // 2 + 1))
+    for producer, found in numbers.items():
+        assert found == list(range(len(found))), f"producer {producer} has a hole"
 
 
 @pytest.mark.slow
 def test_killed_with_nobody_else_alive_the_next_opener_finds_everything(
-    tmp_path: Path, rng: random.Random
+    tmp_path: Path, zygote: Zygote, rng: random.Random
 ) -> None:
-    acknowledged: dict[int, tuple[int, int]] = {}
+    path, ledger = tmp_path / "store", tmp_path / "ledger"
+    acknowledged = Acknowledged(ledger)
     for producer in range(1, 41):
-        worker = start("acknowledge", tmp_path / "store", "orders", producer, 0)
-        for number, offset in kill_after(worker, rng.uniform(0, 0.02)):
-            acknowledged[offset] = (producer, number)
+        zygote.start("acknowledge", path, "orders", producer, ledger).kill(rng.uniform(0, 0.01))
+        acknowledged.note(producer)
         if producer % 5 == 0:
-            with mqlog.open(tmp_path / "store") as store:
+            with mqlog.open(path) as store:
                 assert store.recovered == []
                 store.stream("orders").append(make_value(0, producer))
-    with mqlog.open(tmp_path / "store", "r") as store:
+    with mqlog.open(path, "r") as store:
         seen = {record.offset: read_value(record.value) for record in store.stream("orders")}
-    assert {k: v for k, v in acknowledged.items() if seen.get(k) != v} == {}
+    assert len(acknowledged.records) > 1000
+    assert acknowledged.lost(seen) == {}
 
 
 @pytest.mark.slow
 def test_several_writers_killed_together_leave_whole_batches(
-    tmp_path: Path, rng: random.Random
+    tmp_path: Path, zygote: Zygote, rng: random.Random
 ) -> None:
     path = tmp_path / "store"
     with mqlog.open(path) as store:
         stream = store.stream("orders", segment_bytes=1 << 20)
-        for round_ in range(ROUND):
-            names = [10 * round_ + i for i in (1, 2, 3)]
-            workers = [start("acknowledge_many", path, "orders", name, 0) for name in names]
-            told = [kill_after(worker, rng.uniform(0, 0.005)) for worker in workers]
-            assert all(told)
-            seconds = seconds_of_next_append(stream, make_value(0, round_))
-            assert seconds < 1.0
-        counts: dict[int, int] = {}
-        for record in stream:
-            producer, number = read_value(record.value)
-            if producer % 10:
-                assert number == counts.get(producer, 0)
-                counts[producer] = number + 1
-        assert all(count % 50 == 0 for count in counts.values()), "a call's records were torn apart"
+        for round_ in range(ROUNDS):
+            workers = [
+                zygote.start("acknowledge_many", path, "orders", 10 * round_ + i, tmp_path / str(i))
+                for i in (1, 2, 3)
+            ]
+            for worker in workers:
+                worker.kill(rng.uniform(0, 0.005))
+            assert seconds_of_next_append(stream, make_value(0, round_)) < 1.0
+        numbers = numbers_by_producer(read_value(value) for value in stream.values())
+    assert numbers.pop(0) == list(range(ROUNDS))
+    assert len(numbers) > 2 * ROUNDS
+    for producer, found in numbers.items():
+        assert found == list(range(len(found))), f"producer {producer} has a hole"
+        assert len(found) % 50 == 0, "a call's records were torn apart"

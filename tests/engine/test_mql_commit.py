@@ -1,6 +1,9 @@
 """mql_commit: the durable end, the offset ceiling, trimming, exact lengths at the last close."""
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +84,57 @@ def test_waiting_for_what_is_durable_returns_at_once(tmp_path: Path):
         log = store.log()
         log.append(b"a", flags=lib.MQL_DURABLE)
         assert lib.mql_wait_durable(log.c, 1, 10**9) == lib.MQL_OK
+
+
+@contextmanager
+def slow_device(log: Log) -> Iterator[None]:
+    """A sync of another thread is under way and does not end; it gives up after two seconds."""
+    held, done = threading.Event(), threading.Event()
+    commit = ffi.addressof(log.control.commit)
+
+    def hold() -> None:
+        assert lib.mql_os_mutex_take(commit, -1) == 0
+        held.set()
+        done.wait(2)
+        lib.mql_os_mutex_drop(commit)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        yield
+        assert thread.is_alive(), "it waited for the device"
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("timeout", [-1, 0, 1, 20_000_000])
+def test_waiting_for_what_is_not_durable_ends_with_its_time_and_the_sync_goes_on(
+    tmp_path: Path, timeout: int
+):
+    with Store(tmp_path / "s", threads=1) as store:
+        log = store.log(sync_interval_ns=3600 * 10**9)
+        log.append(b"a")
+        with slow_device(log):
+            assert lib.mql_wait_durable(log.c, 1, timeout) == lib.MQL_TIMEOUT
+            assert log.ends == (0, 1, 0)
+        if timeout > 0:  # it was asked for: it comes, though the interval is an hour
+            for _ in range(500):
+                if lib.mql_wait_durable(log.c, 1, 0) == lib.MQL_OK:
+                    break
+                lib.mql_wait(log.c, 1, 10_000_000)
+            assert log.ends == (0, 1, 1)
+
+
+def test_waiting_syncs_at_once_where_nobody_else_does(tmp_path: Path):
+    for threads in (0, 1):
+        with Store(tmp_path / "s", threads=threads) as store:
+            log = store.log(sync_interval_ns=3600 * 10**9)
+            end = log.append(b"a") + 1
+            results = [lib.mql_wait_durable(log.c, end, 250_000_000) for _ in range(100 * threads)]
+            assert lib.MQL_OK in (results or [lib.mql_wait_durable(log.c, end, 1)])
+            assert log.ends[2] == end
 
 
 def test_a_dead_committer_is_no_obstacle_and_its_range_is_synced_again(tmp_path: Path):

@@ -262,6 +262,30 @@ def test_a_reader_whose_segment_was_taken_away_is_told_the_range(tmp_path: Path)
         cursor.free()
 
 
+@pytest.mark.parametrize("entered", [False, True])
+def test_a_reader_inside_a_batch_that_was_trimmed_in_part_is_told_the_range(
+    tmp_path: Path, entered: bool
+):
+    """The batch is still there, as the log start is inside it."""
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"first")
+        log.append(*[b"%d" % n for n in range(1, 10)])
+        cursor = log.cursor(0)
+        if entered:
+            assert cursor.next() == [(0, b"first")]
+        log.trim(5)
+        for _ in range(2):
+            with pytest.raises(Failed) as failed:
+                cursor.next()
+            assert failed.value.code == lib.MQL_E_RANGE
+            assert (failed.value.start, failed.value.stop) == (5, 10)
+            assert cursor.offset == int(entered), "it stands where it stood"
+        check(lib.mql_cursor_seek(cursor.c, 5))
+        assert cursor.drain() == [(n, b"%d" % n) for n in range(5, 10)]
+        cursor.free()
+
+
 def test_leased_bytes_outlive_retention_and_the_store(tmp_path: Path):
     store = Store(tmp_path / "s")
     log = store.log(**SMALL)

@@ -1,6 +1,8 @@
 """mql_group: committed offsets in two slots, members, and who owns a partition."""
 
 import os
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -371,12 +373,42 @@ def test_a_deleted_group_is_gone_and_may_be_made_again(tmp_path: Path):
         group.commit(member, 5)
         assert lib.mql_group_delete(group.c) == lib.MQL_BUSY
         lib.mql_group_drop(group.c, member)
+        assert lib.mql_group_delete(group.c) == lib.MQL_BUSY, "it is a member still"
+        assert group.committed == 5
+        lib.mql_group_leave(group.c, member)
         check(lib.mql_group_delete(group.c))
         assert not group.path.exists()
-        with pytest.raises(Failed) as failed:
-            group.claim(member)
-        assert failed.value.code == lib.MQL_E_NOT_FOUND
+        for call in (lambda: group.claim(member), group.join):
+            with pytest.raises(Failed) as failed:
+                call()
+            assert failed.value.code == lib.MQL_E_NOT_FOUND
         assert Group(log).committed == lib.MQL_NO_OFFSET
+
+
+def locks() -> int:
+    """How many descriptors of store.lock this process has."""
+    count = 0
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # listdir's own
+            count += os.readlink(f"/proc/self/fd/{descriptor}").endswith("/store.lock")
+    return count
+
+
+def test_a_group_is_not_made_while_somebody_holds_the_gate(tmp_path: Path):
+    """Who deletes it in all partitions holds it, and must meet no newcomer."""
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        made: list[Group] = []
+        check(lib.mql_gate_take(store.c, 10**9))
+        before = locks()
+        thread = threading.Thread(target=lambda: made.append(Group(log)))
+        thread.start()
+        while thread.is_alive() and locks() == before:
+            pass  # it is on its way to the gate
+        assert not (log.directory / "groups").exists()
+        lib.mql_gate_drop(store.c)
+        thread.join()
+        assert made[0].path.exists()
 
 
 def test_a_read_only_store_refuses_what_changes_a_group(tmp_path: Path):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.partition import DIRECTORY, Failed, Store, check, dies, ffi, flip, lib, take
+from support.partition import DIRECTORY, Failed, Store, check, dies, ffi, flip, lib, log_file, take
 
 SECOND = 10**9
 
@@ -126,6 +126,89 @@ def test_a_closed_store_refuses_everything(tmp_path: Path):
         assert failed.value.code == lib.MQL_E_CLOSED
     cursor.free()
     store.free()
+
+
+def mapped(path: Path) -> set[str]:
+    """Names of the store's files that this process has mapped."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {line.rpartition("/")[2] for line in lines if f"{path}/" in line}
+
+
+def test_a_closed_store_maps_nothing_though_its_handles_are_there(tmp_path: Path):
+    store = Store(tmp_path / "s")
+    log = store.log()
+    log.append(b"a")
+    cursors = [log.cursor(0) for _ in range(3)]
+    for cursor in cursors:
+        assert cursor.next() == [(0, b"a")]
+    group = ffi.new("mql_group **")
+    check(lib.mql_group_open(log.c, b"billing", 1, group))
+    assert {"doorbell", "control", "billing.offset"} < mapped(tmp_path)
+    cursors.pop(1).free()
+    store.close()
+    assert mapped(tmp_path) == set()
+    assert lib.mql_group_owner(group[0]) == 0
+    for cursor in cursors:
+        cursor.free()
+    store.free()
+
+
+def test_a_lease_keeps_its_segment_mapped_and_not_its_indexes(tmp_path: Path):
+    store = Store(tmp_path / "s")
+    log = store.log()
+    log.append(b"a")
+    cursor, one, lease = log.cursor(0), ffi.new("mql_batch *"), ffi.new("mql_lease **")
+    check(lib.mql_cursor_next(cursor.c, one))
+    check(lib.mql_cursor_lease(cursor.c, lease))
+    assert log_file(0, ".index") in mapped(tmp_path)
+    store.close()
+    assert mapped(tmp_path) == {log_file(0)}
+    cursor.free()
+    store.free()
+    lib.mql_lease_free(lease[0])
+    assert mapped(tmp_path) == set()
+
+
+def test_a_pinned_store_stays_mapped_until_the_last_pin_is_gone(tmp_path: Path):
+    store = Store(tmp_path / "s")
+    log = store.log()
+    log.append(b"a")
+    lib.mql_pin(store.c)
+    lib.mql_pin(store.c)
+    store.close()
+    before = mapped(tmp_path)
+    assert "control" in before
+    assert log.control.published.generation > 0, "a call in flight may read it"
+    lib.mql_unpin(store.c)
+    assert mapped(tmp_path) == before
+    lib.mql_unpin(store.c)
+    assert mapped(tmp_path) == set()
+    store.free()
+
+
+def test_a_pin_of_a_store_that_is_open_changes_nothing(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        lib.mql_pin(store.c)
+        lib.mql_unpin(store.c)
+        assert log.append(b"a") == 0
+
+
+def test_a_forked_child_frees_the_cursors_of_its_parent(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"a")
+        cursors = [log.cursor(0) for _ in range(3)]
+
+        def child() -> str:
+            cursors[1].free()
+            store.free()
+            return "freed"
+
+        assert in_child(child) == "freed"
+        for cursor in cursors:
+            assert cursor.next() == [(0, b"a")]
+            cursor.free()
 
 
 def test_a_half_made_reset_is_made_again(tmp_path: Path):

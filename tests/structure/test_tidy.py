@@ -87,11 +87,40 @@ def test_no_line_ends_in_blanks_or_holds_a_tab(name: str) -> None:
 
 
 def blank_out(text: str) -> str:
-    """The same lines without comments, literals and directives."""
-    pattern = r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])+\''
-    text = re.sub(pattern, lambda hit: "\n" * hit[0].count("\n"), text, flags=re.DOTALL)
-    directive = r"^[ \t]*#(?:\\\n|[^\n])*"
-    return re.sub(directive, lambda hit: "\n" * hit[0].count("\n"), text, flags=re.MULTILINE)
+    """The same lines without comments, literals and directives. One look at each character."""
+    kept: list[str] = []
+    at, directive = 0, False
+    while at < len(text):
+        if text.startswith("/*", at):
+            end = after(text, "*/", at + 2)
+        elif text.startswith("//", at):
+            end = after(text, "\n", at) - 1
+        elif text[at] in "\"'":
+            end = after_literal(text, at)
+        else:
+            end = at + 1
+            starts_line = text[at] == "#" and not "".join(kept[-99:]).rpartition("\n")[2].strip()
+            directive = starts_line or (directive and (text[at] != "\n" or text[at - 1] == "\\"))
+            if not directive:
+                kept.append(text[at])
+                at = end
+                continue
+        kept.append("\n" * text.count("\n", at, end))
+        at = max(end, at + 1)
+    return "".join(kept)
+
+
+def after(text: str, what: str, at: int) -> int:
+    found = text.find(what, at)
+    return len(text) + 1 if found < 0 else found + len(what)
+
+
+def after_literal(text: str, at: int) -> int:
+    """Behind the quote that closes the one at `at`, or at the end of the line."""
+    quote, at = text[at], at + 1
+    while at < len(text) and text[at] not in (quote, "\n"):
+        at += 2 if text[at] == "\\" else 1
+    return at + (text[at : at + 1] == quote)
 
 
 # What stands before a brace that opens a block, not an initialiser or a struct.
@@ -115,22 +144,22 @@ def c_functions(text: str) -> Iterator[Function]:
         elif sign == "}":
             opened.pop()
             if not opened and head.endswith(")") and not head.startswith("typedef"):
+                name, parameters = signature(head)
                 lines = text.count("\n", 0, at) - begin + 1
-                yield Function(name_of(head), lines, deepest, count_parameters(head))
+                yield Function(name, lines, deepest, parameters)
         start = at + 1
 
 
-def name_of(head: str) -> str:
-    found = re.search(r"(\w+)\s*\(", re.sub(r"__attribute__\s*\(\(.*?\)\)", "", head))
-    assert found is not None
-    return found[1]
-
-
-def count_parameters(head: str) -> int:
-    inside = head[head.index("(") + 1 : head.rindex(")")]
-    while "(" in inside:  # a function pointer counts as one
-        inside = re.sub(r"\([^()]*\)", "", inside)
-    return 0 if inside.strip() in ("", "void") else inside.count(",") + 1
+def signature(head: str) -> tuple[str, int]:
+    """Name and number of parameters: what the parentheses hold that end the head."""
+    depth, commas = 0, 0
+    for at in range(len(head) - 1, -1, -1):
+        depth += (head[at] == ")") - (head[at] == "(")
+        commas += depth == 1 and head[at] == ","
+        if depth == 0:
+            break
+    inside = head[at + 1 : -1].strip()
+    return head[:at].rsplit(maxsplit=1)[-1].lstrip("*"), 0 if inside in ("", "void") else commas + 1
 
 
 def c_functions_over(name: str, attribute: str, limit: int, exempt: dict[str, str]) -> list[str]:
@@ -159,21 +188,37 @@ def test_the_reader_of_c_sees_functions_as_they_are() -> None:
     struct not_one { int (*call)(void); };
     static const int table[] = {1, 2, 3};
     /* { */
+    #define OPENS(a, b) do { /* {
+       { */ } \\
+       while (0) {
     int first(int a, void (*each)(int, int), char *c)
     {
         struct x y = {.a = {1, 2}};
         if (a) {
             for (;;) {
                 do {
-                    call("}");
+                    call("}\\"}", '}', '\\'', '"');  // }
                 } while (0);
             }
         } else {
         }
     }
     void second(void) {}
-    """
-    assert list(c_functions(text)) == [Function("first", 12, 3, 3), Function("second", 1, 0, 0)]
+    __attribute__((format(printf, 3, 4))) char *third(int a, char *(*b)(int, int), int c) {}
+    # 1 "don't" {"""
+    assert list(c_functions(text)) == [
+        Function("first", 12, 3, 3),
+        Function("second", 1, 0, 0),
+        Function("third", 1, 0, 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["/*", "//", '"', "'", "#", "\\", "a /", '"\\', "#\\", "int f(", ")"]
+)
+def test_the_reader_of_c_ends_where_the_text_does(text: str) -> None:
+    assert list(c_functions(text)) == []
+    assert "\n" not in blank_out(text)
 
 
 # -- Python ----------------------------------------------------------------------------------------

@@ -1,26 +1,38 @@
-"""The processes that tests start, kill and ask: `python workers.py VERB STORE ...`.
+"""The processes that tests start, kill and ask, and the values that they append.
 
 Every value says who put it and as what number, and carries a checksum of itself, so that whoever
-reads can tell loss, duplication, reordering and invention apart. A worker tells what was
-acknowledged on its standard output, one line an event, written with one system call: a line that
-is there is true.
+reads can tell loss, duplication, reordering and invention apart. A worker tells what happens on its
+standard output, one line an event, written with one system call: a line that is there is true. Its
+first line is "ready"; verbs that `proceed()` then wait for a line themselves. What is acknowledged
+to it faster than lines can be written it notes in a `Ledger`.
+
+`support.processes` starts them. `python workers.py zygote FD` is where they are forked: it imports
+mqlog once, and never opens a store.
 """
 
 from __future__ import annotations
 
+import array
+import ctypes
+import mmap
 import os
+import signal
+import socket
 import sys
 import time
+import traceback
 import zlib
-from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import mqlog
+
+LARGEST_SEGMENT = 2**31 - 1
 
 
 def make_value(producer: int, number: int, size: int = 100) -> bytes:
     """A value of `size` bytes that says whose and which it is."""
     head = b"%d:%d:" % (producer, number)
-    body = head + b"." * max(0, size - len(head) - 8)
+    body = head + b"." * (size - len(head) - 8)
     return body + b"%08x" % zlib.crc32(body)
 
 
@@ -36,111 +48,178 @@ def tell(line: str) -> None:
     os.write(1, line.encode() + b"\n")
 
 
-def append(path: str, topic: str, producer: int, count: int, options: dict[str, int]) -> None:
-    """Appends one by one; tells every thousandth number and the last."""
-    with mqlog.open(path) as store:
-        stream = store.stream(topic, **options)
-        tell("ready")
-        for number in range(count):
-            stream.append(make_value(producer, number))
-        tell(f"done {count}")
+def proceed() -> None:
+    """Waits for a line; the end of input ends the worker."""
+    if not sys.stdin.readline():
+        raise SystemExit
 
 
-def append_many(path: str, topic: str, producer: int, count: int, options: dict[str, int]) -> None:
-    with mqlog.open(path) as store:
-        stream = store.stream(topic, **options)
-        tell("ready")
-        for start in range(0, count, 1000):
-            numbers = range(start, min(start + 1000, count))
-            stream.append_many([make_value(producer, number) for number in numbers])
-        tell(f"done {count}")
-
-
-def acknowledge(path: str, topic: str, producer: int, first: int) -> None:
-    """Appends from number `first` on until it is killed; tells each acknowledged number, offset."""
-    store = mqlog.open(path)
-    stream = store.stream(topic, segment_bytes=1 << 20)
-    number = first
-    tell("ready")
-    while True:
-        offset = stream.append(make_value(producer, number))
-        tell(f"{number} {offset}")
-        number += 1
-
-
-def acknowledge_many(path: str, topic: str, producer: int, first: int) -> None:
-    store = mqlog.open(path)
-    stream = store.stream(topic, segment_bytes=1 << 20)
-    number = first
-    tell("ready")
-    while True:
-        values = [make_value(producer, n) for n in range(number, number + 50)]
-        offsets = stream.append_many(values)
-        tell(f"{number + 49} {offsets[-1]}")
-        number += 50
-
-
-def tail(path: str, topic: str, expected: int) -> None:
-    """Follows until `expected` records were seen; tells what was wrong, or `seen N`."""
+# -- appending ------------------------------------------------------------------------------------
+def append(path: str, topic: str, producer: str, count: str) -> None:
+    """Appends one by one, from number 0 on."""
     with mqlog.open(path) as store:
         stream = store.stream(topic)
         tell("ready")
-        tell(check_order(_until(stream.tail(mqlog.EARLIEST, timeout=60.0), expected)))
+        proceed()
+        for number in range(int(count)):
+            stream.append(make_value(int(producer), number))
+        tell("done")
 
 
-def _until(records: Iterable[mqlog.Record[bytes]], expected: int) -> Iterator[bytes]:
-    for count, record in enumerate(records, 1):
-        yield record.value
-        if count == expected:
-            return
+def append_many(path: str, topic: str, producer: str, count: str) -> None:
+    """The same, a thousand a call."""
+    with mqlog.open(path) as store:
+        stream = store.stream(topic)
+        tell("ready")
+        proceed()
+        for start in range(0, int(count), 1000):
+            numbers = range(start, min(start + 1000, int(count)))
+            stream.append_many([make_value(int(producer), number) for number in numbers])
+        tell("done")
 
 
-def check_order(values: Iterable[bytes]) -> str:
-    """`seen N` if each producer's numbers came once and in order from 0; else what was wrong."""
-    next_number: dict[int, int] = {}
-    count = 0
-    for value in values:
-        producer, number = read_value(value)
-        expected = next_number.get(producer, 0)
-        if number != expected:
-            return f"wrong producer {producer}: {number} came, {expected} expected"
-        next_number[producer] = number + 1
-        count += 1
-    return f"seen {count}"
+class Ledger:
+    """A file that outlives its writer: the offset of each number that was acknowledged to it."""
+
+    NUMBERS = 1 << 16
+
+    def __init__(self, path: str | Path) -> None:
+        with open(path, "w+b") as file:
+            file.truncate(8 * self.NUMBERS)
+            self.slots = memoryview(mmap.mmap(file.fileno(), 0)).cast("q")
+
+    @staticmethod
+    def read(path: str | Path) -> dict[int, int]:
+        """By number, the offset."""
+        slots = array.array("q", Path(path).read_bytes())
+        return {number: offset - 1 for number, offset in enumerate(slots) if offset}
 
 
-def consume(path: str, topic: str, group: str) -> None:
-    """Consumes as a member of `group` until killed; tells who owns what, and what it reads."""
-    store = mqlog.open(path)
-
-    def assigned(_: object, partitions: object) -> None:
-        tell(f"assigned {time.monotonic()} {partitions}")
-
-    consumer = store.stream(topic).consumer(group, on_assign=assigned)
+def acknowledge(path: str, topic: str, producer: str, ledger: str) -> None:
+    """Appends until it is killed; notes each number that was acknowledged."""
+    stream = mqlog.open(path).stream(topic, segment_bytes=1 << 20)
+    slots, name = Ledger(ledger).slots, int(producer)
     tell("ready")
-    for record in consumer:
-        tell(f"read {record.partition} {record.offset} {time.monotonic()}")
+    for number in range(Ledger.NUMBERS):
+        slots[number] = 1 + stream.append(make_value(name, number))
+    signal.pause()
 
 
-VERBS = {"append": append, "append_many": append_many}
+def acknowledge_many(path: str, topic: str, producer: str, ledger: str) -> None:
+    """The same, fifty large ones a call; of each call it notes the last."""
+    stream = mqlog.open(path).stream(topic, segment_bytes=1 << 20)
+    slots, name = Ledger(ledger).slots, int(producer)
+    tell("ready")
+    for number in range(0, Ledger.NUMBERS, 50):
+        values = [make_value(name, n, 1000) for n in range(number, number + 50)]
+        slots[number + 49] = 1 + stream.append_many(values)[-1]
+    signal.pause()
 
 
-def main(arguments: list[str]) -> None:
-    verb, path, topic, *rest = arguments
-    if verb in VERBS:
-        options = {"segment_bytes": int(rest[2])} if len(rest) > 2 else {}
-        VERBS[verb](path, topic, int(rest[0]), int(rest[1]), options)
-    elif verb == "acknowledge":
-        acknowledge(path, topic, int(rest[0]), int(rest[1]))
-    elif verb == "acknowledge_many":
-        acknowledge_many(path, topic, int(rest[0]), int(rest[1]))
-    elif verb == "tail":
-        tail(path, topic, int(rest[0]))
-    elif verb == "consume":
-        consume(path, topic, rest[0])
-    else:
-        raise SystemExit(f"no such verb: {verb}")
+def fill(path: str, topic: str, size: str) -> None:
+    """Appends until the log has `size` bytes, says "filled", and goes on until it is killed."""
+    stream = mqlog.open(path).stream(topic, segment_bytes=LARGEST_SEGMENT)
+    values = [make_value(0, n) for n in range(1000)]
+    tell("ready")
+    left = int(size) - stream.end_offset * len(values[0])
+    while left > 0:
+        stream.append_many(values)
+        left -= len(values) * len(values[0])
+    tell("filled")
+    while True:
+        stream.append(values[0])
+
+
+def hold(path: str, topic: str) -> None:
+    """Has the topic open, appends nothing, and waits to be killed."""
+    store = mqlog.open(path)
+    stream = store.stream(topic)
+    tell("ready")
+    proceed()
+    del store, stream
+
+
+CALLS = {
+    "append": lambda stream, value: [stream.append(value)],
+    "keyed append": lambda stream, value: [stream.append(value, key=value[:8])],
+    "append_many": lambda stream, value: stream.append_many([value] * 100),
+    "durable append": lambda stream, value: [stream.append(value, durable=True)],
+}
+
+
+PR_SET_PTRACER, ANYBODY = 0x59616D61, ctypes.c_ulong(-1)
+
+
+def repeat(path: str, topic: str, call: str, records: str) -> None:
+    """One of CALLS, again and again, until so many records are appended; anybody may trace it."""
+    ctypes.CDLL(None).prctl(PR_SET_PTRACER, ANYBODY)
+    with mqlog.open(path) as store:
+        stream = store.stream(topic)
+        work, value, left = CALLS[call], make_value(1, 1), int(records)
+        work(stream, value)
+        tell("ready")
+        proceed()
+        while left > 0:
+            left -= len(work(stream, value))
+        tell("done")
+        proceed()
+
+
+# -- consuming ------------------------------------------------------------------------------------
+def consume(path: str, topic: str, group: str, ledger: str) -> None:
+    """Consumes as a member of `group` until it is killed; writes to a file what it reads when.
+
+    "PARTITION OFFSET SECONDS" when the loop has a record, "SECONDS" right before it asks for the
+    next: between the two it has the partition in its hands.
+    """
+    stream = mqlog.open(path).stream(topic)
+    file = os.open(ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    tell("ready")
+    for record in stream.consumer(group):
+        os.write(file, b"%d %d %.9f\n" % (record.partition, record.offset, time.monotonic()))
+        os.write(file, b"%.9f\n" % time.monotonic())
+
+
+VERBS = {
+    verb.__name__: verb
+    for verb in (append, append_many, acknowledge, acknowledge_many, fill, hold, repeat, consume)
+}
+
+
+# -- the zygote -----------------------------------------------------------------------------------
+def zygote(door: socket.socket) -> None:
+    """Forks a worker for each message: its words, and two descriptors. Answers with its pid."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody has to wait for them
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(door, 1 << 16, 2)
+        if not message:
+            return
+        child = os.fork()
+        if child == 0:
+            door.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            work(message.decode().split("\0"), descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        door.send(b"%d" % child)
+
+
+def work(words: list[str], descriptors: list[int]) -> None:
+    status = 1
+    try:
+        for name, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, name)
+            os.close(descriptor)
+        verb, *arguments = words
+        VERBS[verb](*arguments)
+        status = 0
+    except SystemExit:
+        status = 0
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(status)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    zygote(socket.socket(fileno=int(sys.argv[2])))
