@@ -33,16 +33,30 @@ uint32_t mql_arrays_capacity(const mql_arrays *arrays, int array) {
     return atomic_load_explicit(&arrays->usable[array], memory_order_relaxed);
 }
 
+/* The file that is mapped, not one that has got its name since. */
+static int open_file(const mql_arrays *arrays, mql_os_file *file) {
+    mql_os_stat stat;
+    int rc = mql_os_open(arrays->root, arrays->path, MQL_OS_WRITE, 0, file);
+    if (rc == 0) {
+        rc = mql_os_stat_file(*file, &stat);
+        if (rc == 0 && stat.inode != arrays->inode) rc = -ENOENT;
+        if (rc < 0) mql_os_close(*file);
+    }
+    if (rc < 0) *file = MQL_OS_NO_FILE;
+    if (rc == -ENOENT)
+        return mql_base_fail(MQL_E_NOT_FOUND, arrays->path, "the share group was deleted");
+    return rc < 0 ? mql_base_fail_os(rc, arrays->path, "cannot open the share group") : MQL_OK;
+}
+
 static int map_part(mql_arrays *arrays, int array, uint32_t part, mql_os_file *file) {
     if (atomic_load_explicit(&arrays->parts[array][part], memory_order_acquire) != NULL)
         return MQL_OK;
-    int rc = 0;
-    if (*file == MQL_OS_NO_FILE)
-        rc = mql_os_open(arrays->root, arrays->path, MQL_OS_WRITE, 0, file);
+    int rc = *file == MQL_OS_NO_FILE ? open_file(arrays, file) : MQL_OK;
+    if (rc < 0) return rc;
     int64_t at = atomic_load_explicit(&arrays->map->places[array][part], memory_order_relaxed);
     size_t length = (size_t)(FIRST[array] << (part - 1)) * ENTRY[array];
     void *map = NULL, *none = NULL;
-    if (rc == 0) rc = mql_os_map_at(*file, at, length, &map);
+    rc = mql_os_map_at(*file, at, length, &map);
     if (rc < 0) return mql_base_fail_os(rc, arrays->path, "cannot map the share group");
     if (!atomic_compare_exchange_strong(&arrays->parts[array][part], &none, map))
         mql_os_unmap(map, length); /* another thread was faster */
@@ -50,7 +64,6 @@ static int map_part(mql_arrays *arrays, int array, uint32_t part, mql_os_file *f
 }
 
 int mql_arrays_map(mql_arrays *arrays) {
-    uint32_t growth = atomic_load_explicit(&arrays->map->growth, memory_order_acquire);
     mql_os_file file = MQL_OS_NO_FILE;
     int rc = MQL_OK;
     for (int array = 0; rc == MQL_OK && array < MQL_LIVE_ARRAYS; array++) {
@@ -63,12 +76,11 @@ int mql_arrays_map(mql_arrays *arrays) {
             atomic_store_explicit(&arrays->usable[array], mapped, memory_order_release);
     }
     mql_os_close(file);
-    if (rc == MQL_OK) atomic_store_explicit(&arrays->seen, growth, memory_order_release);
     return rc;
 }
 
-/* The next part of an array, as long as all before it: blocks first, then its place, then its use.
- */
+/* The next part of an array, as long as all before it: blocks first, then its place, then its
+ * use. */
 static int add_part(mql_arrays *arrays, int array, mql_os_file file) {
     mql_format_live *map = arrays->map;
     uint32_t now = atomic_load_explicit(&map->capacity[array], memory_order_relaxed), part = 1;
@@ -91,10 +103,8 @@ int mql_arrays_grow(mql_arrays *arrays, int array, uint32_t entries) {
     int rc = MQL_OK;
     while (rc == MQL_OK &&
            atomic_load_explicit(&arrays->map->capacity[array], memory_order_relaxed) < entries) {
-        if (file == MQL_OS_NO_FILE)
-            rc = mql_os_open(arrays->root, arrays->path, MQL_OS_WRITE, 0, &file);
-        rc = rc < 0 ? mql_base_fail_os(rc, arrays->path, "cannot open the share group")
-                    : add_part(arrays, array, file);
+        if (file == MQL_OS_NO_FILE) rc = open_file(arrays, &file);
+        if (rc == MQL_OK) rc = add_part(arrays, array, file);
     }
     mql_os_close(file);
     return rc == MQL_OK ? mql_arrays_map(arrays) : rc;
@@ -194,6 +204,7 @@ int mql_arrays_open(mql_arrays *arrays, mql_os_file root, uint32_t mode) {
     if (rc == 0) rc = mql_os_map(file, MQL_LIVE_BYTES, true, &map);
     mql_os_close(file);
     if (rc < 0) return mql_base_fail_os(rc, arrays->path, "cannot map the share group");
+    arrays->inode = stat.inode;
     arrays->map = map;
     void *first[MQL_LIVE_ARRAYS] = {arrays->map->first_due, arrays->map->first_deadlines,
                                     arrays->map->first_pages, arrays->map->first_hash};

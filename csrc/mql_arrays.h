@@ -9,22 +9,19 @@ typedef struct mql_arrays {
     mql_format_live *map;                                 /* owns */
     void *_Atomic parts[MQL_LIVE_ARRAYS][MQL_LIVE_PARTS]; /* owns, but for the first of each */
     _Atomic uint32_t usable[MQL_LIVE_ARRAYS];             /* entries that are mapped here */
-    _Atomic uint32_t seen;                                /* the growth that is mapped here */
+    uint64_t inode; /* of the file: another may get its name */
     char path[MQL_PATH_MAX + 16];
 } mql_arrays;
 
-/* Maps the file, made if need be; nothing in it is believed yet. */
+/* Maps the file, made if need be; nothing in it is believed yet. The calls after it:
+ * MQL_E_NOT_FOUND when the file was removed. */
 int mql_arrays_open(mql_arrays *arrays, mql_os_file root, uint32_t mode);
 /* Empties it, and makes its locks: the first opener of the machine. */
 int mql_arrays_reset(mql_arrays *arrays);
 void mql_arrays_close(mql_arrays *arrays);
 /* Maps what other processes have added. */
 int mql_arrays_map(mql_arrays *arrays);
-static inline bool mql_arrays_mapped(mql_arrays *arrays) {
-    return atomic_load_explicit(&arrays->map->growth, memory_order_acquire) ==
-           atomic_load_explicit(&arrays->seen, memory_order_relaxed);
-}
-/* Room for so many entries. Under the grow lock. MQL_E_OS: ENOSPC. */
+/* Room for so many entries. Moves `growth`. Under the grow lock. MQL_E_OS: ENOSPC. */
 int mql_arrays_grow(mql_arrays *arrays, int array, uint32_t entries);
 
 /* -- under the share lock ---------------------------------------------------------------------- */

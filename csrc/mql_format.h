@@ -359,7 +359,7 @@ typedef struct mql_format_timer {
 typedef struct mql_format_live_page {
     uint32_t next;       /* in its list: page + 1; 0: the last */
     uint16_t unfinished; /* slots of the chunk that are not final */
-    uint16_t reserved;
+    uint16_t mark;       /* 0: clean or in the hash; else finished, and not clean yet */
 } mql_format_live_page;
 
 typedef struct mql_format_live {
@@ -396,7 +396,9 @@ typedef struct mql_format_live {
 
     _Atomic uint32_t capacity[MQL_LIVE_ARRAYS]; /* entries */
     _Atomic int64_t bytes;                      /* of this file */
-    uint8_t pad3[40];
+    _Atomic uint32_t announced; /* not 0: appends provide for this group */
+    _Atomic uint32_t unsure;    /* not 0: a sync failed, all pages are to be written anew */
+    uint8_t pad3[32];
     _Atomic int64_t places[MQL_LIVE_ARRAYS][MQL_LIVE_PARTS]; /* file positions; 0: not there */
     uint8_t pad4[120];
 
@@ -559,6 +561,8 @@ MQL_AT(live, changes, 0x170);
 MQL_AT(live, unavailable, 0x180);
 MQL_AT(live, counts, 0x198);
 MQL_AT(live, capacity, 0x208);
+MQL_AT(live, bytes, 0x218);
+MQL_AT(live, announced, 0x220);
 MQL_AT(live, places, 0x248);
 MQL_AT(live, members, 0x600);
 MQL_AT(live, held, 0x1400);

@@ -5,18 +5,19 @@
  * file's struct can be made from them. `busy` is set around each change; who takes the lock from a
  * dead owner and finds it set derives everything anew, who finds it clear has nothing to do.
  *
- * A finished chunk is counted into the window first and marked as finished after, so a death in
- * between is seen (`folding` names it) and it is not counted twice. Its page goes to another chunk
- * only when the mark is on stable storage and the page is zeros there (mql_reserve).
+ * A finished chunk is counted into the window first (`folding` names it) and marked as finished
+ * after. Whoever finds it counted and not marked, because somebody died or the power went in
+ * between, goes back to the window before. Its page goes to another chunk only when the mark is on
+ * stable storage and the page is zeros there (mql_reserve).
  */
 #include "mql_live.h"
 
 #include <errno.h>
 #include <stdio.h>
 
-enum page_mark { MARK_NONE = 0, MARK_RETIRED = 1 };
+enum page_mark { MARK_NONE = 0, MARK_RETIRED = 1, MARK_NOTED = 2 };
 
-mql_format_live_page *mql_live_page(mql_live *live, uint32_t page) {
+static mql_format_live_page *facts_of(mql_live *live, uint32_t page) {
     return mql_arrays_at(&live->arrays, MQL_LIVE_PAGES, page);
 }
 static uint32_t *bucket(const mql_live *live, uint32_t index) {
@@ -80,29 +81,50 @@ static void widen(mql_live *live) {
     uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
     for (uint32_t page = 0; page < pages; page++) {
         uint64_t code = code_of(live, page);
-        if (code != 0 && mql_live_page(live, page)->reserved != MARK_RETIRED)
-            insert_code(live, code, page);
+        if (code != 0 && facts_of(live, page)->mark == MARK_NONE) insert_code(live, code, page);
     }
 }
 
 /* -- pages ------------------------------------------------------------------------------------- */
 void mql_live_add_clean(mql_live *live, uint32_t page) {
-    *mql_live_page(live, page) = (mql_format_live_page){.next = live->map->clean_list};
+    *facts_of(live, page) = (mql_format_live_page){.next = live->map->clean_list};
     live->map->clean_list = page + 1;
     live->map->clean++;
 }
 
-void mql_live_add_retired(mql_live *live, uint32_t page) {
-    *mql_live_page(live, page) =
-        (mql_format_live_page){.next = live->map->retired_list, .reserved = MARK_RETIRED};
+static void add_retired(mql_live *live, uint32_t page) {
+    *facts_of(live, page) =
+        (mql_format_live_page){.next = live->map->retired_list, .mark = MARK_RETIRED};
     live->map->retired_list = page + 1;
     live->map->retired++;
 }
 
-uint32_t mql_live_take_retired(mql_live *live) {
-    uint32_t first = live->map->retired_list;
-    live->map->retired_list = 0;
-    return first;
+uint32_t mql_live_note_retired(mql_live *live, uint32_t *pages, uint32_t room) {
+    uint32_t count = 0;
+    for (uint32_t next = live->map->retired_list; next != 0;) {
+        mql_format_live_page *facts = facts_of(live, next - 1);
+        facts->mark = count < room ? MARK_NOTED : MARK_RETIRED;
+        if (count < room) pages[count++] = next - 1;
+        next = facts->next;
+    }
+    return count;
+}
+
+void mql_live_clean_noted(mql_live *live) {
+    uint32_t next = live->map->retired_list;
+    live->map->retired_list = live->map->retired = 0;
+    while (next != 0) {
+        uint32_t page = next - 1;
+        const mql_format_live_page *facts = facts_of(live, page);
+        bool clean = facts->mark == MARK_NOTED;
+        next = facts->next;
+        if (clean)
+            atomic_store_explicit(mql_slots_name(&live->slots, page), 0, memory_order_release);
+        if (clean)
+            mql_live_add_clean(live, page);
+        else
+            add_retired(live, page);
+    }
 }
 
 /* Names a clean page. False: there is none, or no room in the hash. */
@@ -111,7 +133,7 @@ static bool name(mql_live *live, uint64_t code, uint32_t *page) {
     widen(live);
     if (map->clean_list == 0 || map->named + 1 >= map->hash_size) return false;
     *page = map->clean_list - 1;
-    mql_format_live_page *facts = mql_live_page(live, *page);
+    mql_format_live_page *facts = facts_of(live, *page);
     map->clean_list = facts->next;
     map->clean--;
     *facts = (mql_format_live_page){.unfinished = MQL_SHARE_SLOTS};
@@ -122,11 +144,13 @@ static bool name(mql_live *live, uint64_t code, uint32_t *page) {
 }
 
 static bool find_chunk(mql_live *live, int64_t number, uint32_t *page) {
-    if (MQL_LIKELY(live->last_number == number)) {
+    if (MQL_LIKELY(live->last_number == number &&
+                   live->last_page <
+                       atomic_load_explicit(&live->map->pages, memory_order_relaxed))) {
         uint64_t word = atomic_load_explicit(mql_slots_name(&live->slots, live->last_page),
                                              memory_order_relaxed);
         if (MQL_LIKELY(word == live->last_word &&
-                       mql_live_page(live, live->last_page)->reserved != MARK_RETIRED)) {
+                       facts_of(live, live->last_page)->mark == MARK_NONE)) {
             *page = live->last_page;
             return true;
         }
@@ -161,7 +185,7 @@ int mql_live_make(mql_live *live, int64_t offset, mql_live_place *out) {
     uint32_t page;
     int64_t number = offset / MQL_SHARE_SLOTS;
     if (!name(live, (uint64_t)number + 1, &page)) return MQL_BUSY;
-    mql_live_page(live, page)->unfinished = unfinished_of(number, window.start);
+    facts_of(live, page)->unfinished = unfinished_of(number, window.start);
     mql_live_find(live, offset, out);
     return MQL_OK;
 }
@@ -213,7 +237,7 @@ static void advance_start(mql_live *live, mql_format_share_window *window) {
         uint32_t page;
         if (!find_code(live, MQL_SHARE_DONE | (uint64_t)k, &page)) continue;
         remove_code(live, MQL_SHARE_DONE | (uint64_t)k);
-        mql_live_add_retired(live, page);
+        add_retired(live, page);
     }
 }
 
@@ -245,7 +269,7 @@ static bool fold(mql_live *live, uint32_t page, int64_t number) {
         mql_slots_set_window(&live->slots, &window);
         set_done(live, number);
     }
-    mql_live_add_retired(live, page);
+    add_retired(live, page);
     return true;
 }
 
@@ -253,7 +277,7 @@ void mql_live_finish(mql_live *live, const mql_live_place *place, int kind) {
     mql_format_live *map = live->map;
     int64_t count = atomic_load_explicit(&map->counts[kind], memory_order_relaxed);
     atomic_store_explicit(&map->counts[kind], count + 1, memory_order_relaxed);
-    if (--mql_live_page(live, place->page)->unfinished == 0)
+    if (--facts_of(live, place->page)->unfinished == 0)
         fold(live, place->page, place->offset / MQL_SHARE_SLOTS); /* or the next recycling does */
 }
 
@@ -287,7 +311,7 @@ bool mql_live_is_past(mql_live *live, int64_t offset) {
 int64_t mql_live_chunk(const mql_live *live, uint32_t page) {
     const mql_format_live_page *facts = mql_arrays_at(&live->arrays, MQL_LIVE_PAGES, page);
     uint64_t code = code_of(live, page);
-    bool chunk = code != 0 && (code & MQL_SHARE_DONE) == 0 && facts->reserved == MARK_NONE;
+    bool chunk = code != 0 && (code & MQL_SHARE_DONE) == 0 && facts->mark == MARK_NONE;
     return chunk ? (int64_t)code - 1 : -1;
 }
 
@@ -295,7 +319,7 @@ void mql_live_fold_rest(mql_live *live) {
     uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
     for (uint32_t page = 0; page < pages; page++) {
         int64_t number = mql_live_chunk(live, page);
-        if (number >= 0 && mql_live_page(live, page)->unfinished == 0) fold(live, page, number);
+        if (number >= 0 && facts_of(live, page)->unfinished == 0) fold(live, page, number);
     }
 }
 
@@ -362,7 +386,7 @@ static void rebuild_slot(const rebuilding *build, mql_format_slot *at, int64_t o
 }
 
 static void rebuild_chunk(const rebuilding *build, uint32_t page, int64_t number) {
-    mql_format_live_page *facts = mql_live_page(build->live, page);
+    mql_format_live_page *facts = facts_of(build->live, page);
     if (build->pass != PASS_REST)
         *facts = (mql_format_live_page){.unfinished = unfinished_of(number, build->window.start)};
     for (int64_t i = 0; i < MQL_SHARE_SLOTS; i++) {
@@ -382,7 +406,7 @@ static void sort_pages(const rebuilding *build) {
             atomic_load_explicit(mql_slots_name(&live->slots, page), memory_order_relaxed);
         uint64_t code;
         uint32_t other;
-        *mql_live_page(live, page) = (mql_format_live_page){.reserved = MARK_RETIRED};
+        *facts_of(live, page) = (mql_format_live_page){.mark = MARK_RETIRED};
         if (!mql_slots_unword(word, page, &code)) continue; /* damaged: never used again */
         if (code == 0) {
             mql_live_add_clean(live, page);
@@ -391,10 +415,10 @@ static void sort_pages(const rebuilding *build) {
         bool done = (code & MQL_SHARE_DONE) != 0;
         bool old = done && (int64_t)(code & ~MQL_SHARE_DONE) < first_done;
         if (old || find_code(live, code, &other)) {
-            mql_live_add_retired(live, page);
+            add_retired(live, page);
             continue;
         }
-        *mql_live_page(live, page) = (mql_format_live_page){0};
+        *facts_of(live, page) = (mql_format_live_page){0};
         insert_code(live, code, page);
     }
 }
@@ -406,11 +430,11 @@ static void sort_chunks(rebuilding *build) {
     for (uint32_t page = 0; page < pages; page++) {
         uint64_t code = code_of(live, page);
         bool chunk = code != 0 && (code & MQL_SHARE_DONE) == 0;
-        if (!chunk || mql_live_page(live, page)->reserved == MARK_RETIRED) continue;
+        if (!chunk || facts_of(live, page)->mark != MARK_NONE) continue;
         int64_t number = (int64_t)code - 1;
         if (number < build->window.start / MQL_SHARE_SLOTS || is_done(live, number)) {
             remove_code(live, code);
-            mql_live_add_retired(live, page);
+            add_retired(live, page);
             continue;
         }
         rebuild_chunk(build, page, number);
@@ -423,8 +447,7 @@ static int64_t done_chunks(mql_live *live, int64_t start) {
     int64_t count = 0;
     for (uint32_t page = 0; page < pages; page++) {
         uint64_t code = code_of(live, page), bits;
-        if ((code & MQL_SHARE_DONE) == 0 || mql_live_page(live, page)->reserved == MARK_RETIRED)
-            continue;
+        if ((code & MQL_SHARE_DONE) == 0 || facts_of(live, page)->mark != MARK_NONE) continue;
         const _Atomic uint64_t *words = mql_slots_page(&live->slots, page);
         for (uint64_t i = 0; i < MQL_PAGE / sizeof *words; i++) {
             uint64_t word = atomic_load_explicit(&words[i], memory_order_relaxed);
@@ -453,6 +476,23 @@ static int64_t first_untouched(mql_live *live, int64_t start) {
             if (slot.fresh) return offset;
         }
     }
+}
+
+/* A chunk that was counted, and not marked, when its owner died or the power went, is not counted:
+ * it is counted when it is folded again. */
+static void undo_fold(rebuilding *build) {
+    mql_live *live = build->live;
+    mql_format_share_window before, *window = &build->window;
+    int64_t number = window->folding;
+    if (number < window->start / MQL_SHARE_SLOTS || is_done(live, number) ||
+        !mql_slots_window_before(&live->slots, window, &before))
+        return;
+    for (int i = 0; i < MQL_SHARE_KINDS; i++) {
+        add(&live->map->counts[i], before.counts[i] - window->counts[i]);
+        window->counts[i] = before.counts[i];
+    }
+    window->folding = -1;
+    mql_slots_set_window(&live->slots, window);
 }
 
 static void clear(mql_live *live, const mql_format_share_window *window) {
@@ -495,56 +535,58 @@ int mql_live_rebuild(mql_live *live, bool fresh) {
         sort_chunks(&build);
         if (!overflowed(live)) break;
     }
-    if (build.pass > PASS_ALL && !overflowed(live)) {
+    if (build.pass > PASS_ALL) { /* what does not fit even so lowers the horizon */
         build.pass = PASS_REST;
         sort_chunks(&build);
     }
     add(&live->map->unavailable, done_chunks(live, build.window.start) * MQL_SHARE_SLOTS);
     atomic_store_explicit(&live->map->end, first_untouched(live, build.window.start),
                           memory_order_relaxed);
-    /* What was counted, but not marked, when its owner died is counted once. */
-    uint32_t page;
-    if (build.window.folding >= 0 && find_code(live, (uint64_t)build.window.folding + 1, &page) &&
-        mql_live_page(live, page)->unfinished == 0) {
-        int64_t twice[MQL_SHARE_KINDS] = {0};
-        sum_chunk(live, page, build.window.folding, build.window.start, twice);
-        for (int i = 0; i < MQL_SHARE_KINDS; i++) add(&live->map->counts[i], -twice[i]);
-    }
+    undo_fold(&build);
     mql_live_fold_rest(live);
     return MQL_OK;
 }
 
 /* -- the lock ---------------------------------------------------------------------------------- */
-/* MQL_OK: the lock is held; MQL_TIMEOUT. */
-static int take(mql_live *live, int64_t timeout_ns) {
+/* MQL_OK: the lock is held; MQL_TIMEOUT. *died: its last owner did. */
+static int take(mql_live *live, int64_t timeout_ns, bool *died) {
     int rc = mql_os_mutex_try(&live->map->share);
+    *died = rc == MQL_OS_OWNER_DIED;
     if (MQL_LIKELY(rc == 0)) return MQL_OK;
-    bool died = rc == MQL_OS_OWNER_DIED;
     if (rc == MQL_OS_BUSY) {
         if (timeout_ns <= 0) return MQL_TIMEOUT;
-        rc = mql_log_take(live->log, &live->map->share, timeout_ns, &died);
+        rc = mql_log_take(live->log, &live->map->share, timeout_ns, died);
         if (rc != MQL_OK) return rc;
     } else if (rc < 0) {
         return mql_base_fail_os(rc, live->slots.path, "cannot take the share lock");
     }
-    if (died) mql_os_mutex_consistent(&live->map->share);
+    if (*died) mql_os_mutex_consistent(&live->map->share);
     return MQL_OK;
 }
 
+/* Everything that others have added is mapped here. A page or a part is used only after `growth`
+ * has moved, unless its maker died in between. */
+static bool is_mapped(const mql_live *live) {
+    return atomic_load_explicit(&live->map->growth, memory_order_acquire) ==
+           atomic_load_explicit(&live->seen, memory_order_acquire);
+}
+
 int mql_live_enter(mql_live *live, int64_t timeout_ns) {
-    for (;;) {
-        int rc = take(live, timeout_ns);
+    for (bool mapped = false;;) {
+        bool died;
+        int rc = take(live, timeout_ns, &died);
         if (MQL_UNLIKELY(rc != MQL_OK)) return rc;
-        if (MQL_UNLIKELY(!mql_arrays_mapped(&live->arrays))) {
+        bool busy = atomic_load_explicit(&live->map->busy, memory_order_relaxed) != 0;
+        mapped = mapped && !died;
+        if (MQL_UNLIKELY(!is_mapped(live) || (busy && !mapped))) {
             mql_os_mutex_drop(&live->map->share); /* mapping is done outside */
             rc = mql_live_map(live);
             if (rc < 0) return rc;
+            mapped = true;
             continue;
         }
         rc = mql_log_writable(live->log); /* a closer waits for the lock after it has said so */
-        if (MQL_LIKELY(rc == MQL_OK &&
-                       atomic_load_explicit(&live->map->busy, memory_order_relaxed) == 0))
-            return MQL_OK;
+        if (MQL_LIKELY(rc == MQL_OK && !busy)) return MQL_OK;
         if (rc == MQL_OK) rc = mql_live_rebuild(live, false);
         if (rc < 0) {
             mql_os_mutex_drop(&live->map->share);
@@ -559,12 +601,27 @@ void mql_live_leave(mql_live *live) { mql_os_mutex_drop(&live->map->share); }
 
 /* -- opening ----------------------------------------------------------------------------------- */
 static int reset_live(mql_live *live, uint32_t pages) {
+    mql_os_file root = live->log->home->root;
     int rc = mql_arrays_reset(&live->arrays);
     if (rc == MQL_OK) rc = mql_arrays_grow(&live->arrays, MQL_LIVE_PAGES, pages);
     if (rc == MQL_OK) rc = mql_arrays_grow(&live->arrays, MQL_LIVE_HASH, 2 * pages);
-    if (rc == MQL_OK) rc = mql_slots_map(&live->slots, live->log->home->root, pages);
+    /* A power cut may have kept a name and taken the length of the file. */
+    if (rc == MQL_OK) rc = mql_slots_cut(&live->slots, root, pages);
+    if (rc == MQL_OK) rc = mql_slots_map(&live->slots, root, pages);
+    if (rc == MQL_OK) mql_slots_forget(&live->slots, pages);
     if (rc == MQL_OK) atomic_store_explicit(&live->map->pages, pages, memory_order_release);
     return rc;
+}
+
+/* A new group. Both windows are written, so that damage to the one is not the end of it. */
+static int begin_group(mql_live *live, int64_t start, mql_format_share_window *window) {
+    mql_control_end end;
+    mql_log_end(live->log, &end);
+    if (start < mql_log_start(live->log) || start > end.offset)
+        return mql_base_fail_range(start, mql_log_start(live->log), end.offset);
+    window->start = start;
+    for (int i = 0; i < 2; i++) mql_slots_set_window(&live->slots, window);
+    return MQL_OK;
 }
 
 static int make_ready(mql_live *live, bool create, int64_t start, uint32_t pages) {
@@ -573,31 +630,30 @@ static int make_ready(mql_live *live, bool create, int64_t start, uint32_t pages
     if (rc < 0) return rc;
     if (window.sequence == 0 && !create)
         return mql_base_fail(MQL_E_NOT_FOUND, live->slots.path, "there is no such share group");
-    if (window.sequence == 0) {
-        window.start = start;
-        mql_slots_set_window(&live->slots, &window);
-    }
-    rc = reset_live(live, pages);
-    rc = rc == MQL_OK ? mql_live_rebuild(live, true) : rc;
+    if (window.sequence == 0) rc = begin_group(live, start, &window);
+    if (rc == MQL_OK) rc = reset_live(live, pages);
+    if (rc == MQL_OK) rc = mql_live_rebuild(live, true);
     if (rc == MQL_OK && overflowed(live)) { /* now it is known how many there are */
         int64_t due = atomic_load_explicit(&live->map->available, memory_order_relaxed);
         /* On a full disk the horizons stay, and what lies behind them is found by looking. */
         if (mql_arrays_grow(&live->arrays, MQL_LIVE_DUE, (uint32_t)due + 16) == MQL_OK)
             rc = mql_live_rebuild(live, true);
     }
+    if (rc < 0) return rc;
     bool same = memcmp(window.boot, live->log->home->identity.boot, sizeof window.boot) == 0;
     live->map->tokens_ready = same ? (uint32_t)window.boots : 0;
-    if (rc == MQL_OK)
-        atomic_store_explicit(&live->map->instance, live->log->home->instance,
-                              memory_order_release);
-    return rc;
+    atomic_store_explicit(&live->map->instance, live->log->home->instance, memory_order_release);
+    return MQL_OK;
 }
 
 int mql_live_map(mql_live *live) {
-    int rc = mql_arrays_map(&live->arrays);
-    if (rc < 0) return rc;
-    return mql_slots_map(&live->slots, live->log->home->root,
-                         atomic_load_explicit(&live->map->pages, memory_order_acquire));
+    uint32_t growth = atomic_load_explicit(&live->map->growth, memory_order_acquire);
+    uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_acquire);
+    int rc = mql_slots_map(&live->slots, live->log->home->root, pages);
+    if (rc == MQL_OK) rc = mql_arrays_map(&live->arrays);
+    /* Last: other threads of this process believe it. */
+    if (rc == MQL_OK) atomic_store_explicit(&live->seen, growth, memory_order_release);
+    return rc;
 }
 
 int mql_live_open(mql_live *live, const char *group, bool create, int64_t start) {

@@ -10,7 +10,8 @@ typedef struct mql_live {
     mql_log *log; /* borrows */
     mql_slots slots;
     mql_arrays arrays;
-    mql_format_live *map; /* that of `arrays` */
+    mql_format_live *map;  /* that of `arrays` */
+    _Atomic uint32_t seen; /* the growth of which everything is mapped here */
     /* the chunk looked up last; under the share lock */
     uint64_t last_word;
     int64_t last_number;
@@ -25,7 +26,7 @@ typedef struct mql_live_place {
 } mql_live_place;
 
 /* Opens both files of group `name`; `create`: makes a group that begins at `start`. Under the gate
- * of the store. Fails: MQL_E_NOT_FOUND, MQL_E_FORMAT, MQL_E_CORRUPT, MQL_E_OS. */
+ * of the store. Fails: MQL_E_NOT_FOUND, MQL_E_RANGE, MQL_E_FORMAT, MQL_E_CORRUPT, MQL_E_OS. */
 int mql_live_open(mql_live *live, const char *name, bool create, int64_t start);
 void mql_live_close(mql_live *live);
 
@@ -74,12 +75,13 @@ static inline int mql_live_kind(const mql_slots_slot *slot) {
 
 /* The chunk whose page this is, or -1. */
 int64_t mql_live_chunk(const mql_live *live, uint32_t page);
-/* The lists of pages. */
-mql_format_live_page *mql_live_page(mql_live *live, uint32_t page);
-/* Takes all retired pages off their list; the first (+ 1) of them. */
-uint32_t mql_live_take_retired(mql_live *live);
+/* A page of zeros that has no name. */
 void mql_live_add_clean(mql_live *live, uint32_t page);
-void mql_live_add_retired(mql_live *live, uint32_t page);
+/* Notes up to `room` of the retired pages; how many. They stay retired until they are said to be
+ * clean; a rebuilding forgets that they were noted. */
+uint32_t mql_live_note_retired(mql_live *live, uint32_t *pages, uint32_t room);
+/* Those noted last are zeros: they lose their names, and are clean. */
+void mql_live_clean_noted(mql_live *live);
 
 /* Maps what other processes have added. */
 int mql_live_map(mql_live *live);

@@ -5,9 +5,14 @@
  * ask for a block. A finished chunk's page serves again, in three steps that a power cut may end
  * anywhere: what marks the chunk as finished is on stable storage; the page is zeros there; its
  * name is taken away. So a page that says "nothing was touched" says so of a chunk that is not
- * finished, or of none.
+ * finished, or of none. Who recycles has only noted the pages that it wipes: they stay retired
+ * until they are clean, so a death, a failure or a rebuilding in between leaves nothing to repair.
  *
- * Lock order: sync, grow < share. Nothing here is called with the share lock held.
+ * Why "synced" is true. A sync that fails leaves its pages clean with the old bytes on the disk,
+ * and the next one would succeed. So after a failure, and after the death of one who may have been
+ * told of it, every page is made dirty again before the next sync.
+ *
+ * Lock order: sync < grow < share. Nothing here is called with the share lock held.
  */
 #include "mql_reserve.h"
 
@@ -15,7 +20,6 @@
 
 #define CLEAN_KEPT 64 /* pages that are not given back */
 
-/* Takes one of the two outer locks. *died: its last owner did. */
 static int take(mql_live *live, mql_os_mutex *mutex, bool *died) {
     int rc;
     do {
@@ -24,6 +28,22 @@ static int take(mql_live *live, mql_os_mutex *mutex, bool *died) {
         if (rc == MQL_TIMEOUT && usable < 0) return usable;
     } while (rc == MQL_TIMEOUT);
     if (rc == MQL_OK && *died) mql_os_mutex_consistent(mutex);
+    return rc;
+}
+
+static int take_grow(mql_live *live) {
+    bool died;
+    int rc = take(live, &live->map->grow, &died);
+    /* The dead one may have added something and not told. */
+    if (rc == MQL_OK && died)
+        atomic_fetch_add_explicit(&live->map->growth, 1, memory_order_acq_rel);
+    return rc;
+}
+
+static int take_sync(mql_live *live) {
+    bool died;
+    int rc = take(live, &live->map->sync, &died);
+    if (rc == MQL_OK && died) atomic_store_explicit(&live->map->unsure, 1, memory_order_relaxed);
     return rc;
 }
 
@@ -92,9 +112,8 @@ static int look(mql_live *live, int64_t *end, int64_t *have) {
 }
 
 int mql_reserve_until(mql_live *live, int64_t offset, int64_t *until) {
-    bool died;
     int64_t end, have;
-    int rc = take(live, &live->map->grow, &died);
+    int rc = take_grow(live);
     if (rc < 0) return rc;
     rc = look(live, &end, &have);
     int64_t need = rc == MQL_OK ? pages_for(end, offset) : 0;
@@ -106,8 +125,7 @@ int mql_reserve_until(mql_live *live, int64_t offset, int64_t *until) {
 }
 
 int mql_reserve_timers(mql_live *live, int which, uint32_t more) {
-    bool died;
-    int rc = take(live, &live->map->grow, &died);
+    int rc = take_grow(live);
     if (rc < 0) return rc;
     rc = enter(live);
     if (rc == MQL_OK) {
@@ -119,64 +137,118 @@ int mql_reserve_timers(mql_live *live, int which, uint32_t more) {
     return rc;
 }
 
-/* -- pages again ------------------------------------------------------------------------------- */
-/* Zeros in all pages of the list that begins with `first`. */
-static void wipe(mql_live *live, uint32_t first) {
-    for (uint32_t next = first; next != 0; next = mql_live_page(live, next - 1)->next)
-        memset(mql_slots_page(&live->slots, next - 1), 0, MQL_PAGE);
+/* -- stable storage ---------------------------------------------------------------------------- */
+/* Makes every page dirty again; none goes away meanwhile. */
+static int touch(mql_live *live) {
+    int rc = take_grow(live);
+    if (rc < 0) return rc;
+    rc = mql_live_map(live);
+    if (rc == MQL_OK)
+        mql_slots_touch(&live->slots,
+                        atomic_load_explicit(&live->map->pages, memory_order_relaxed));
+    mql_os_mutex_drop(&live->map->grow);
+    return rc;
 }
 
-/* The pages of the list are clean, or, after a failure, still retired. */
-static int put_back(mql_live *live, uint32_t first, uint32_t rebuilds, bool clean) {
+/* Under the sync lock: everything done before is on stable storage. */
+static int sync_state(mql_live *live, bool names) {
+    uint64_t changes = atomic_load_explicit(&live->map->changes, memory_order_acquire);
+    int rc = MQL_OK;
+    if (MQL_UNLIKELY(atomic_load_explicit(&live->map->unsure, memory_order_relaxed) != 0))
+        rc = touch(live);
+    if (rc == MQL_OK) rc = mql_slots_sync(&live->slots, live->log->home->root, names);
+    atomic_store_explicit(&live->map->unsure, rc < 0, memory_order_relaxed);
+    if (rc == MQL_OK && atomic_load_explicit(&live->map->synced, memory_order_relaxed) < changes)
+        atomic_store_explicit(&live->map->synced, changes, memory_order_release);
+    return rc;
+}
+
+static int not_durable(mql_live *live) {
+    int code = mql_base_error()->os_errno;
+    int rc = mql_base_fail(MQL_E_DURABILITY, live->slots.path,
+                           "done, and seen by every process, but not known to be on disk");
+    mql_base_error()->os_errno = code;
+    return rc;
+}
+
+int mql_reserve_sync(mql_live *live, uint64_t changes) {
+    if (atomic_load_explicit(&live->map->synced, memory_order_acquire) >= changes) return MQL_OK;
+    int rc = take_sync(live);
+    if (rc < 0) return rc;
+    if (atomic_load_explicit(&live->map->synced, memory_order_relaxed) < changes)
+        rc = sync_state(live, false);
+    mql_os_mutex_drop(&live->map->sync);
+    return rc == MQL_E_OS ? not_durable(live) : rc;
+}
+
+/* The window says that this boot acquires. */
+static int note_boot(mql_live *live, mql_format_share_window *window) {
+    const uint8_t *boot = live->log->home->identity.boot;
+    int rc = mql_slots_window(&live->slots, window);
+    if (rc < 0 || memcmp(window->boot, boot, sizeof window->boot) == 0) return rc;
+    mql_live_begin(live);
+    memcpy(window->boot, boot, sizeof window->boot);
+    window->boots++;
+    mql_slots_set_window(&live->slots, window);
+    mql_live_end(live);
+    return MQL_OK;
+}
+
+int mql_reserve_tokens(mql_live *live) {
+    int rc = take_sync(live);
+    if (rc < 0) return rc;
+    mql_format_share_window window = {0};
+    rc = enter(live);
+    bool wanted = rc == MQL_OK && live->map->tokens_ready == 0;
+    if (wanted) rc = note_boot(live, &window);
+    if (rc == MQL_OK || wanted) mql_live_leave(live);
+    if (rc == MQL_OK && wanted) rc = sync_state(live, true);
+    if (rc == MQL_OK && wanted) live->map->tokens_ready = (uint32_t)window.boots;
+    mql_os_mutex_drop(&live->map->sync);
+    return rc;
+}
+
+/* -- pages again ------------------------------------------------------------------------------- */
+/* The retired pages, noted, in memory owned by the caller; *count: how many. */
+static int note_retired(mql_live *live, uint32_t **noted, uint32_t *count) {
+    uint32_t room = live->map->retired + 64; /* a hint: read without the lock */
+    *noted = mql_os_allocate_memory(room * sizeof **noted);
+    if (*noted == NULL) return mql_base_fail(MQL_E_MEMORY, live->slots.path, "no memory for pages");
     int rc = enter(live);
     if (rc < 0) return rc;
-    if (live->map->rebuilds != rebuilds) first = 0; /* they are in their lists already */
+    *count = mql_live_note_retired(live, *noted, room);
+    mql_live_leave(live);
+    return MQL_OK;
+}
+
+/* Zeros, on stable storage, in pages of which it was there that they are finished. */
+static int wipe(mql_live *live, const uint32_t *noted, uint32_t count) {
+    int rc = sync_state(live, false);
+    for (uint32_t i = 0; rc == MQL_OK && i < count; i++)
+        memset(mql_slots_page(&live->slots, noted[i]), 0, MQL_PAGE);
+    return rc == MQL_OK ? sync_state(live, false) : rc;
+}
+
+static int recycle_locked(mql_live *live) {
+    uint32_t *noted = NULL, count = 0;
+    int rc = note_retired(live, &noted, &count);
+    if (rc == MQL_OK && count > 0) rc = wipe(live, noted, count);
+    mql_os_free_memory(noted);
+    if (rc < 0 || count == 0) return rc < 0 ? rc : MQL_END;
+    rc = enter(live);
+    if (rc < 0) return rc;
     mql_live_begin(live);
-    while (first != 0) {
-        uint32_t page = first - 1;
-        first = mql_live_page(live, page)->next;
-        live->map->retired--;
-        if (clean) {
-            atomic_store_explicit(mql_slots_name(&live->slots, page), 0, memory_order_release);
-            mql_live_add_clean(live, page);
-        } else {
-            mql_live_add_retired(live, page);
-        }
-    }
+    mql_live_clean_noted(live);
     mql_live_fold_rest(live);
     mql_live_end(live);
     mql_live_leave(live);
     return MQL_OK;
 }
 
-static int recycle_locked(mql_live *live, bool died) {
-    int rc = enter(live);
-    if (rc < 0) return rc;
-    mql_live_begin(live);
-    if (died) rc = mql_live_rebuild(live, false); /* it may have held a list of pages */
-    uint32_t first = rc == MQL_OK ? mql_live_take_retired(live) : 0;
-    uint32_t rebuilds = live->map->rebuilds;
-    mql_live_end(live);
-    mql_live_leave(live);
-    if (rc < 0) return rc;
-    if (first == 0) return MQL_END;
-    mql_os_file root = live->log->home->root;
-    uint64_t changes = atomic_load_explicit(&live->map->changes, memory_order_acquire);
-    rc = mql_slots_sync(&live->slots, root, false);
-    if (rc == MQL_OK) {
-        atomic_store_explicit(&live->map->synced, changes, memory_order_release);
-        wipe(live, first);
-        rc = mql_slots_sync(&live->slots, root, false);
-    }
-    int back = put_back(live, first, rebuilds, rc == MQL_OK);
-    return rc < 0 ? rc : back;
-}
-
 int mql_reserve_recycle(mql_live *live) {
-    bool died;
-    int rc = take(live, &live->map->sync, &died);
+    int rc = take_sync(live);
     if (rc < 0) return rc;
-    rc = recycle_locked(live, died);
+    rc = recycle_locked(live);
     mql_os_mutex_drop(&live->map->sync);
     return rc;
 }
@@ -190,28 +262,43 @@ static void relist_clean(mql_live *live, uint32_t pages) {
             mql_live_add_clean(live, page);
 }
 
-/* How many pages are to stay. */
-static uint32_t to_keep(mql_live *live) {
-    int64_t ready = atomic_load_explicit(&live->log->control->slots_ready, memory_order_relaxed);
+/* How many pages have to stay, if records below `ready` are to have slots. */
+static uint32_t least_pages(mql_live *live, uint32_t pages, int64_t ready) {
     int64_t end = atomic_load_explicit(&live->map->end, memory_order_relaxed);
-    int64_t need = ready == INT64_MAX ? 0 : pages_for(end, ready);
-    uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
-    int64_t spare = (int64_t)live->map->clean - need;
+    int64_t spare = (int64_t)live->map->clean - pages_for(end, ready);
     while (pages > 1 && spare > CLEAN_KEPT &&
            atomic_load_explicit(mql_slots_name(&live->slots, pages - 1), memory_order_relaxed) == 0)
         pages--, spare--;
     return pages;
 }
 
+/* How many pages are to stay: those that records have, or were promised. A promise that is being
+ * made meanwhile is taken back. */
+static uint32_t to_keep(mql_live *live, uint32_t pages) {
+    mql_format_control *control = live->log->control;
+    mql_control_end end;
+    int rc = mql_os_mutex_try(&control->prepare); /* never waited for: consumers wait behind us */
+    if (rc == MQL_OS_OWNER_DIED) mql_os_mutex_consistent(&control->prepare);
+    if (rc < 0 || rc == MQL_OS_BUSY) return pages;
+    int64_t ready = atomic_load_explicit(&control->slots_ready, memory_order_relaxed);
+    mql_log_end(live->log, &end);
+    ready = mql_base_max(ready == INT64_MAX ? 0 : ready, end.offset);
+    uint32_t keep = least_pages(live, pages, ready);
+    if (keep < pages)
+        atomic_fetch_add_explicit(&control->shares_generation, 1, memory_order_release);
+    mql_os_mutex_drop(&control->prepare);
+    return keep;
+}
+
 int mql_reserve_give_back(mql_live *live) {
-    bool died;
-    int rc = take(live, &live->map->grow, &died);
+    if (live->map->clean <= CLEAN_KEPT) return MQL_OK; /* a hint: read without the lock */
+    int rc = take_grow(live);
     if (rc < 0) return rc;
     rc = enter(live);
     uint32_t pages = 0, keep = 0;
     if (rc == MQL_OK) {
         pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
-        keep = to_keep(live);
+        keep = to_keep(live, pages);
         if (keep < pages) {
             mql_live_begin(live);
             relist_clean(live, keep);
@@ -222,59 +309,5 @@ int mql_reserve_give_back(mql_live *live) {
     }
     if (keep < pages) rc = mql_slots_cut(&live->slots, live->log->home->root, keep);
     mql_os_mutex_drop(&live->map->grow);
-    return rc;
-}
-
-/* -- stable storage ---------------------------------------------------------------------------- */
-static int not_durable(mql_live *live) {
-    int code = mql_base_error()->os_errno;
-    int rc = mql_base_fail(MQL_E_DURABILITY, live->slots.path,
-                           "done, and seen by every process, but not known to be on disk");
-    mql_base_error()->os_errno = code;
-    return rc;
-}
-
-int mql_reserve_sync(mql_live *live, uint64_t changes) {
-    if (atomic_load_explicit(&live->map->synced, memory_order_acquire) >= changes) return MQL_OK;
-    bool died;
-    int rc = take(live, &live->map->sync, &died);
-    if (rc < 0) return rc;
-    if (died) rc = recycle_locked(live, true); /* syncs before it wipes */
-    uint64_t now = atomic_load_explicit(&live->map->changes, memory_order_acquire);
-    bool wanted = atomic_load_explicit(&live->map->synced, memory_order_relaxed) < changes;
-    if (rc >= 0 && wanted) {
-        rc = mql_slots_sync(&live->slots, live->log->home->root, false);
-        if (rc == MQL_OK) atomic_store_explicit(&live->map->synced, now, memory_order_release);
-        if (rc < 0) rc = not_durable(live);
-    }
-    mql_os_mutex_drop(&live->map->sync);
-    return rc < 0 ? rc : MQL_OK;
-}
-
-int mql_reserve_tokens(mql_live *live) {
-    bool died;
-    int rc = take(live, &live->map->sync, &died);
-    if (rc < 0) return rc;
-    if (died) rc = recycle_locked(live, true);
-    if (rc >= 0) rc = enter(live);
-    if (rc < 0 || live->map->tokens_ready != 0) {
-        if (rc >= 0) mql_live_leave(live);
-        mql_os_mutex_drop(&live->map->sync);
-        return rc;
-    }
-    mql_format_share_window window;
-    const uint8_t *boot = live->log->home->identity.boot;
-    rc = mql_slots_window(&live->slots, &window);
-    if (rc == MQL_OK && memcmp(window.boot, boot, sizeof window.boot) != 0) {
-        mql_live_begin(live);
-        memcpy(window.boot, boot, sizeof window.boot);
-        window.boots++;
-        mql_slots_set_window(&live->slots, &window);
-        mql_live_end(live);
-    }
-    mql_live_leave(live);
-    if (rc == MQL_OK) rc = mql_slots_sync(&live->slots, live->log->home->root, true);
-    if (rc == MQL_OK) live->map->tokens_ready = (uint32_t)window.boots;
-    mql_os_mutex_drop(&live->map->sync);
     return rc;
 }

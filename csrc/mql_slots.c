@@ -16,8 +16,6 @@
 static_assert(MQL_SHARE_SLOTS * sizeof(mql_format_slot) == MQL_PAGE, "a chunk is a page");
 static_assert(MQL_SHARE_REGION_PAGES * sizeof(uint64_t) == MQL_PAGE, "a directory is a page");
 
-#define TIME_MAX ((INT64_C(1) << 48) - 1)
-
 /* -- the file ---------------------------------------------------------------------------------- */
 static int64_t position_of(uint32_t page) {
     return MQL_PAGE + (int64_t)(page / MQL_SHARE_REGION_PAGES) * MQL_SLOTS_REGION_BYTES +
@@ -31,8 +29,17 @@ static uint32_t pages_of(int64_t size) {
     return (uint32_t)(regions * MQL_SHARE_REGION_PAGES + mql_base_max(rest, 0));
 }
 
+/* The file that is mapped, not one that has got its name since. */
 static int open_file(const mql_slots *slots, mql_os_file root, mql_os_file *file) {
+    mql_os_stat stat;
     int rc = mql_os_open(root, slots->path, MQL_OS_WRITE, 0, file);
+    if (rc == 0) {
+        rc = mql_os_stat_file(*file, &stat);
+        if (rc == 0 && stat.inode != slots->inode) rc = -ENOENT;
+        if (rc < 0) mql_os_close(*file);
+    }
+    if (rc == -ENOENT)
+        return mql_base_fail(MQL_E_NOT_FOUND, slots->path, "the share group was deleted");
     return rc < 0 ? mql_base_fail_os(rc, slots->path, "cannot open the share group") : MQL_OK;
 }
 
@@ -46,14 +53,27 @@ static int make_file(const mql_slots *slots, mql_os_file root, uint32_t mode, mq
     return rc < 0 ? mql_base_fail_os(rc, slots->path, "cannot make the share group") : MQL_OK;
 }
 
-static int check_header(const mql_slots *slots) {
-    const mql_format_share *header = slots->header;
-    if (memcmp(header->magic, MQL_SHARE_MAGIC, sizeof header->magic) != 0)
-        return mql_base_fail(MQL_E_FORMAT, slots->path, "not a share group's file");
-    if (header->oldest_writer > MQL_LAYOUT)
+/* Judges the 16 bytes that no CRC covers: one that has a sound window is a share group's, one that
+ * has none and no magic is of a maker that died. */
+static int check_header(const mql_slots *slots, bool create) {
+    static const uint8_t nothing[8] = {0};
+    mql_format_share *header = slots->header;
+    mql_format_share_window window;
+    bool ours = memcmp(header->magic, MQL_SHARE_MAGIC, sizeof header->magic) == 0;
+    if (ours && mql_format_is_newer(header->layout, header->oldest_writer))
         return mql_base_fail(MQL_E_FORMAT, slots->path,
                              "written by a newer mqlog (layout %u, this one knows %u)",
                              header->layout, MQL_LAYOUT);
+    if (ours && header->oldest_writer <= MQL_LAYOUT) return MQL_OK;
+    int rc = mql_slots_window(slots, &window);
+    bool fresh = rc == MQL_OK && window.sequence == 0;
+    if (rc < 0 || (fresh && memcmp(header->magic, nothing, sizeof nothing) != 0))
+        return mql_base_fail(MQL_E_FORMAT, slots->path, "not a share group's file");
+    if (fresh && !create)
+        return mql_base_fail(MQL_E_NOT_FOUND, slots->path, "there is no such share group");
+    memcpy(header->magic, MQL_SHARE_MAGIC, sizeof header->magic);
+    header->layout = MQL_LAYOUT;
+    header->oldest_writer = MQL_OLDEST_WRITER;
     return MQL_OK;
 }
 
@@ -83,14 +103,9 @@ int mql_slots_open(mql_slots *slots, mql_os_file root, uint32_t mode, bool creat
     slots->regions = mql_os_allocate_memory(MQL_SLOTS_REGIONS_MAX * sizeof *slots->regions);
     if (slots->regions == NULL)
         return mql_base_fail(MQL_E_MEMORY, slots->path, "no memory for a share group");
-    static const uint8_t nothing[8] = {0};
-    if (memcmp(slots->header->magic, nothing, sizeof nothing) == 0 && create) {
-        memcpy(slots->header->magic, MQL_SHARE_MAGIC, sizeof slots->header->magic);
-        slots->header->layout = MQL_LAYOUT;
-        slots->header->oldest_writer = MQL_OLDEST_WRITER;
-    }
+    slots->inode = stat.inode;
     *pages = pages_of(stat.size);
-    return check_header(slots);
+    return check_header(slots, create);
 }
 
 void mql_slots_close(mql_slots *slots) {
@@ -139,11 +154,20 @@ int mql_slots_allocate(const mql_slots *slots, mql_os_file root, uint32_t from, 
 
 int mql_slots_cut(const mql_slots *slots, mql_os_file root, uint32_t pages) {
     mql_os_file file;
+    mql_os_stat stat;
+    int64_t size = position_of(pages - 1) + MQL_PAGE;
     int rc = open_file(slots, root, &file);
     if (rc < 0) return rc;
-    rc = mql_os_truncate(file, position_of(pages - 1) + MQL_PAGE);
+    rc = mql_os_stat_file(file, &stat);
+    if (rc == 0 && stat.size > size) rc = mql_os_truncate(file, size);
     mql_os_close(file);
     return rc < 0 ? mql_base_fail_os(rc, slots->path, "cannot shorten the share group") : MQL_OK;
+}
+
+void mql_slots_forget(const mql_slots *slots, uint32_t pages) {
+    for (uint32_t page = pages; page % MQL_SHARE_REGION_PAGES != 0; page++)
+        if (atomic_load_explicit(mql_slots_name(slots, page), memory_order_relaxed) != 0)
+            atomic_store_explicit(mql_slots_name(slots, page), 0, memory_order_relaxed);
 }
 
 /* The directory of the file, and the partition's. */
@@ -170,6 +194,16 @@ int mql_slots_sync(const mql_slots *slots, mql_os_file root, bool names) {
     mql_os_close(file);
     if (rc == 0 && names) rc = sync_names(slots, root);
     return rc < 0 ? mql_base_fail_os(rc, slots->path, "cannot sync the share group") : MQL_OK;
+}
+
+void mql_slots_touch(const mql_slots *slots, uint32_t pages) {
+    uint8_t *header = (uint8_t *)slots->header;
+    atomic_fetch_or_explicit((_Atomic uint8_t *)header, 0, memory_order_relaxed);
+    for (uint32_t page = 0; page < pages; page++) {
+        atomic_fetch_or_explicit(mql_slots_name(slots, page), 0, memory_order_relaxed);
+        _Atomic uint64_t *word = mql_slots_page(slots, page);
+        atomic_fetch_or_explicit(word, 0, memory_order_relaxed);
+    }
 }
 
 /* -- words ------------------------------------------------------------------------------------- */
@@ -219,7 +253,7 @@ void mql_slots_load(const mql_format_slot *at, int64_t offset, mql_slots_slot *o
 }
 
 void mql_slots_store_time(mql_format_slot *at, int64_t offset, const mql_slots_slot *slot) {
-    uint64_t time = (uint64_t)mql_base_min(mql_base_max(slot->time, 0), TIME_MAX)
+    uint64_t time = (uint64_t)mql_base_min(mql_base_max(slot->time, 0), MQL_SLOTS_TIME_MAX)
                         << MQL_SLOT_TIME_SHIFT |
                     (uint64_t)slot->clock << MQL_SLOT_CLOCK_SHIFT;
     time |= check8(time, offset);
@@ -262,6 +296,14 @@ int mql_slots_window(const mql_slots *slots, mql_format_share_window *out) {
     else
         *out = (mql_format_share_window){.folding = -1};
     return MQL_OK;
+}
+
+bool mql_slots_window_before(const mql_slots *slots, const mql_format_share_window *window,
+                             mql_format_share_window *out) {
+    const mql_format_share_window *other = &slots->header->windows[(window->sequence & 1) ^ 1];
+    if (other->sequence + 1 != window->sequence || other->crc != window_crc(other)) return false;
+    memcpy(out, other, sizeof *out);
+    return other->sequence != 0;
 }
 
 void mql_slots_set_window(mql_slots *slots, mql_format_share_window *window) {

@@ -7,6 +7,7 @@
 
 #define MQL_SLOTS_REGIONS_MAX 16384 /* 2.1 thousand million unfinished records */
 #define MQL_SLOTS_REGION_BYTES ((int64_t)(MQL_SHARE_REGION_PAGES + 1) * MQL_PAGE)
+#define MQL_SLOTS_TIME_MAX ((INT64_C(1) << 48) - 1) /* the latest time a slot can hold */
 
 /* Kafka's states of a record in a share group, with its numbers. */
 enum mql_share_state {
@@ -32,11 +33,14 @@ typedef struct mql_slots_slot {
 typedef struct mql_slots {
     mql_format_share *header;     /* owns the mapping of one page */
     uint8_t *_Atomic *regions;    /* owns: mappings of whole regions; NULL: not mapped yet */
+    uint64_t inode;               /* of the file: another may get its name */
     char path[MQL_PATH_MAX + 16]; /* within the store */
 } mql_slots;
 
 /* Maps the header of the file; it is made, with its first page, when `create`. *pages: how many
- * have blocks. Blocks. Fails: MQL_E_NOT_FOUND, MQL_E_FORMAT, MQL_E_OS. */
+ * have blocks. A header that is damaged is put right if a window says whose it is. Blocks.
+ * Fails: MQL_E_NOT_FOUND, MQL_E_FORMAT, MQL_E_OS. The calls after it: MQL_E_NOT_FOUND when the file
+ * was removed, whatever has its name now. */
 int mql_slots_open(mql_slots *slots, mql_os_file root, uint32_t mode, bool create, uint32_t *pages);
 void mql_slots_close(mql_slots *slots);
 /* Maps the regions of pages [0, pages). */
@@ -45,8 +49,12 @@ int mql_slots_map(mql_slots *slots, mql_os_file root, uint32_t pages);
 int mql_slots_allocate(const mql_slots *slots, mql_os_file root, uint32_t from, uint32_t to);
 /* Gives back the blocks of pages from `pages` on. */
 int mql_slots_cut(const mql_slots *slots, mql_os_file root, uint32_t pages);
+/* Takes the names off pages that the file has lost. Their regions are mapped. */
+void mql_slots_forget(const mql_slots *slots, uint32_t pages);
 /* All changes made before are on stable storage; `names`: those of its directories too. */
 int mql_slots_sync(const mql_slots *slots, mql_os_file root, bool names);
+/* Makes pages [0, pages) and the header dirty again: a sync that fails leaves them clean. */
+void mql_slots_touch(const mql_slots *slots, uint32_t pages);
 
 /* -- pages ------------------------------------------------------------------------------------- */
 static inline uint8_t *mql_slots_region(const mql_slots *slots, uint32_t page) {
@@ -82,6 +90,9 @@ static inline bool mql_slots_is_final(const mql_slots_slot *slot) {
 /* -- the window -------------------------------------------------------------------------------- */
 /* The newest sound one. MQL_E_CORRUPT: both are damaged. */
 int mql_slots_window(const mql_slots *slots, mql_format_share_window *out);
+/* The one that `window` has replaced. False: it is not there any more. */
+bool mql_slots_window_before(const mql_slots *slots, const mql_format_share_window *window,
+                             mql_format_share_window *out);
 /* Replaces the older one; its sequence is given here. Under the share lock. */
 void mql_slots_set_window(mql_slots *slots, mql_format_share_window *window);
 
