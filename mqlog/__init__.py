@@ -14,6 +14,7 @@ with an underscore may change. The layout, and each line imports only what stand
 
     cli/            mqlog VERB STORE [TOPIC]
     _replay.py      replay without an open store
+    _pool.py _worker.py    Queue.run: worker processes; what each of them does
     _stream.py      Stream, Partition: appending and reading
     _consumer.py    Consumer: members of a group, who divide the partitions
     _tail.py        iterators over several partitions, and over what is yet to come
@@ -47,6 +48,7 @@ from mqlog._replay import replay
 from mqlog._store import Store, open, temporary
 from mqlog._stream import Partition, Stream
 from mqlog._times import EARLIEST, LATEST, Start
+from mqlog._worker import Reject, Retry
 from mqlog.codecs import Codec
 from mqlog.errors import (
     ClosedError,
@@ -77,6 +79,8 @@ __all__ = [
     "Store",
     "Queue",
     "Message",
+    "Retry",
+    "Reject",
     "Stream",
     "Partition",
     "Record",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
@@ -74,6 +74,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         self._signal: Signal | None = None
         self._closed = False
         self._stopped = False
+        self._halts = False  # as `_halt` was told
         self._refresh()
 
     @property
@@ -406,6 +407,65 @@ class Queue(_engine.Taker, Generic[Out, In]):
                 break
         return out
 
+    def run(
+        self,
+        handler: Callable[[Message[Out]], object],
+        *,
+        processes: int = 0,
+        threads: int = 1,
+        timeout: float | None = None,
+        until_empty: bool = False,
+    ) -> None:
+        """Works: hands one message after the other to `handler`, and settles it by what that does.
+
+        A handler that returns has accepted; `mqlog.Retry` releases, `mqlog.Reject` sends to the
+        dead letters. Anything else that it raises is logged with its traceback and releases with
+        the group's back-off (`retry_delays`). What it has settled itself is left as it is. A value
+        that does not decode is rejected. A worker takes no message before it is done with the last
+        one, and locks are renewed as long as a handler runs. On its last delivery, unless that is
+        its first, a message is in its process alone.
+
+        With worker processes, one that dies is replaced, and what it had in hand is delivered
+        again within a second; that counts as a delivery. So nothing is lost to `kill -9` of a
+        worker, or of this process: then its workers finish what they have in hand, and end. They
+        import the handler, and the main module (keep the call under
+        `if __name__ == "__main__":`), and open the store themselves; what they log with the
+        logger "mqlog" comes out here.
+
+        Args:
+            handler: A function at the top level of a module; with `processes=0` any callable.
+                With threads it is called by several at once.
+            processes: Worker processes; 0: it runs in this one.
+            threads: In each process. With one, the handler runs in that process's main thread
+                (with `processes=0`, in the calling one).
+            timeout: Seconds after which a handler is given up: its process is killed, its message
+                released at once, or dead if that was its last delivery, and what other threads of
+                the process had in hand is released uncounted. Needs `processes=1` or more.
+            until_empty: Return when there is nothing to deliver now, and no message in hand here.
+                Delayed messages, those that wait for their next try among them, are not waited
+                for, nor what others hold.
+
+        SIGINT and SIGTERM end it: no new message is taken, those in hand are finished, and it
+        returns. A second one kills the workers, and then does what it would have done without
+        `run`. Both only if the main thread calls it; from another thread, `shutdown()` of this
+        handle ends it when nothing is there, `shutdown(immediate=True)` and `close()` at once.
+
+        Raises:
+            TypeError: A handler that cannot be called, or not be imported by workers; a coroutine
+                function. Nothing was taken.
+            ValueError: A number out of range, or `timeout` with `processes=0`.
+            TopicDeletedError: The queue was deleted.
+            ClosedError: The handle or the store was closed meanwhile.
+            DurabilityError: A sync failed; reopen the store.
+
+        Any thread may call it, also several at once. It blocks until one of the ends named.
+        """
+        from mqlog import _pool  # upwards, here alone: a queue starts its workers
+
+        _pool.run(
+            self, handler, processes, threads=threads, timeout=timeout, until_empty=until_empty
+        )
+
     def _empty(self) -> Empty:
         return Empty(f"nothing came to queue {self._topic!r} within the time")
 
@@ -713,6 +773,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         Any thread may call it; it does not block.
         """
         self._stopped = True
+        self._halts = self._halts or immediate
         self._halt(immediate)
         self._store._live().wake()
 

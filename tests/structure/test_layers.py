@@ -52,6 +52,7 @@ MODULES = [
     ["cli"],
     ["__init__"],
     ["aio", "stdlib"],
+    ["_pool"],
     ["_worker"],
     ["_queue"],
     ["_consumer"],
@@ -70,6 +71,7 @@ MODULES = [
 UPWARDS = {
     ("_store", "_stream"): "a store makes its handles",
     ("_stream", "_consumer"): "a stream makes its handles",
+    ("_queue", "_pool"): "a queue starts its workers",
 }
 
 
