@@ -292,18 +292,6 @@ static int ready_locked(appending *append, mql_control_end *end) {
     return MQL_OK;
 }
 
-/* Whether a bounded queue has no room for these. Exact: both ends move under locks, the one under
- * this. */
-static bool is_full_locked(const appending *append, const mql_control_end *end) {
-    mql_log *log = append->log;
-    int64_t maxsize = atomic_load_explicit(&log->maxsize, memory_order_relaxed);
-    if (MQL_LIKELY(maxsize == 0)) return false;
-    _Atomic int64_t *unavailable = atomic_load_explicit(&log->unavailable, memory_order_acquire);
-    if (unavailable == NULL) return false;
-    int64_t waiting = end->offset - atomic_load_explicit(unavailable, memory_order_acquire);
-    return waiting + append->offsets > maxsize;
-}
-
 static int append_locked(appending *append) {
     mql_format_control *control = append->log->control;
     uint32_t state = atomic_load_explicit(&control->state, memory_order_acquire);
@@ -320,7 +308,7 @@ static int append_locked(appending *append) {
     mql_control_end end = {.segment = atomic_load_explicit(&slot->segment, memory_order_relaxed),
                            .position = atomic_load_explicit(&slot->position, memory_order_relaxed),
                            .offset = atomic_load_explicit(&slot->offset, memory_order_relaxed)};
-    if (is_full_locked(append, &end)) return MQL_FULL;
+    if (MQL_UNLIKELY(append->offsets > mql_log_room(append->log, end.offset))) return MQL_FULL;
     int rc = ready_locked(append, &end);
     if (MQL_UNLIKELY(rc != MQL_OK)) return rc;
     append->offset = end.offset;
@@ -484,7 +472,7 @@ static int meet_need(appending *append) {
 static void after(appending *append) {
     mql_log *log = append->log;
     mql_log_wake(log, &log->control->waiters_published, &log->control->published);
-    mql_control_ring(&log->control->waiters_queue, append->offsets);
+    mql_log_ring(log, append->offsets);
     /* A hint: threads may lose each other's bytes. */
     int64_t appended = atomic_load_explicit(&log->appended, memory_order_relaxed);
     atomic_store_explicit(&log->appended, appended + append->size, memory_order_relaxed);

@@ -55,16 +55,23 @@ int64_t mql_census_unfinished(mql_share *share, int64_t from, int64_t to) {
 typedef struct finality {
     mql_share *share;
     int64_t offset;
+    int rc;
 } finality;
 
+/* Also when it cannot be told any more. */
 static bool all_final(void *context) {
-    const finality *wanted = context;
-    return mql_census_unfinished(wanted->share, 0, wanted->offset) >= wanted->offset;
+    finality *wanted = context;
+    wanted->rc = mql_share_enter_surely(wanted->share);
+    if (wanted->rc < 0) return true;
+    int64_t found = unfinished(&wanted->share->live, 0, wanted->offset);
+    mql_share_leave(wanted->share);
+    return found >= wanted->offset;
 }
 
 int mql_census_wait_final(mql_share *share, int64_t offset, int64_t timeout_ns) {
     finality wanted = {.share = share, .offset = offset};
-    return mql_share_sleep_until(share->live.log, timeout_ns, all_final, &wanted);
+    int rc = mql_share_sleep_until(share->live.log, timeout_ns, all_final, &wanted);
+    return wanted.rc < 0 ? wanted.rc : rc;
 }
 
 /* -- facts ------------------------------------------------------------------------------------- */
@@ -155,26 +162,38 @@ int64_t mql_census_peek(mql_share *share, int64_t *offsets, int64_t capacity) {
     return count;
 }
 
+/* What the slots of one chunk say of holders. */
+static int64_t holders_of(mql_live *live, uint32_t page, mql_acquired *out, int64_t capacity) {
+    int64_t count = 0, number = mql_live_chunk(live, page);
+    for (int64_t i = 0; number >= 0 && i < MQL_SHARE_SLOTS && count < capacity; i++) {
+        int64_t offset = number * MQL_SHARE_SLOTS + i;
+        mql_slots_slot slot;
+        mql_slots_load(mql_slots_at(&live->slots, page, offset), offset, &slot);
+        if (!mql_share_is_held(&slot)) continue;
+        bool moving = slot.state == MQL_SHARE_ARCHIVING;
+        bool bounded = !moving && slot.time != MQL_SLOTS_TIME_MAX;
+        out[count++] = (mql_acquired){
+            .offset = offset,
+            .token = (uint64_t)live->map->tokens_ready << 32 | slot.token,
+            .moving = moving ? slot.time : -1,
+            .deadline_ms = bounded ? slot.time : INT64_MAX,
+            .holder = atomic_load_explicit(&live->map->members[slot.member], memory_order_relaxed),
+            .deliveries = slot.deliveries};
+    }
+    return count;
+}
+
+/* From the slots themselves: a heap of deadlines has some twice, and others not at all. */
 int64_t mql_census_holders(mql_share *share, mql_acquired *out, int64_t capacity) {
     mql_live *live = &share->live;
     int64_t count = 0;
     int rc = mql_share_enter_surely(share);
     if (rc < 0) return rc;
-    for (uint32_t i = 0; i < live->map->timers[MQL_LIVE_DEADLINES] && count < capacity; i++) {
-        mql_format_timer timer = *mql_arrays_timer(&live->arrays, MQL_LIVE_DEADLINES, i);
-        mql_live_place place;
-        mql_slots_slot slot;
-        if (!mql_share_deadline_valid(live, &timer) || !mql_live_find(live, timer.offset, &place))
-            continue;
-        mql_slots_load(place.slot, timer.offset, &slot);
-        out[count++] = (mql_acquired){
-            .offset = timer.offset,
-            .token = (uint64_t)live->map->tokens_ready << 32 | slot.token,
-            .moving = -1,
-            .deadline_ms = slot.time == (INT64_C(1) << 48) - 1 ? INT64_MAX : slot.time,
-            .holder = atomic_load_explicit(&live->map->members[slot.member], memory_order_relaxed),
-            .deliveries = slot.deliveries};
-    }
+    uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
+    int64_t all = atomic_load_explicit(&live->map->acquired, memory_order_relaxed);
+    capacity = mql_base_min(capacity, all);
+    for (uint32_t page = 0; page < pages && count < capacity; page++)
+        count += holders_of(live, page, out + count, capacity - count);
     mql_share_leave(share);
     return count;
 }

@@ -78,6 +78,19 @@ void mql_control_wake_all(mql_format_control *control) {
     }
 }
 
+/* The flag stays up while somebody may sleep, so that a ringer who comes while this one is at it
+ * wakes another. When fewer slept than were to be woken it comes down, and whoever raised it
+ * meanwhile is sent round once more. */
+void mql_control_wake_some(mql_format_waiters *waiters, int64_t count) {
+    if (count < INT32_MAX) {
+        atomic_fetch_add_explicit(&waiters->word, 1, memory_order_release);
+        if (mql_os_wake(&waiters->word, (int)count) >= count) return;
+    }
+    if (!mql_control_take_flag(&waiters->flag)) return;
+    atomic_fetch_add_explicit(&waiters->word, 1, memory_order_release);
+    mql_os_wake(&waiters->word, INT32_MAX);
+}
+
 static bool beyond(mql_format_latch *latch, int64_t offset) {
     mql_control_end end;
     mql_control_read(latch, &end);

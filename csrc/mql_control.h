@@ -84,14 +84,11 @@ static inline bool mql_control_take_flag(_Atomic uint32_t *flag) {
 static inline void mql_control_wake(mql_format_waiters *waiters, mql_format_latch *latch) {
     if (mql_control_take_flag(&waiters->flag)) mql_os_wake(mql_control_word(latch), INT32_MAX);
 }
-/* Ends the sleep of up to `count` of those who wait on the word itself. When so many were woken,
- * there may be more: the flag is raised again. */
+/* Ends the sleep of up to `count` of those who wait on the word itself. */
+void mql_control_wake_some(mql_format_waiters *waiters, int64_t count);
 static inline void mql_control_ring(mql_format_waiters *waiters, int64_t count) {
-    if (MQL_LIKELY(!mql_control_take_flag(&waiters->flag))) return;
-    atomic_fetch_add_explicit(&waiters->word, 1, memory_order_release);
-    int most = count < INT32_MAX ? (int)count : INT32_MAX;
-    if (mql_os_wake(&waiters->word, most) >= most)
-        atomic_store_explicit(&waiters->flag, 1, memory_order_relaxed);
+    if (MQL_UNLIKELY(atomic_load_explicit(&waiters->flag, memory_order_relaxed) != 0))
+        mql_control_wake_some(waiters, count);
 }
 /* The same without asking: deaths, closing, deleting, poison. */
 void mql_control_wake_all(mql_format_control *control);

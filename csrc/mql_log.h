@@ -63,13 +63,14 @@ struct mql_log {
     uint32_t epochs_seen;
     struct mql_group *groups;   /* under `table`; owned by mql_group */
     struct mql_cursor *cursors; /* under `table`; borrowed: each leaves when it is freed */
-    struct mql_share *_Atomic shares; /* pushed under `table`; owned by mql_share */
-    _Atomic uint32_t shares_seen; /* control->shares_generation of its last listing, + 1 */
+    struct mql_share *_Atomic shares; /* pushed under the gate; owned by mql_shares */
+    _Atomic uint32_t shares_known;    /* how many were pushed */
+    _Atomic uint32_t shares_seen;     /* control->shares_generation of its last listing, + 1 */
 
     struct mql_dedupe *_Atomic dedupe; /* owned by mql_dedupe */
 
-    /* what bounds appends: the default share group's word, and how many may wait in it; 0: none */
-    _Atomic int64_t *_Atomic unavailable;
+    /* what bounds appends: a share group, and how many records may wait in it */
+    mql_format_live *_Atomic bounding; /* borrows; NULL: none does */
     _Atomic int64_t maxsize;
 
     mql_segment *active; /* owns a reference; under the shared writer lock */
@@ -168,6 +169,23 @@ static inline void mql_log_wake(mql_log *log, mql_format_waiters *waiters,
     }
 }
 void mql_log_wake_everybody(mql_log *log);
+/* Ends the sleep of as many consumers as there are records; of all where there are several share
+ * groups, whose consumers sleep on the same word. */
+static inline void mql_log_ring(mql_log *log, int64_t records) {
+    bool alone = atomic_load_explicit(&log->shares_known, memory_order_relaxed) <= 1;
+    mql_control_ring(&log->control->waiters_queue, alone ? records : INT64_MAX);
+}
+/* How many more records may be appended to a log that ends at `end`; INT64_MAX: any number. Exact
+ * under the writer lock. */
+static inline int64_t mql_log_room(mql_log *log, int64_t end) {
+    int64_t maxsize = atomic_load_explicit(&log->maxsize, memory_order_relaxed);
+    if (MQL_LIKELY(maxsize == 0)) return INT64_MAX;
+    mql_format_live *bounding = atomic_load_explicit(&log->bounding, memory_order_acquire);
+    if (bounding == NULL || atomic_load_explicit(&bounding->removed, memory_order_acquire) != 0)
+        return INT64_MAX;
+    int64_t waiting = end - atomic_load_explicit(&bounding->unavailable, memory_order_acquire);
+    return maxsize - mql_base_max(waiting, 0);
+}
 /* Something was changed that the background sync is to put on stable storage. */
 static inline void mql_log_want_sync(mql_log *log) {
     if (MQL_LIKELY(atomic_load_explicit(&log->unsynced, memory_order_relaxed))) return;

@@ -20,10 +20,17 @@
 #define AT_A_TIME 1024 /* records settled under one holding of the lock */
 #define EXPIRE_AT_A_TIME 256
 #define REAP_MS 200
-#define TIME_NEVER ((INT64_C(1) << 48) - 1)
+#define STALE_MOST 1024 /* deadlines that nobody has any more, beside as many as are held */
+#define TIME_NEVER MQL_SLOTS_TIME_MAX
 #define NOBODY MQL_MEMBERS_MAX
 
 static int64_t boot_ms(void) { return mql_os_monotonic_ns() / 1000000; }
+/* So many milliseconds from now, since boot; negative: never. */
+static int64_t deadline_in(int64_t ms, int64_t now) {
+    return ms < 0 ? TIME_NEVER : now + mql_base_min(ms, TIME_NEVER - 1 - now);
+}
+/* A time as slots and heaps hold it. */
+static int64_t time_of(int64_t ms) { return mql_base_min(mql_base_max(ms, 0), TIME_NEVER); }
 static uint32_t own_number(const mql_share *share) {
     return (uint32_t)(share->live.log->home->self >> MQL_MEMBER_SHIFT);
 }
@@ -61,7 +68,7 @@ int mql_share_enter_surely(mql_share *share) {
 void mql_share_ring(mql_log *log, int64_t records) {
     /* Pairs with the fences in mql_share_sleep and of the doorbell. */
     atomic_thread_fence(memory_order_seq_cst);
-    mql_control_ring(&log->control->waiters_queue, records);
+    mql_log_ring(log, records);
     mql_format_doorbell *bell = log->home->bell;
     if (!mql_control_take_flag(&bell->waiting)) return;
     atomic_fetch_add_explicit(&bell->bell, 1, memory_order_release);
@@ -69,7 +76,7 @@ void mql_share_ring(mql_log *log, int64_t records) {
 }
 
 static void ring_room(mql_log *log) {
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in sleep_on_room */
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in mql_share_sleep_until */
     mql_control_ring(&log->control->waiters_room, INT32_MAX);
 }
 
@@ -79,11 +86,6 @@ static void count_held(mql_share *share, uint32_t member, int much) {
     _Atomic uint32_t *held = &share->live.map->held[member];
     uint32_t now = atomic_load_explicit(held, memory_order_relaxed);
     atomic_store_explicit(held, now + (uint32_t)much, memory_order_relaxed);
-}
-
-static bool is_held(const mql_slots_slot *slot) {
-    return slot->sound && slot->member < MQL_MEMBERS_MAX &&
-           (slot->state == MQL_SHARE_ACQUIRED || slot->state == MQL_SHARE_ARCHIVING);
 }
 
 /* The slot's holder has it no longer: it is to be delivered from `due` on, or its move finished. */
@@ -106,10 +108,10 @@ static void let_go(mql_share *share, const mql_live_place *place, mql_slots_slot
     add(&live->map->unavailable, -1);
 }
 
-/* The record is final. `was_held`: by somebody; else it was to be delivered. */
+/* The record, held by somebody or to be delivered, is final. */
 static void finish(mql_share *share, const mql_live_place *place, mql_slots_slot *slot, int end) {
     mql_live *live = &share->live;
-    if (is_held(slot)) {
+    if (mql_share_is_held(slot)) {
         mql_arrays_unpush(&live->arrays, MQL_LIVE_DEADLINES, place->offset);
         count_held(share, slot->member, -1);
         add(&live->map->acquired, -1);
@@ -127,7 +129,6 @@ static void finish(mql_share *share, const mql_live_place *place, mql_slots_slot
     mql_live_finish(live, place, end);
 }
 
-/* Whether an entry of the heap of deadlines still says what its slot says. */
 bool mql_share_deadline_valid(void *context, const mql_format_timer *timer) {
     mql_live *live = context;
     mql_live_place place;
@@ -138,7 +139,7 @@ bool mql_share_deadline_valid(void *context, const mql_format_timer *timer) {
            (slot.clock == MQL_CLOCK_BOOT ? slot.time : 0) == timer->time;
 }
 
-/* The same of the heap of what is due: what cannot be read is for acquire to meet. */
+/* What cannot be read is for acquire to meet. */
 bool mql_share_due_valid(void *context, const mql_format_timer *timer) {
     mql_live *live = context;
     mql_live_place place;
@@ -156,31 +157,27 @@ static bool behind_horizon(mql_share *share, int which, int64_t now) {
     mql_format_live *map = share->live.map;
     int64_t horizon = atomic_load_explicit(&map->horizon[which], memory_order_relaxed);
     int64_t next = atomic_load_explicit(&map->next[which], memory_order_relaxed);
-    return MQL_UNLIKELY(horizon != INT64_MAX) && horizon <= now && horizon <= next;
+    return MQL_UNLIKELY(horizon != INT64_MAX) && horizon <= now && horizon < next;
 }
 
-/* Takes locks whose deadline has passed off their holders, some at a time; how many. */
-static int64_t expire(mql_share *share, int64_t now) {
-    mql_live *live = &share->live;
-    mql_format_timer timer;
-    int64_t released = 0;
-    for (int i = 0;
-         i < EXPIRE_AT_A_TIME && mql_arrays_top(&live->arrays, MQL_LIVE_DEADLINES, &timer); i++) {
-        if (timer.time > now) break;
-        bool valid = mql_share_deadline_valid(live, &timer);
-        mql_arrays_pop(&live->arrays, MQL_LIVE_DEADLINES);
-        mql_live_place place;
-        mql_slots_slot slot;
-        if (!valid || !mql_live_find(live, timer.offset, &place)) continue;
-        mql_slots_load(place.slot, place.offset, &slot);
-        let_go(share, &place, &slot, 0);
-        released++;
-    }
-    return released;
+/* Deadlines that nobody has any more go, when there are too many. */
+static void forget_stale(mql_live *live, size_t wanted) {
+    uint32_t count = live->map->timers[MQL_LIVE_DEADLINES];
+    int64_t held = atomic_load_explicit(&live->map->acquired, memory_order_relaxed);
+    if (MQL_UNLIKELY(count + wanted > mql_arrays_capacity(&live->arrays, MQL_LIVE_DEADLINES) ||
+                     count > 2 * held + STALE_MOST))
+        mql_arrays_filter(&live->arrays, MQL_LIVE_DEADLINES, mql_share_deadline_valid, live);
 }
 
 /* -- acquiring --------------------------------------------------------------------------------- */
-typedef enum need_kind { NEED_NOTHING, NEED_PAGES, NEED_TIMERS, NEED_TOKENS } need_kind;
+typedef enum need_kind {
+    NEED_NOTHING,
+    NEED_PAGES,
+    NEED_DUE,       /* room in the heap of what is due */
+    NEED_DEADLINES, /* and in that of deadlines */
+    NEED_TOKENS,
+    NEED_REBUILDING /* a slot is damaged that was sound when it was counted */
+} need_kind;
 
 typedef struct acquiring {
     mql_share *share;
@@ -189,8 +186,9 @@ typedef struct acquiring {
     int64_t wall; /* since 1970; read when there is something delayed */
     int64_t deadline;
     int64_t released; /* locks that had passed */
+    size_t count;     /* acquired so far */
     need_kind need;
-    bool no_room; /* for timers: they go behind the horizon */
+    bool no_room[2]; /* in a heap: what does not fit goes behind its horizon */
 } acquiring;
 
 static int damaged(mql_share *share, const mql_live_place *place, mql_slots_slot *slot) {
@@ -202,7 +200,28 @@ static int damaged(mql_share *share, const mql_live_place *place, mql_slots_slot
                                  "what was noted of the record is damaged: it is archived");
 }
 
-/* The record due longest, off its heap. MQL_END: there is none. */
+/* Takes locks whose deadline has passed off their holders, some at a time. */
+static void expire(acquiring *acquire) {
+    mql_live *live = &acquire->share->live;
+    mql_format_timer timer;
+    for (int i = 0;
+         i < EXPIRE_AT_A_TIME && mql_arrays_top(&live->arrays, MQL_LIVE_DEADLINES, &timer); i++) {
+        if (timer.time > acquire->now) break;
+        bool valid = mql_share_deadline_valid(live, &timer);
+        mql_arrays_pop(&live->arrays, MQL_LIVE_DEADLINES);
+        mql_live_place place;
+        mql_slots_slot slot;
+        if (!mql_live_find(live, timer.offset, &place)) continue;
+        mql_slots_load(place.slot, place.offset, &slot);
+        if (!slot.sound) acquire->need = NEED_REBUILDING;
+        if (!valid) continue;
+        let_go(acquire->share, &place, &slot, 0);
+        acquire->released++;
+    }
+}
+
+/* The record due longest, off its heap. MQL_END: there is none; MQL_BUSY: it is damaged, which is
+ * told alone. */
 static int next_due(acquiring *acquire, mql_live_place *place, mql_slots_slot *slot) {
     mql_share *share = acquire->share;
     mql_live *live = &share->live;
@@ -211,9 +230,11 @@ static int next_due(acquiring *acquire, mql_live_place *place, mql_slots_slot *s
         if (timer.time > 0 && acquire->wall == 0) acquire->wall = mql_os_now_ms();
         if (timer.time > acquire->wall && !acquire->how->any) return MQL_END;
         bool valid = mql_share_due_valid(live, &timer);
+        if (valid) mql_live_find(live, timer.offset, place);
+        if (valid) mql_slots_load(place->slot, place->offset, slot);
+        if (valid && !slot->sound && acquire->count > 0) return MQL_BUSY;
         mql_arrays_pop(&live->arrays, MQL_LIVE_DUE);
-        if (!valid || !mql_live_find(live, timer.offset, place)) continue;
-        mql_slots_load(place->slot, place->offset, slot);
+        if (!valid) continue;
         if (!slot->sound) return damaged(share, place, slot);
         add(&live->map->available, -1);
         return MQL_OK;
@@ -236,13 +257,18 @@ static int next_new(acquiring *acquire, mql_live_place *place, mql_slots_slot *s
             }
             rc = mql_live_make(live, end, place);
             if (rc != MQL_OK) {
-                acquire->need = NEED_PAGES;
+                if (acquire->need == NEED_NOTHING) acquire->need = NEED_PAGES;
                 break;
             }
         }
         mql_slots_load(place->slot, end, slot);
-        end++;
         rc = slot->fresh ? MQL_OK : MQL_END;
+        if (!slot->sound) {
+            acquire->need = NEED_REBUILDING;
+            rc = MQL_BUSY;
+            break;
+        }
+        end++;
         if (slot->fresh) break; /* else it was delayed, and has its own place in the heap */
     }
     atomic_store_explicit(&live->map->end, end, memory_order_release);
@@ -283,23 +309,30 @@ static bool prepared(acquiring *acquire, size_t wanted) {
     mql_share *share = acquire->share;
     mql_live *live = &share->live;
     mql_format_live *map = live->map;
+    uint32_t due = map->timers[MQL_LIVE_DUE];
+    uint32_t due_room = mql_arrays_capacity(&live->arrays, MQL_LIVE_DUE);
     if (MQL_UNLIKELY(map->tokens_ready == 0)) acquire->need = NEED_TOKENS;
     uint64_t self = live->log->home->self;
     if (MQL_UNLIKELY(atomic_load_explicit(&map->members[own_number(share)], memory_order_relaxed) !=
                      self))
         become_member(share);
+    forget_stale(live, wanted);
     uint32_t room = mql_arrays_capacity(&live->arrays, MQL_LIVE_DEADLINES);
-    int64_t held = atomic_load_explicit(&map->acquired, memory_order_relaxed);
-    if (MQL_UNLIKELY(map->timers[MQL_LIVE_DEADLINES] + wanted > room ||
-                     map->timers[MQL_LIVE_DEADLINES] > 2 * held + 1024))
-        mql_arrays_filter(&live->arrays, MQL_LIVE_DEADLINES, mql_share_deadline_valid, live);
-    if (MQL_UNLIKELY(map->timers[MQL_LIVE_DEADLINES] + wanted > room && !acquire->no_room &&
-                     acquire->need == NEED_NOTHING))
-        acquire->need = NEED_TIMERS;
+    bool left_out =
+        atomic_load_explicit(&map->horizon[MQL_LIVE_DUE], memory_order_relaxed) != INT64_MAX &&
+        atomic_load_explicit(&map->available, memory_order_relaxed) > due_room;
+    bool passed =
+        atomic_load_explicit(&map->next[MQL_LIVE_DEADLINES], memory_order_relaxed) <= acquire->now;
+    if (MQL_UNLIKELY((left_out || (passed && due + EXPIRE_AT_A_TIME > due_room)) &&
+                     !acquire->no_room[MQL_LIVE_DUE] && acquire->need == NEED_NOTHING))
+        acquire->need = NEED_DUE;
+    if (MQL_UNLIKELY(map->timers[MQL_LIVE_DEADLINES] + wanted > room &&
+                     !acquire->no_room[MQL_LIVE_DEADLINES] && acquire->need == NEED_NOTHING))
+        acquire->need = NEED_DEADLINES;
     return acquire->need == NEED_NOTHING;
 }
 
-static int acquire_locked(acquiring *acquire, mql_acquired *out, size_t wanted, size_t *count) {
+static int acquire_locked(acquiring *acquire, mql_acquired *out, size_t wanted) {
     mql_share *share = acquire->share;
     mql_format_live *map = share->live.map;
     if (!prepared(acquire, wanted)) return MQL_BUSY;
@@ -308,70 +341,89 @@ static int acquire_locked(acquiring *acquire, mql_acquired *out, size_t wanted, 
         int rc = mql_live_rebuild(&share->live, false);
         if (rc < 0) return rc;
     }
-    acquire->released += expire(share, acquire->now);
+    expire(acquire);
     int rc = MQL_OK;
-    while (*count < wanted) {
+    while (rc == MQL_OK && acquire->count < wanted) {
         int64_t most = acquire->how->max_acquired;
         if (most > 0 && atomic_load_explicit(&map->acquired, memory_order_relaxed) >= most) break;
         mql_live_place place;
         mql_slots_slot slot;
         rc = next_due(acquire, &place, &slot);
         if (rc == MQL_END) rc = next_new(acquire, &place, &slot);
-        if (rc != MQL_OK) break;
-        give(acquire, &place, &slot, &out[(*count)++]);
+        if (rc == MQL_OK) give(acquire, &place, &slot, &out[acquire->count++]);
     }
-    if (*count > 0 && rc != MQL_E_CORRUPT) return MQL_OK;
+    if (acquire->count > 0) return MQL_OK;
+    if (rc >= 0 && acquire->need == NEED_REBUILDING) return MQL_BUSY;
     return rc == MQL_OK ? MQL_END : rc;
+}
+
+/* Room in a heap for all that may have to be in it. A full disk: what does not fit is found by
+ * looking. */
+static int make_heap_larger(acquiring *acquire, int which) {
+    const mql_format_live *map = acquire->share->live.map;
+    int64_t all = atomic_load_explicit(which == MQL_LIVE_DUE ? &map->available : &map->acquired,
+                                       memory_order_relaxed);
+    int64_t more = mql_base_max(all - map->timers[which], 0) + AT_A_TIME;
+    int rc = mql_reserve_timers(&acquire->share->live, which, (uint32_t)more);
+    acquire->no_room[which] = rc == MQL_E_OS;
+    return rc == MQL_E_OS ? MQL_OK : rc;
 }
 
 static int meet_need(acquiring *acquire) {
     mql_live *live = &acquire->share->live;
     need_kind need = acquire->need;
     acquire->need = NEED_NOTHING;
+    if (need == NEED_REBUILDING) return MQL_OK; /* who enters next does it */
     if (need == NEED_TOKENS) return mql_reserve_tokens(live);
-    if (need == NEED_TIMERS) {
-        int rc = mql_reserve_timers(live, MQL_LIVE_DEADLINES, AT_A_TIME);
-        acquire->no_room = rc == MQL_E_OS; /* a full disk: some deadlines are found by looking */
-        return rc == MQL_E_OS ? MQL_OK : rc;
-    }
+    if (need == NEED_DUE) return make_heap_larger(acquire, MQL_LIVE_DUE);
+    if (need == NEED_DEADLINES) return make_heap_larger(acquire, MQL_LIVE_DEADLINES);
     int rc = mql_reserve_recycle(live);
     if (rc != MQL_END) return rc;
     int64_t until, end = atomic_load_explicit(&live->map->end, memory_order_relaxed);
     return mql_reserve_until(live, end + 1, &until);
 }
 
-static int take_some(acquiring *acquire, mql_acquired *out, size_t wanted, size_t *count) {
+static int take_some(acquiring *acquire, mql_acquired *out, size_t wanted) {
     mql_share *share = acquire->share;
     int rc = mql_share_enter(share, acquire->how->slice_ns);
     if (MQL_UNLIKELY(rc != MQL_OK)) return rc;
+    acquire->now = boot_ms();
+    acquire->deadline = deadline_in(acquire->how->lock_ms, acquire->now);
     mql_live_begin(&share->live);
-    rc = acquire_locked(acquire, out, wanted, count);
-    mql_live_end(&share->live);
+    rc = acquire_locked(acquire, out, wanted);
+    /* Left busy, it is derived anew by who enters next. */
+    if (MQL_LIKELY(acquire->need != NEED_REBUILDING)) mql_live_end(&share->live);
     mql_share_leave(share);
     return rc;
 }
 
+/* Dead holders are looked for once in a while. MQL_TIMEOUT: that may block. */
+static int reap_sometimes(mql_share *share, int64_t slice_ns) {
+    int64_t now = boot_ms();
+    if (MQL_LIKELY(now < atomic_load_explicit(&share->reap_ms, memory_order_relaxed)))
+        return MQL_OK;
+    if (slice_ns <= 0) return MQL_TIMEOUT;
+    atomic_store_explicit(&share->reap_ms, now + REAP_MS, memory_order_relaxed);
+    int rc = mql_share_reap(share);
+    return rc < 0 ? rc : MQL_OK;
+}
+
 int mql_share_take(mql_share *share, const mql_acquire *how, mql_acquired *out, size_t *count) {
-    acquiring acquire = {.share = share, .how = how, .now = boot_ms()};
-    acquire.deadline =
-        how->lock_ms < 0 ? TIME_NEVER : mql_base_min(acquire.now + how->lock_ms, TIME_NEVER - 1);
+    acquiring acquire = {.share = share, .how = how};
     size_t wanted = *count < AT_A_TIME ? *count : AT_A_TIME;
     *count = 0;
-    bool look = acquire.now >= atomic_load_explicit(&share->reap_ms, memory_order_relaxed);
-    if (MQL_UNLIKELY(look)) {
-        if (how->slice_ns <= 0) return MQL_TIMEOUT;
-        atomic_store_explicit(&share->reap_ms, acquire.now + REAP_MS, memory_order_relaxed);
-        int reaped = mql_share_reap(share);
-        if (reaped < 0) return reaped;
-    }
-    int rc;
-    while ((rc = take_some(&acquire, out, wanted, count)) == MQL_BUSY) {
+    atomic_store_explicit(&share->most, how->max_acquired, memory_order_relaxed);
+    int rc = reap_sometimes(share, how->slice_ns);
+    if (rc != MQL_OK) return rc;
+    while ((rc = take_some(&acquire, out, wanted)) == MQL_BUSY) {
         if (how->slice_ns <= 0) return MQL_TIMEOUT; /* what is needed may block */
         rc = meet_need(&acquire);
         if (rc < 0) return rc;
     }
-    if (acquire.released > (int64_t)*count) mql_share_ring(share->live.log, acquire.released);
-    if (*count > 0) ring_room(share->live.log);
+    *count = acquire.count;
+    if (acquire.released > (int64_t)acquire.count)
+        mql_share_ring(share->live.log, acquire.released);
+    if (acquire.count > 0 || rc == MQL_E_CORRUPT) ring_room(share->live.log);
     return rc;
 }
 
@@ -382,6 +434,7 @@ typedef struct settling {
     int64_t when;     /* MQL_RENEW: the new deadline */
     int64_t released; /* records to be delivered again, now or later */
     int64_t ended;    /* records that became final */
+    bool damaged;     /* one was not sound */
 } settling;
 
 static int lost(const mql_share *share, const mql_settle *item) {
@@ -439,8 +492,9 @@ static int settle_one(settling *settle, const mql_settle *item) {
     if (item->token >> 32 != live->map->tokens_ready || !mql_live_find(live, item->offset, &place))
         return lost(share, item);
     mql_slots_load(place.slot, place.offset, &slot);
-    bool held =
-        is_held(&slot) && slot.token == (uint32_t)item->token && slot.member == own_number(share);
+    settle->damaged = settle->damaged || !slot.sound;
+    bool held = mql_share_is_held(&slot) && slot.token == (uint32_t)item->token &&
+                slot.member == own_number(share);
     int rc = held ? apply(settle, &place, &slot) : MQL_E_LOST;
     return rc == MQL_E_LOST ? lost(share, item) : rc;
 }
@@ -455,29 +509,43 @@ static void make_room(mql_share *share, int event, size_t count) {
         (void)mql_reserve_timers(&share->live, which, (uint32_t)count);
 }
 
+/* Wakes those who may go on: where the number acquired is bounded, an end is room for another. */
+static void ring_after(mql_share *share, int64_t released, int64_t ended) {
+    mql_log *log = share->live.log;
+    bool bounded = atomic_load_explicit(&share->most, memory_order_relaxed) > 0;
+    int64_t records = released + (bounded ? ended : 0);
+    if (records > 0) mql_share_ring(log, records);
+    if (released + ended > 0) ring_room(log);
+}
+
 static int settle_round(settling *settle, mql_settle *items, size_t count) {
     mql_share *share = settle->share;
     int rc = mql_share_enter(share, settle->how->slice_ns);
     if (rc != MQL_OK) return rc;
     mql_live_begin(&share->live);
+    if (settle->how->event == MQL_RENEW) forget_stale(&share->live, count);
     for (size_t i = 0; i < count; i++) items[i].result = settle_one(settle, &items[i]);
-    mql_live_end(&share->live);
+    if (MQL_LIKELY(!settle->damaged)) mql_live_end(&share->live); /* else it is derived anew */
     mql_share_leave(share);
     return MQL_OK;
 }
 
 static int64_t when_of(const mql_settlement *how) {
-    if (how->event != MQL_RENEW) return mql_base_max(how->when, 0);
-    return how->when < 0 ? TIME_NEVER : mql_base_min(boot_ms() + how->when, TIME_NEVER - 1);
+    return how->event == MQL_RENEW ? deadline_in(how->when, boot_ms()) : time_of(how->when);
+}
+
+/* Deadlines mean nothing after a power cut. */
+static bool is_durable(mql_log *log, const mql_settlement *how) {
+    return (how->flags & MQL_DURABLE) != 0 || (mql_log_is_sync(log) && how->event != MQL_RENEW);
 }
 
 int mql_share_end_all(mql_share *share, mql_settle *items, size_t count,
                       const mql_settlement *how) {
     settling settle = {.share = share, .how = how, .when = when_of(how)};
     mql_log *log = share->live.log;
-    bool durable = (how->flags & MQL_DURABLE) != 0 || mql_log_is_sync(log);
-    if (durable && how->slice_ns <= 0) return MQL_TIMEOUT;
+    bool durable = is_durable(log, how);
     for (size_t i = 0; i < count; i++) items[i].result = MQL_TIMEOUT;
+    if (durable && how->slice_ns <= 0) return MQL_TIMEOUT;
     int rc = MQL_OK;
     for (size_t at = 0; rc == MQL_OK && at < count; at += AT_A_TIME) {
         size_t some = count - at < AT_A_TIME ? count - at : AT_A_TIME;
@@ -485,11 +553,11 @@ int mql_share_end_all(mql_share *share, mql_settle *items, size_t count,
         rc = settle_round(&settle, items + at, some);
     }
     uint64_t changes = atomic_load_explicit(&share->live.map->changes, memory_order_acquire);
-    if (settle.released > 0) mql_share_ring(log, settle.released);
-    if (settle.released + settle.ended > 0) ring_room(log);
+    ring_after(share, settle.released, settle.ended);
     mql_log_want_sync(log);
-    if (rc == MQL_OK && durable) rc = mql_reserve_sync(&share->live, changes);
-    return rc;
+    if (rc < 0 || !durable) return rc;
+    int synced = mql_reserve_sync(&share->live, changes); /* also what was done before a timeout */
+    return synced < 0 ? synced : rc;
 }
 
 /* -- no record there --------------------------------------------------------------------------- */
@@ -502,6 +570,10 @@ static int skip_untouched(mql_live *live, int64_t next) {
         mql_live_place place;
         mql_slots_slot slot;
         bool found = mql_live_find(live, at, &place);
+        if (!found && mql_live_is_past(live, at)) { /* all of it was delayed, and is final */
+            at = (at / MQL_SHARE_SLOTS + 1) * MQL_SHARE_SLOTS;
+            continue;
+        }
         if (!found && at % MQL_SHARE_SLOTS == 0 && chunk < last) {
             rc = mql_live_finish_chunks(live, chunk, chunk + 1, MQL_GONE);
             if (rc == MQL_OK) add(&live->map->unavailable, MQL_SHARE_SLOTS);
@@ -528,8 +600,11 @@ int mql_share_skip_to(mql_share *share, int64_t offset, uint64_t token, int64_t 
     mql_settlement how = {.event = MQL_ARCHIVE, .when = MQL_GONE};
     settling settle = {.share = share, .how = &how, .when = MQL_GONE};
     mql_settle item = {.offset = offset, .token = token};
+    mql_control_end log_end;
     int rc = mql_share_enter_surely(share);
     if (rc < 0) return rc;
+    mql_log_end(share->live.log, &log_end); /* behind it there are none yet */
+    next = mql_base_min(next, log_end.offset);
     mql_live_begin(&share->live);
     rc = settle_one(&settle, &item);
     /* The group need not have come to `next` in one go: others acquire meanwhile, and skip alike.
@@ -538,13 +613,13 @@ int mql_share_skip_to(mql_share *share, int64_t offset, uint64_t token, int64_t 
     if (rc == MQL_OK && end > offset) rc = skip_untouched(&share->live, next);
     mql_live_end(&share->live);
     mql_share_leave(share);
-    ring_room(share->live.log);
+    ring_after(share, 0, 1);
     return rc == MQL_BUSY ? MQL_OK : rc;
 }
 
 /* -- holders that are gone --------------------------------------------------------------------- */
 static bool held_by(const mql_slots_slot *slot, uint32_t member) {
-    return is_held(slot) && slot->member == member;
+    return mql_share_is_held(slot) && slot->member == member;
 }
 
 /* Releases all that a member holds: by the deadlines first, by looking at every slot if that was
@@ -595,8 +670,10 @@ int mql_share_reap(mql_share *share) {
         if (atomic_load_explicit(&map->held[n], memory_order_relaxed) == 0) continue;
         uint64_t member = atomic_load_explicit(&map->members[n], memory_order_acquire);
         if (member == log->home->self || log->home->alive(log->home->context, member)) continue;
-        int rc = mql_share_enter_surely(share);
+        make_room(share, MQL_RELEASE, atomic_load_explicit(&map->held[n], memory_order_relaxed));
+        int rc = mql_share_enter(share, MQL_SLICE_NS);
         if (rc < 0) return rc;
+        if (rc != MQL_OK) break; /* the next one looks again */
         mql_live_begin(&share->live);
         if (atomic_load_explicit(&map->members[n], memory_order_relaxed) == member)
             released += release_member(share, n);
@@ -629,6 +706,7 @@ int mql_share_delay_until(mql_share *share, int64_t offset, int64_t due_ms) {
     mql_slots_slot slot;
     int rc = mql_share_enter_surely(share);
     if (rc < 0) return rc;
+    due_ms = time_of(due_ms);
     mql_live_begin(live);
     bool past = !mql_live_find(live, offset, &place) && mql_live_is_past(live, offset);
     rc = past ? MQL_END : mql_live_make(live, offset, &place);
@@ -652,8 +730,13 @@ static bool may_find(mql_share *share, int64_t *wait_ns) {
     mql_format_live *map = share->live.map;
     mql_control_end readable;
     mql_log_readable_end(share->live.log, &readable);
-    if (readable.offset > atomic_load_explicit(&map->end, memory_order_acquire)) return true;
-    for (int which = 0; which < 2; which++) {
+    int64_t most = atomic_load_explicit(&share->most, memory_order_relaxed);
+    /* As many are out as may be: only the end of a lock helps. */
+    bool full = most > 0 && atomic_load_explicit(&map->acquired, memory_order_acquire) >= most;
+    if (!full && readable.offset > atomic_load_explicit(&map->end, memory_order_acquire))
+        return true;
+    for (int which = full ? MQL_LIVE_DEADLINES : MQL_LIVE_DUE; which <= MQL_LIVE_DEADLINES;
+         which++) {
         int64_t next = atomic_load_explicit(&map->next[which], memory_order_relaxed);
         int64_t horizon = atomic_load_explicit(&map->horizon[which], memory_order_relaxed);
         next = mql_base_min(next, horizon);
@@ -696,7 +779,7 @@ int mql_share_sleep_until(mql_log *log, int64_t timeout_ns, mql_share_ready *rea
     if (timeout_ns <= 0) return MQL_TIMEOUT;
     uint32_t seen = atomic_load_explicit(&waiters->word, memory_order_acquire);
     atomic_store_explicit(&waiters->flag, 1, memory_order_relaxed);
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in mql_share_ring_room */
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in ring_room */
     if (!ready(context)) mql_os_wait(&waiters->word, seen, mql_base_min(timeout_ns, MQL_SLICE_NS));
     rc = mql_log_usable(log);
     return rc < 0 ? rc : ready(context) ? MQL_OK : MQL_TIMEOUT;
@@ -704,12 +787,9 @@ int mql_share_sleep_until(mql_log *log, int64_t timeout_ns, mql_share_ready *rea
 
 static bool has_room(void *context) {
     mql_log *log = context;
-    _Atomic int64_t *unavailable = atomic_load_explicit(&log->unavailable, memory_order_acquire);
-    int64_t maxsize = atomic_load_explicit(&log->maxsize, memory_order_relaxed);
-    if (unavailable == NULL || maxsize <= 0) return true;
     mql_control_end end;
     mql_log_end(log, &end);
-    return end.offset - atomic_load_explicit(unavailable, memory_order_acquire) < maxsize;
+    return mql_log_room(log, end.offset) > 0;
 }
 
 int mql_share_sleep_room(mql_log *log, int64_t timeout_ns) {

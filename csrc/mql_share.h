@@ -8,6 +8,7 @@ struct mql_share {
     mql_share *next; /* owned by the log's list */
     mql_live live;
     _Atomic int64_t reap_ms; /* when to look for dead holders next */
+    _Atomic int64_t most;    /* max_acquired of the last acquisition */
     char name[MQL_NAME_MAX + 1];
 };
 
@@ -23,7 +24,8 @@ int mql_share_sleep_room(mql_log *log, int64_t timeout_ns);
 typedef bool mql_share_ready(void *context);
 int mql_share_sleep_until(mql_log *log, int64_t timeout_ns, mql_share_ready *ready, void *context);
 
-/* What holders that have died held is released: MQL_OK; MQL_END: there was nothing. */
+/* What holders that have died held is released: MQL_OK; MQL_END: there was nothing, or it was not
+ * to be had within a slice. */
 int mql_share_reap(mql_share *share);
 /* What this process holds is released: its store is being closed. */
 void mql_share_let_go(mql_share *share);
@@ -36,10 +38,15 @@ int mql_share_delay_until(mql_share *share, int64_t offset, int64_t due_ms);
 int mql_share_enter(mql_share *share, int64_t timeout_ns);
 int mql_share_enter_surely(mql_share *share);
 void mql_share_leave(mql_share *share);
+/* Whether somebody has the record. */
+static inline bool mql_share_is_held(const mql_slots_slot *slot) {
+    return slot->sound && slot->member < MQL_MEMBERS_MAX &&
+           (slot->state == MQL_SHARE_ACQUIRED || slot->state == MQL_SHARE_ARCHIVING);
+}
 /* Whether an entry of the heap of deadlines (of what is due) still says what its slot says. */
 mql_arrays_valid mql_share_deadline_valid;
 mql_arrays_valid mql_share_due_valid;
-/* Wakes consumers: as many as there are records, if one group alone may be waiting. */
+/* Wakes consumers: of one group alone, as many as there are records. */
 void mql_share_ring(mql_log *log, int64_t records);
 
 #endif

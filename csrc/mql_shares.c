@@ -31,7 +31,7 @@ static mql_share *known(mql_log *log, const char *name) {
 }
 
 /* -- opening ----------------------------------------------------------------------------------- */
-/* Appends look for slots again. MQL_E_OS, MQL_TIMEOUT: the prepare lock was not to be had. */
+/* Appends look for slots again. */
 static int forget_ready(mql_log *log) {
     bool died;
     int rc;
@@ -53,41 +53,78 @@ static void free_share(mql_share *share) {
     mql_os_free_memory(share);
 }
 
-/* Slots for all records that are there. */
-static int cover_backlog(mql_share *share) {
+/* Whoever appends provides for the group from now on, and there are slots for all records that are
+ * there: those who knew that died, or do so for the first time. A group that was there before may
+ * have to do with what it has: a full disk does not keep anybody from draining it. */
+static int announce(mql_share *share, bool made) {
+    mql_format_live *map = share->live.map;
+    if (atomic_load_explicit(&map->announced, memory_order_relaxed) != 0) return MQL_OK;
     mql_control_end end;
     int64_t until = 0;
+    int rc = forget_ready(share->live.log);
+    if (rc < 0) return rc;
     mql_log_end(share->live.log, &end);
-    return mql_reserve_until(&share->live, end.offset, &until);
+    rc = mql_reserve_until(&share->live, end.offset, &until);
+    if (rc < 0 && (made || rc != MQL_E_OS)) return rc;
+    atomic_store_explicit(&map->announced, 1, memory_order_relaxed);
+    return MQL_OK;
 }
 
-static bool is_there(const mql_log *log, const char *name) {
+static void path_of(const mql_log *log, const char *name, const char *suffix,
+                    char path[MQL_PATH_MAX + 16]) {
+    snprintf(path, MQL_PATH_MAX + 16, "%s/shares/%s%s", log->directory, name, suffix);
+}
+
+/* Takes a group's files away, the state first: without it there is no group. */
+static int unlink_files(const mql_log *log, const char *name) {
+    static const char *const suffixes[] = {SUFFIX, ".live"};
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+        char path[MQL_PATH_MAX + 16];
+        path_of(log, name, suffixes[i], path);
+        int rc = mql_os_unlink(log->home->root, path);
+        if (rc < 0 && rc != -ENOENT)
+            return mql_base_fail_os(rc, path, "cannot remove the share group");
+    }
+    return MQL_OK;
+}
+
+static int open_share(mql_log *log, const char *name, bool create, int64_t start, mql_share **out) {
     char path[MQL_PATH_MAX + 16];
     mql_os_stat stat;
-    snprintf(path, sizeof path, "%s/shares/%s" SUFFIX, log->directory, name);
-    return mql_os_stat_name(log->home->root, path, &stat) == 0;
+    path_of(log, name, SUFFIX, path);
+    bool made = create && mql_os_stat_name(log->home->root, path, &stat) == -ENOENT;
+    int rc = made ? unlink_files(log, name) : MQL_OK; /* the rest of one that was deleted */
+    if (rc < 0) return rc;
+    mql_share *share = mql_os_allocate_memory(sizeof *share);
+    if (share == NULL) return mql_base_fail(MQL_E_MEMORY, name, "no memory for a share group");
+    share->live.log = log;
+    snprintf(share->name, sizeof share->name, "%s", name);
+    rc = mql_live_open(&share->live, name, create, start);
+    if (rc == MQL_OK && !is_removed(share)) rc = announce(share, made);
+    if (rc < 0) {
+        mql_error error = *mql_base_error();
+        if (made) (void)unlink_files(log, name);
+        free_share(share);
+        *mql_base_error() = error;
+        return rc;
+    }
+    *out = share;
+    return MQL_OK;
 }
 
 static int open_gated(mql_log *log, const char *name, bool create, int64_t start, mql_share **out) {
     *out = known(log, name);
     if (*out != NULL) return MQL_OK;
-    bool made = create && !is_there(log, name);
-    mql_control_end end;
-    mql_log_end(log, &end);
-    if (made && (start < mql_log_start(log) || start > end.offset))
-        return mql_base_fail_range(start, mql_log_start(log), end.offset);
-    mql_share *share = mql_os_allocate_memory(sizeof *share);
-    if (share == NULL) return mql_base_fail(MQL_E_MEMORY, name, "no memory for a share group");
-    share->live.log = log;
-    snprintf(share->name, sizeof share->name, "%s", name);
-    int rc = mql_live_open(&share->live, name, create, start);
-    if (rc == MQL_OK && made) rc = forget_ready(log);
-    if (rc == MQL_OK && made) rc = cover_backlog(share);
-    if (rc < 0) {
+    mql_share *share;
+    int rc = open_share(log, name, create, start, &share);
+    if (rc == MQL_OK && is_removed(share)) { /* who deleted it died before it was done */
         free_share(share);
-        return rc;
+        rc = unlink_files(log, name);
+        if (rc == MQL_OK) rc = open_share(log, name, create, start, &share);
     }
+    if (rc < 0) return rc;
     share->next = first(log);
+    atomic_fetch_add_explicit(&log->shares_known, 1, memory_order_relaxed);
     atomic_store_explicit(&log->shares, share, memory_order_release);
     *out = share;
     return MQL_OK;
@@ -110,6 +147,9 @@ int mql_shares_find(mql_log *log, const char *name, bool create, int64_t start, 
 }
 
 /* -- all of them ------------------------------------------------------------------------------- */
+/* A group that nobody can deliver to, and that keeps nobody from putting. */
+static bool is_unusable(int rc) { return rc == MQL_E_CORRUPT || rc == MQL_E_FORMAT; }
+
 typedef struct listing {
     mql_log *log;
     int failed;
@@ -125,11 +165,13 @@ static int find_one(void *context, const char *file) {
     snprintf(name, sizeof name, "%.*s", (int)(length - suffix), file);
     mql_share *share;
     int rc = mql_shares_find(list->log, name, false, 0, &share);
-    if (rc < 0 && rc != MQL_E_NOT_FOUND) list->failed = rc;
+    bool worse = list->failed == MQL_OK || is_unusable(list->failed);
+    if (rc < 0 && rc != MQL_E_NOT_FOUND && worse) list->failed = rc;
     return 0;
 }
 
-/* Opens what others have made since the last time. *generation: as of when. */
+/* Opens what others have made since the last time. *generation: as of when. MQL_E_CORRUPT,
+ * MQL_E_FORMAT: all but one that cannot be opened. */
 static int find_all(mql_log *log, uint32_t *generation) {
     *generation = atomic_load_explicit(&log->control->shares_generation, memory_order_acquire);
     if (atomic_load_explicit(&log->shares_seen, memory_order_acquire) == *generation + 1)
@@ -163,28 +205,35 @@ static int set_ready(mql_log *log, uint32_t generation, int64_t ready) {
     return MQL_OK;
 }
 
+static int find_usable(mql_log *log, uint32_t *generation) {
+    int rc = find_all(log, generation);
+    return is_unusable(rc) ? MQL_OK : rc;
+}
+
 int mql_shares_reserve(mql_log *log, int64_t offset) {
     uint32_t generation;
-    int rc = find_all(log, &generation);
+    int rc = find_usable(log, &generation);
     int64_t ready = INT64_MAX;
     for (mql_share *share = first(log); rc == MQL_OK && share != NULL; share = share->next) {
-        int64_t until;
+        int64_t until = INT64_MAX;
         if (is_removed(share)) continue;
         rc = mql_reserve_until(&share->live, offset, &until);
-        if (rc == MQL_OK) ready = mql_base_min(ready, until);
+        if (rc == MQL_E_NOT_FOUND && is_removed(share)) rc = MQL_OK; /* deleted meanwhile */
+        ready = mql_base_min(ready, until);
     }
     return rc == MQL_OK ? set_ready(log, generation, ready) : rc;
 }
 
 int mql_shares_make_room(mql_log *log) {
     uint32_t generation;
-    int rc = find_all(log, &generation);
+    int rc = find_usable(log, &generation);
     for (mql_share *share = first(log); rc == MQL_OK && share != NULL; share = share->next) {
         mql_live *live = &share->live;
         uint32_t used = live->map->timers[MQL_LIVE_DUE]; /* a hint: read without the lock */
         if (is_removed(share) || used + 16 < mql_arrays_capacity(&live->arrays, MQL_LIVE_DUE))
             continue;
         rc = mql_reserve_timers(live, MQL_LIVE_DUE, 16);
+        if (rc == MQL_E_NOT_FOUND && is_removed(share)) rc = MQL_OK;
     }
     return rc;
 }
@@ -199,7 +248,7 @@ int mql_shares_delay(mql_log *log, int64_t offset, int64_t due_ms) {
             if (rc == MQL_END) rc = mql_reserve_until(&share->live, offset + 1, &until);
             if (rc == MQL_OK) rc = mql_share_delay_until(share, offset, due_ms);
         }
-        if (rc < 0) return rc;
+        if (rc < 0 && !is_removed(share)) return rc;
     }
     mql_share_ring(log, 1);
     return MQL_OK;
@@ -207,9 +256,8 @@ int mql_shares_delay(mql_log *log, int64_t offset, int64_t due_ms) {
 
 int mql_shares_bound(mql_share *share, int64_t maxsize) {
     mql_log *log = share->live.log;
+    atomic_store_explicit(&log->bounding, share->live.map, memory_order_release);
     atomic_store_explicit(&log->maxsize, maxsize, memory_order_relaxed);
-    atomic_store_explicit(&log->unavailable, maxsize > 0 ? &share->live.map->unavailable : NULL,
-                          memory_order_release);
     return MQL_OK;
 }
 
@@ -235,26 +283,22 @@ static int keep_one(mql_share *share) {
     return rc < 0 ? rc : MQL_OK;
 }
 
-int mql_shares_keep(mql_log *log) {
+int mql_shares_sync(mql_log *log) {
     int result = MQL_OK;
+    if (mql_log_usable(log) < 0) return MQL_OK; /* the topic is gone, and they with it */
     for (mql_share *share = first(log); share != NULL; share = share->next) {
-        int rc = is_removed(share) ? MQL_OK : keep_one(share);
-        if (rc < 0) result = rc;
+        uint64_t changes = atomic_load_explicit(&share->live.map->changes, memory_order_acquire);
+        int rc = is_removed(share) ? MQL_OK : mql_reserve_sync(&share->live, changes);
+        if (rc < 0 && !is_removed(share)) result = rc;
     }
     return result;
 }
 
-int mql_shares_sync(mql_log *log) {
+int mql_shares_keep(mql_log *log) {
     int result = MQL_OK;
     for (mql_share *share = first(log); share != NULL; share = share->next) {
-        mql_format_live *map = share->live.map;
-        uint64_t changes = atomic_load_explicit(&map->changes, memory_order_acquire);
-        if (is_removed(share) ||
-            atomic_load_explicit(&map->synced, memory_order_acquire) >= changes)
-            continue;
-        int rc = mql_slots_sync(&share->live.slots, log->home->root, false);
-        if (rc == MQL_OK) atomic_store_explicit(&map->synced, changes, memory_order_release);
-        if (rc < 0) result = rc;
+        int rc = is_removed(share) ? MQL_OK : keep_one(share);
+        if (rc < 0 && !is_removed(share)) result = rc;
     }
     return result;
 }
@@ -275,15 +319,7 @@ static int remove_gated(mql_share *share) {
     if (!held) atomic_store_explicit(&share->live.map->removed, 1, memory_order_release);
     mql_share_leave(share);
     if (held) return MQL_BUSY;
-    _Atomic int64_t *unavailable = atomic_load_explicit(&log->unavailable, memory_order_relaxed);
-    if (unavailable == &share->live.map->unavailable)
-        atomic_store_explicit(&log->unavailable, NULL, memory_order_release);
-    const char *paths[] = {share->live.slots.path, share->live.arrays.path};
-    for (size_t i = 0; rc >= 0 && i < 2; i++) {
-        rc = mql_os_unlink(log->home->root, paths[i]);
-        if (rc == -ENOENT) rc = 0;
-        if (rc < 0) rc = mql_base_fail_os(rc, paths[i], "cannot remove the share group");
-    }
+    rc = unlink_files(log, share->name);
     int forgotten = forget_ready(log);
     mql_log_wake_everybody(log);
     return rc < 0 ? rc : forgotten;

@@ -16,7 +16,7 @@ int mql_shares_bound(mql_share *share, int64_t maxsize);
 int mql_shares_reserve(mql_log *log, int64_t offset);
 /* One round of the sync thread: stable storage, pages again, blocks given back. */
 int mql_shares_keep(mql_log *log);
-/* The last close: what was changed is on stable storage. */
+/* Everything done to the groups is on stable storage. Enters none of them. Blocks. */
 int mql_shares_sync(mql_log *log);
 /* The process closes the store: what it holds is released. */
 void mql_shares_let_go(mql_log *log);

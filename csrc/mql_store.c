@@ -636,11 +636,14 @@ int mql_store_close(mql_store *store) {
     if (!store->home.read_only) {
         store->keeper.enabled = false;
         mql_keeper_stop(&store->keeper);
-        for (mql_log *log = atomic_load(&store->logs); log != NULL; log = log->next)
+        for (mql_log *log = atomic_load(&store->logs); log != NULL; log = log->next) {
             mql_shares_let_go(log);
+            int one = mql_shares_sync(log); /* nobody else may know of the group */
+            if (one < 0) rc = one, error = *mql_error_last();
+        }
         atomic_store_explicit(&store->home.closing, true, memory_order_seq_cst);
-        rc = leave(store);
-        error = *mql_error_last();
+        int left = leave(store);
+        if (left < 0) rc = left, error = *mql_error_last();
     }
     atomic_store_explicit(&store->home.gone, MQL_E_CLOSED, memory_order_release);
     mql_store_wake(store);
