@@ -9,10 +9,11 @@
         for record in consumer:
             bill(record)
 
-Public names come from here, from `mqlog.errors` and from `mqlog.codecs`; everything that begins
-with an underscore may change. The layout, and each line imports only what stands under it:
+Public names come from here, from `mqlog.errors`, `mqlog.codecs` and `mqlog.stdlib`; everything that
+begins with an underscore may change. The layout, and each line imports only what stands under it:
 
     cli/            mqlog VERB STORE [TOPIC]
+    stdlib.py       the drop-in for queue.Queue
     _replay.py      replay without an open store
     _pool.py _worker.py    Queue.run: worker processes; what each of them does
     _stream.py      Stream, Partition: appending and reading

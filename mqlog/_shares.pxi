@@ -720,7 +720,7 @@ cdef class Taker(Sender):
     def _halt(self, bint immediate):
         """From now on every call looks at `_may_wait` first, and no put goes the short way."""
         self._plain = False
-        self._halted = immediate
+        self._halted = self._halted or immediate
 
     def get(self, block=True, timeout=None, *, lock_duration=...):
         """Acquires the next record. See `mqlog.Queue.get`."""
@@ -728,6 +728,7 @@ cdef class Taker(Sender):
         cdef mql_acquired got
         cdef size_t count = 1
         cdef Message message
+        deadline_of(timeout)  # refuses what is no timeout, also where there is no need to wait
         if (self._spread == 1 and lock_duration is ... and self._postponed is None
                 and not self._halted and self.current()):
             how.lock_ms, how.max_acquired, how.slice_ns, how.any = self._lock, self._most, 0, 0
