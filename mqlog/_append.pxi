@@ -364,7 +364,8 @@ cdef class Sender:
             self._store.enter()
         return 0
 
-    cdef inline int64_t quick(self, object value, object key, object headers, bint durable) except? -1:
+    cdef inline int64_t quick(
+            self, object value, object key, object headers, bint durable) except? -1:
         """Appends a plain value at once and returns its offset; -1: go the long way."""
         cdef mql_record record
         cdef int64_t offset = -1
@@ -387,7 +388,7 @@ cdef class Sender:
 
     cdef object append_one(self, value, key, headers, timestamp, partition, bint durable,
                            list extra=None, bint encode=True):
-        """`extra`: headers of our own, as pairs of bytes; `encode`: by the codec, if there is one."""
+        """`extra`: headers of our own, as pairs of bytes; `encode`: with the codec, if any."""
         cdef mql_record record
         cdef Job job
         self.check()
@@ -538,7 +539,8 @@ cdef class Appender(Sender):
     def append_many(self, values, *, keys=None, headers=None, timestamps=None, partition=None,
                     compression=None, bint durable=False):
         """Appends records and returns their offsets. See `mqlog.Stream.append_many`."""
-        return self.append_all(values, keys, headers, timestamps, partition, compression, 0, durable)
+        return self.append_all(
+            values, keys, headers, timestamps, partition, compression, 0, durable)
 
 
 cdef str compression_name(object given):

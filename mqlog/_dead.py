@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from mqlog._engine import Message, Record
+from mqlog import _letters
+from mqlog._engine import ARCHIVE, DEAD, MOVE, PARK, PASSED, Message
 from mqlog.errors import CorruptError, LockLostError
 
 if TYPE_CHECKING:
@@ -23,49 +24,12 @@ if TYPE_CHECKING:
 
 LOGGER: Final = logging.getLogger("mqlog")
 
-MOVE, ARCHIVE, PARK = 3, 4, 5  # mqlog.h: enum mql_settle_event
-DEAD, PASSED = 1, 5  # enum mql_share_end
 #: Until a move that the disk had no room for is tried again.
 _PAUSE: Final = 1.0
-
-#: Kafka's names (KIP-1191), values as text.
-_TOPIC: Final = "__dlq.errors.topic"
-_PARTITION: Final = "__dlq.errors.partition"
-_OFFSET: Final = "__dlq.errors.offset"
-_GROUP: Final = "__dlq.errors.group"
-_COUNT: Final = "__dlq.errors.delivery.count"
-_MESSAGE: Final = "__dlq.errors.message"
-_PREFIX: Final = "__dlq."
 #: Of a record that was driven back: the dead letter that it was.
 _REDRIVEN: Final = "__mqlog.redriven"
 
 Settle = Callable[[list[Message[Any]], int, int, int], list[Message[Any]]]
-
-
-def reason_of(record: Record[Any]) -> str:
-    """Why the record is a dead letter; "" if it is none."""
-    return (record.header(_MESSAGE) or b"").decode("utf-8", "replace")
-
-
-def origin_of(record: Record[Any]) -> str | None:
-    """The id of the record that this dead letter was, such as "orders-0:17"."""
-    topic, partition, offset = (record.header(name) for name in (_TOPIC, _PARTITION, _OFFSET))
-    if topic is None or partition is None or offset is None:
-        return None
-    return f"{topic.decode()}-{partition.decode()}:{offset.decode()}"
-
-
-def _headers(message: Message[Any], reason: str) -> list[tuple[str, bytes | None]]:
-    own = [pair for pair in message.headers if not pair[0].startswith(_PREFIX)]
-    return [
-        *own,
-        (_TOPIC, message.topic.encode()),
-        (_PARTITION, str(message.partition).encode()),
-        (_OFFSET, str(message.offset).encode()),
-        (_GROUP, message._group.encode()),
-        (_COUNT, str(message.delivery_count).encode()),
-        (_MESSAGE, reason.encode("utf-8", "replace")),
-    ]
 
 
 def bury(
@@ -74,7 +38,7 @@ def bury(
     """Moves messages that are held to the dead letters; those whose lock was lost."""
     lost = settle(messages, MOVE, letters._logs[0].end_offset, 0)
     held = [one for one in messages if one not in lost]
-    _append(letters, held, [_headers(one, reason) for one in held], settle)
+    _append(letters, held, [_letters.headers_of(one, reason) for one in held], settle)
     for one in held:
         LOGGER.info("%s went to the dead letters: %s", one.id, reason or "rejected")
     return lost
@@ -123,12 +87,15 @@ def finish_burial(letters: Queue[Any, Any], message: Message[Any]) -> None:
     wanted = message.id
     log = letters._logs[0]
     for record in _from(log, message._is_moving):
-        if origin_of(record) == wanted and record.header(_GROUP) == message._group.encode():
+        if (
+            _letters.origin_of(record) == wanted
+            and record.header(_letters.GROUP) == message._group.encode()
+        ):
             log.wait_durable(record.offset + 1, None)
             _settle_one([message], ARCHIVE, DEAD, 0)
             return
     reason = "moved after its mover had died"
-    _append(letters, [message], [_headers(message, reason)], _settle_one)
+    _append(letters, [message], [_letters.headers_of(message, reason)], _settle_one)
 
 
 def _from(log: Any, offset: int) -> Any:
@@ -146,10 +113,10 @@ def _from(log: Any, offset: int) -> Any:
 
 
 def _target(store: Store, message: Message[Any]) -> tuple[Queue[Any, Any], int]:
-    topic = (message.header(_TOPIC) or b"").decode()
-    group = (message.header(_GROUP) or b"default").decode()
+    topic = (message.header(_letters.TOPIC) or b"").decode()
+    group = (message.header(_letters.GROUP) or b"default").decode()
     queue = store.queue(topic, group=group, create=False)
-    partition = int(message.header(_PARTITION) or b"0")
+    partition = int(message.header(_letters.PARTITION) or b"0")
     return queue, partition if partition < len(queue._logs) else 0
 
 
@@ -161,10 +128,10 @@ def redrive(store: Store, message: Message[Any]) -> None:
 
 
 def _drive(queue: Queue[Any, Any], partition: int, message: Message[Any]) -> None:
-    headers = [pair for pair in message.headers if not pair[0].startswith(_PREFIX)]
-    group = message.header(_GROUP) or b"default"
+    own = _letters.own_headers(message)
+    group = message.header(_letters.GROUP) or b"default"
     extra = [(b"__mqlog.group", group), (_REDRIVEN.encode(), message.id.encode())]
-    queue._send_one_raw(message.raw or b"", message.key, headers, partition, extra)
+    queue._send_one_raw(message.raw or b"", message.key, own, partition, extra)
     message._settle(ARCHIVE, PASSED)
 
 

@@ -16,6 +16,18 @@ from typing_extensions import Buffer, TypeVar, disjoint_base
 
 _Out = TypeVar("_Out", covariant=True)
 
+# What `Message._settle` and `settle_many` take: an event; a flag; how a record came to its end.
+ACCEPT: int
+RELEASE: int  # `when`: milliseconds since 1970 before which it is not delivered again; 0: at once
+RENEW: int  # `when`: milliseconds from now; -1: until settled
+MOVE: int  # `when`: the end of the topic that it goes to
+ARCHIVE: int  # `when`: DEAD or PASSED
+PARK: int  # `when`: as for RELEASE
+UNCOUNTED: int
+DURABLE: int
+DEAD: int
+PASSED: int
+
 class LogOptions(NamedTuple):
     """What the engine must know of a topic."""
 
@@ -45,6 +57,34 @@ class Recovered(NamedTuple):
     position: int
     bytes: int
     file: str
+
+class ShareInfo(NamedTuple):
+    """A share group in one partition: what there is, and what has ended how."""
+
+    ready: int
+    delayed: int
+    acquired: int
+    first: int  # offsets below it are final
+    end: int  # the first that was never acquired, put off or dropped
+    oldest: int | None  # the first that is to be delivered
+    next_ms: int | None  # when the next delayed one is due, since 1970
+    bytes: int
+    accepted: int
+    dead: int
+    expired: int
+    damaged: int
+    gone: int  # lost to retention before they were delivered
+    passed: int  # another group's, or driven back
+    purged: int
+
+class Holder(NamedTuple):
+    """One acquisition."""
+
+    offset: int
+    token: int
+    deliveries: int
+    deadline_ms: int | None  # by `Share.now_ms`
+    member: int
 
 class VerifyReport(NamedTuple):
     segments: int
@@ -116,6 +156,12 @@ class Log:
     def delete(self) -> None: ...
     def wait(self, offset: int, timeout: float | None) -> bool:
         """True once a record at `offset` may be read; False at the timeout."""
+    def wait_room(self, timeout: float | None) -> bool:
+        """True once a bounded queue may take more; False at the timeout."""
+    def make_room(self) -> None:
+        """Before a delayed record is appended: space for it in every share group."""
+    def delay(self, offset: int, due_ms: int) -> None:
+        """The record just appended is not delivered before, in any share group."""
     def wait_durable(self, offset: int, timeout: float | None) -> bool: ...
     def sync(self) -> None: ...
     def trim(self, before: int) -> None: ...
@@ -164,6 +210,8 @@ class Record(Generic[_Out]):
     @property
     def value(self) -> _Out: ...
     def header(self, name: str, default: bytes | None = None) -> bytes | None: ...
+    def _all_headers(self) -> tuple[tuple[str, bytes | None], ...]:
+        """Those of mqlog's own too."""
     @classmethod
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
 
@@ -227,9 +275,73 @@ class Group:
     def delete(self) -> bool:
         """False, and nothing was done, while a live consumer owns the partition or is a member."""
 
+@final
+class Share:
+    """The place of one share group in one partition. Any thread may call."""
+
+    log: Log
+    name: str
+    def waiting(self) -> int:
+        """Records to be delivered, delayed ones included."""
+    def describe(self) -> ShareInfo: ...
+    def peek(self, count: int) -> list[Record[Any]]: ...
+    def holders(self, most: int) -> list[Holder]: ...
+    def now_ms(self) -> int:
+        """The clock of deadlines: milliseconds since boot."""
+    def bound(self, maxsize: int) -> None:
+        """Appends of this process raise `Full` while so many records wait; 0: no bound."""
+    def wait_final(self, offset: int, timeout: float | None) -> bool:
+        """True once all below `offset` is accepted or dead; False at the timeout."""
+    def due_in(self) -> float:
+        """Seconds until a `get` may find something if nobody puts: 0.0: now; inf: never."""
+    def purge(self) -> int: ...
+    def delete(self) -> bool:
+        """Forgets the group here; False, and nothing done, while live processes hold records."""
+
+def open_share(log: Log, name: str, create: bool, start: int, codec: Any) -> Share:
+    """Opens a share group in a partition; a new one begins at `start`."""
+
 @disjoint_base
-class Appender:
-    """The hot half of a stream handle; `mqlog.Stream` is its subclass.
+class Message(Record[_Out]):
+    """A record acquired by one consumer. Made by a queue's `get`."""
+
+    token: int
+    delivery_count: int
+    @property
+    def settled(self) -> bool: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def origin(self) -> str | None: ...
+    def accept(self, *, durable: bool = False) -> None: ...
+    def release(self, delay: float = 0.0, reason: str = "") -> None: ...
+    def reject(self, reason: str = "") -> None: ...
+    def renew(self, lock_duration: float | None = None) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None: ...
+    @property
+    def _group(self) -> str: ...
+    @property
+    def _is_moving(self) -> int:
+        """Where the other topic ended when a move there began that is not done; -1: none is."""
+    def _check_held(self) -> None:
+        """Raises what settling it would raise if this holder has it no longer."""
+    def _settle(self, event: int, when: int = 0, flags: int = 0) -> None: ...
+
+def settle_many(
+    messages: list[Message[Any]], event: int, when: int, flags: int
+) -> list[Message[Any]]:
+    """Settles messages of one place of a share group; returns those whose lock is lost."""
+
+@disjoint_base
+class Sender:
+    """What handles that append have in common.
 
     Calls `self._refresh()` (Python's) before anything else whenever the store was closed, forked,
     or its options generation moved since the last `_bind`; that method binds again or raises.
@@ -246,14 +358,20 @@ class Appender:
         batch_bytes: int,
         max_message_bytes: int,
         generation: int | None = None,
+        spread: int | None = None,
     ) -> None:
         """Says where appends go.
 
         `generation`: what `store.options_generation` was before the options were read; None: now.
+        `spread`: keys are spread over the first so many partitions only.
         """
     def _refresh(self) -> None: ...
     def _check(self) -> None:
         """What every other method of a handle calls first: `_refresh()` if needed."""
+
+class Appender(Sender):
+    """The hot half of a stream handle; `mqlog.Stream` is its subclass."""
+
     def append(
         self,
         value: Any,
@@ -275,6 +393,89 @@ class Appender:
         compression: str | None = None,
         durable: bool = False,
     ) -> Sequence[int]: ...
+
+@disjoint_base
+class Taker(Sender):
+    """The hot half of a queue handle; `mqlog.Queue` is its subclass.
+
+    Asks of the subclass: `_put` (what is no plain put), `_lock_ms`, `_may_wait`, `_empty`, `_bury`;
+    and its messages do: `_release`, `_reject`, `_failed`, `_dropped`.
+    """
+
+    def _bind_shares(
+        self,
+        shares: Iterable[Share],
+        *,
+        lock_ms: int,
+        max_acquired: int,
+        max_deliveries: int,
+        plain: bool,
+    ) -> None:
+        """Says whence messages come, in the order of priority, and under which options."""
+    def put(
+        self,
+        value: Any,
+        block: bool = True,
+        timeout: float | None = None,
+        *,
+        key: bytes | None = None,
+        headers: Any = (),
+        delay: float = 0.0,
+        deliver_at: float | datetime | None = None,
+        priority: int = 4,
+        ttl: float | None = None,
+        dedupe: str | bytes | None = None,
+        durable: bool = False,
+    ) -> int: ...
+    def get(
+        self,
+        block: bool = True,
+        timeout: float | None = None,
+        *,
+        lock_duration: float | None = ...,
+    ) -> Message[Any]: ...
+    def _send(
+        self,
+        value: Any,
+        key: bytes | None,
+        headers: Any,
+        partition: int | None,
+        durable: bool,
+        extra: list[tuple[bytes, bytes]] | None = None,
+    ) -> int:
+        """Appends one record; `extra`: headers of mqlog's own."""
+    def _send_once(
+        self,
+        value: Any,
+        key: bytes | None,
+        headers: Any,
+        partition: int,
+        durable: bool,
+        extra: list[tuple[bytes, bytes]],
+        once_key: bytes,
+        window_ms: int,
+    ) -> tuple[int, bool]:
+        """The same, but where that key came within the window; and whether it is that one's."""
+    def _send_many(
+        self, values: Any, keys: Any, headers: Any, partition: int | None, first: int, durable: bool
+    ) -> Sequence[int]:
+        """Appends many, all or nothing in each partition, from the `first` one on."""
+    def _send_raw(self, values: Any, keys: Any, headers: Any) -> Sequence[int]:
+        """Appends bytes as they are, durably."""
+    def _send_one_raw(
+        self,
+        value: bytes,
+        key: bytes | None,
+        headers: Any,
+        partition: int,
+        extra: list[tuple[bytes, bytes]] | None,
+    ) -> int: ...
+    def _halt(self, immediate: bool) -> None:
+        """From now on `_may_wait` is asked before each wait, and each put is `_put`."""
+    def _gather(
+        self, count: int, block: bool, timeout: float | None, lock_ms: int, raises: bool
+    ) -> list[Message[Any]]:
+        """Up to so many messages, as soon as there is one."""
 
 def partition_for(key: Buffer, partitions: int) -> int: ...
 def to_ms(moment: float | datetime, /) -> int:

@@ -43,7 +43,7 @@ from datetime import datetime, timedelta, timezone
 from operator import index as index_of
 from types import GenericAlias
 
-from mqlog import _compression, errors
+from mqlog import _compression, _letters, errors
 
 LogOptions = namedtuple(
     "LogOptions",
@@ -226,6 +226,7 @@ include "_handles.pxi"
 include "_records.pxi"
 include "_append.pxi"
 include "_shares.pxi"
+include "_messages.pxi"
 
 
 def partition_for(key, partitions):

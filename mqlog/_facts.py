@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from mqlog import _engine
 from mqlog._catalog import Topic
-from mqlog._info import GroupInfo, ProblemInfo, VerifiedInfo
-from mqlog.errors import ClosedError, Error, NotFoundError
+from mqlog._info import AcquiredInfo, GroupInfo, ProblemInfo, QueueStats, VerifiedInfo
+from mqlog.errors import (
+    ClosedError,
+    CorruptError,
+    Error,
+    NotFoundError,
+    OffsetOutOfRangeError,
+)
 
 #: Hears the partition's name, the bytes done and those to be done.
 Progress = Callable[[str, int, int], object]
@@ -59,6 +67,70 @@ def holders(logs: list[_engine.Log], name: str) -> dict[int, list[int]]:
             if owner := place.owner():
                 held.setdefault(owner, []).append(log.partition)
     return held
+
+
+_COUNTS: Final = "ready delayed acquired accepted dead expired damaged purged".split()
+#: More than one process can hold; the engine gives out member numbers of 13 bits.
+_HOLDERS: Final = 1 << 20
+
+
+def stats(places: list[_engine.Share]) -> QueueStats:
+    """One share group: of its places in all its topic's partitions."""
+    infos = [place.describe() for place in places]
+    sums = {name: sum(getattr(info, name) for info in infos) for name in _COUNTS}
+    found = [_age(place.log, info.oldest) for place, info in zip(places, infos, strict=True)]
+    ages = [age for age in found if age is not None]
+    size = sum(place.log.describe().bytes for place in places)
+    return QueueStats(**sums, bytes=size, oldest_age=max(ages, default=None))
+
+
+def _age(log: _engine.Log, offset: int | None) -> float | None:
+    """Seconds since the record there, or the next that there is, was put."""
+    if offset is None:
+        return None
+    with suppress(CorruptError, OffsetOutOfRangeError):
+        for record in log.reader(max(offset, log.start_offset)).take(1):
+            if record.timestamp is not None:
+                return max(0.0, time.time() - record.timestamp)
+    return None
+
+
+def acquired(places: list[_engine.Share]) -> list[AcquiredInfo]:
+    """What is held of one share group, by partition and offset."""
+    out = []
+    for place in sorted(places, key=lambda place: place.log.partition):
+        topic, partition, now = place.log.topic, place.log.partition, place.now_ms()
+        for one in sorted(place.holders(_HOLDERS)):
+            left = None if one.deadline_ms is None else (one.deadline_ms - now) / 1000
+            name = f"{topic}-{partition}:{one.offset}"
+            numbers = (one.deliveries, one.token, one.member)
+            out.append(AcquiredInfo(partition, one.offset, name, *numbers, left))
+    return out
+
+
+def share_names(store: Path, logs: list[_engine.Log]) -> set[str]:
+    """Every share group that has a file in one of the partitions."""
+    names: set[str] = set()
+    for log in logs:
+        with suppress(FileNotFoundError):
+            files = os.listdir(store / f"{log.topic}-{log.partition}" / "shares")
+            names.update(name for name in files if name.endswith(".state"))
+    return {name.removesuffix(".state") for name in names}
+
+
+def share(logs: list[_engine.Log], name: str) -> GroupInfo:
+    """One share group: of the logs of all its topic's partitions."""
+    finished: dict[int, int] = {}
+    members: set[int] = set()
+    lag = 0
+    for log in logs:
+        with suppress(NotFoundError):
+            place = _engine.open_share(log, name, False, 0, None)
+            info = place.describe()
+            finished[log.partition] = info.first
+            lag += info.ready + info.delayed + info.acquired
+            members |= {one.member for one in place.holders(_HOLDERS)}
+    return GroupInfo(logs[0].topic, name, "share", finished, lag, tuple(sorted(members)), {})
 
 
 def verified(

@@ -9,27 +9,19 @@ from __future__ import annotations
 
 import logging
 import math
-import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from mqlog import _dead, _engine, _options, _sharing
+from mqlog import _dead, _engine, _facts, _options, _put, _sharing
 from mqlog._catalog import Topic
-from mqlog._engine import Message, Record
+from mqlog._engine import ACCEPT, ARCHIVE, DEAD, DURABLE, RELEASE, RENEW, UNCOUNTED, Message, Record
 from mqlog._info import AcquiredInfo, QueueStats
 from mqlog._store import Store
-from mqlog._times import Deadline, Start, check_seconds, moment_ms, resolve
+from mqlog._times import Deadline, Start, check_delay, check_seconds, later_ms, resolve
 from mqlog._typing import Generic, Headers, In, Out
-from mqlog.errors import (
-    ClosedError,
-    Empty,
-    Error,
-    Full,
-    LockLostError,
-    ShutDown,
-    TopicDeletedError,
-)
+from mqlog.errors import ClosedError, Empty, Error, LockLostError, ShutDown, TopicDeletedError
 
 if TYPE_CHECKING:
     from mqlog._ready import Signal
@@ -41,11 +33,6 @@ LOGGER: Final = logging.getLogger("mqlog")
 _NEVER: Final = 2**32 - 1
 #: Between two looks at what may have changed.
 _SLICE: Final = 0.25
-_HOLDERS: Final = 1 << 20
-
-ACCEPT, RELEASE, RENEW, MOVE, ARCHIVE, PARK = range(6)  # mqlog.h: enum mql_settle_event
-UNCOUNTED: Final = 4  # enum mql_settle_flags
-DURABLE: Final = 2  # enum mql_append_flags
 
 
 class Queue(_engine.Taker, Generic[Out, In]):
@@ -75,6 +62,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         self._closed = False
         self._stopped = False
         self._halts = False  # as `_halt` was told
+        self._turns = 0
         self._refresh()
 
     @property
@@ -180,7 +168,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         keys: Iterable[bytes | None] | None = None,
         headers: Iterable[Headers] | None = None,
         delay: float = 0.0,
-        priority: int = 4,
+        priority: int = _put.PRIORITY,
         durable: bool = False,
     ) -> Sequence[int]:
         """Puts many records at once, all or nothing in each partition, and returns their offsets.
@@ -192,165 +180,17 @@ class Queue(_engine.Taker, Generic[Out, In]):
 
         Otherwise as `put`.
         """
-        self._check()
-        self._open_for_puts()
-        items = tuple(values)
-        for item in items:
-            if item is None:
-                raise _no_value()
-        maxsize = self._options["maxsize"]
-        if 0 < maxsize < len(items):
-            raise ValueError(f"{len(items)} values, and the queue holds maxsize={maxsize}")
-        if _seconds("delay", delay) > 0:
-            return self._put_each(items, keys, headers, delay, priority, durable)
-        first = self._first_of(priority)
-        partition = None if self._width > 1 else first
-        if partition is None and keys is None:
-            partition = first + self._turn_of()
-        while True:
-            try:
-                return cast(
-                    "Sequence[int]",
-                    self._send_many(items, keys, headers, partition, first, durable),
-                )
-            except Full:
-                self._wait_room(first, Deadline(None))
+        how = _put.How(delay=delay, priority=priority, durable=durable)
+        return _put.put_many(self, values, (keys, headers), how)
 
-    def _put_each(
-        self,
-        items: tuple[Any, ...],
-        keys: Any,
-        headers: Any,
-        delay: float,
-        priority: int,
-        durable: bool,
-    ) -> list[int]:
-        every_key = [None] * len(items) if keys is None else list(keys)
-        every_headers = [()] * len(items) if headers is None else list(headers)
-        for name, column in (("keys", every_key), ("headers", every_headers)):
-            if len(column) != len(items):
-                raise ValueError(f"{len(items)} values but {len(column)} {name}: nothing was put")
-        return [
-            self.put(item, key=key, headers=some, delay=delay, priority=priority, durable=durable)
-            for item, key, some in zip(items, every_key, every_headers, strict=True)
-        ]
-
-    def _put(
-        self,
-        value: Any,
-        block: bool,
-        timeout: float | None,
-        key: Any,
-        headers: Any,
-        delay: float,
-        deliver_at: float | datetime | None,
-        priority: int,
-        ttl: float | None,
-        dedupe: str | bytes | None,
-        durable: bool,
-    ) -> int:
+    def _put(self, value: Any, block: bool, timeout: float | None, **how: Any) -> int:
         """What `put` does when it is not a plain one."""
-        self._check()
-        self._open_for_puts()
-        if value is None:
-            raise _no_value()
-        deadline = Deadline(_timeout(timeout))
-        due = _due_ms(delay, deliver_at)
-        extra = _notes(due, ttl)
-        once = _once(dedupe) if self._options["dedupe_window"] else b""
-        partition = self._partition_of(priority, key or once or None)
-        while True:
-            try:
-                return self._put_at_once(
-                    value, key, headers, partition, durable, due, extra, once
-                )
-            except Full:
-                if not block:
-                    raise
-                self._wait_room(0 if partition is None else partition, deadline)
+        return _put.put(self, value, _put.time_to_wait(block, timeout), _put.How(**how))
 
-    def _put_at_once(
-        self,
-        value: Any,
-        key: Any,
-        headers: Any,
-        partition: int | None,
-        durable: bool,
-        due: int,
-        extra: list[tuple[bytes, bytes]],
-        once: bytes,
-    ) -> int:
-        """One try; the key of an idempotent put chooses the partition if the record has none."""
-        self._has_bytes(partition)
-        if not extra and not once:
-            return int(self._send(value, key, headers, partition, durable))
-        if partition is None:
-            partition = 0 if self._width == 1 else self._partition_for(key or once or None)
-        log = self._logs[partition]
-        if due:
-            log.make_room()
-        if once:
-            window = round(self._options["dedupe_window"] * 1000)
-            notes = [*extra, (b"__mqlog.dedupe", once)]
-            offset, found = self._send_once(
-                value, key, headers, partition, durable, notes, once, window
-            )
-            if found:
-                return int(offset)
-        else:
-            offset = int(self._send(value, key, headers, partition, durable, extra))
-        if due:
-            log.delay(offset, due)
-        return offset
-
-    def _open_for_puts(self) -> None:
-        self._store._writable("put()")
-        if self._stopped:
-            raise ShutDown(f"{self!r} was shut down")
-        if self._options["intake"] == "closed":
-            raise ShutDown(
-                f"topic {self._topic!r} takes no more: store.alter({self._topic!r}, intake='open')"
-            )
-
-    def _partition_for(self, key: bytes | None) -> int:
-        """Among those of one priority."""
-        if key is None:
-            return self._turn_of()
-        return _engine.partition_for(key, self._width)
-
-    def _turn_of(self) -> int:
+    def _turn(self) -> int:
+        """The next in turn of the partitions of one priority."""
         self._turns = (self._turns + 1) % self._width
         return self._turns
-
-    def _partition_of(self, priority: int, key: bytes | None) -> int | None:
-        """None: the engine chooses among the first ones."""
-        first = self._first_of(priority)
-        return None if first == 0 else first + self._partition_for(key)
-
-    def _first_of(self, priority: int) -> int:
-        """The first partition of a priority; it is made when it is used for the first time."""
-        if isinstance(priority, bool) or not isinstance(priority, int):
-            raise TypeError(f"priority is an int, not {type(priority).__name__}")
-        if not 0 <= priority <= 9:
-            raise ValueError(f"priority={priority}: 0 to 9, higher first; 4 is the default")
-        if priority not in self._ranks:
-            _sharing.add_priority(self._store, self._topic, priority)
-            self._refresh()
-        return self._ranks[priority] * self._width
-
-    def _has_bytes(self, partition: int | None) -> None:
-        most = self._options["max_bytes"]
-        if most and sum(log.describe().bytes for log in self._logs) >= most:
-            raise Full(f"topic {self._topic!r} holds as many bytes as its max_bytes={most} says")
-
-    def _wait_room(self, partition: int, deadline: Deadline) -> None:
-        left = deadline.left(_SLICE)
-        if not left:
-            raise Full(f"queue {self._topic!r} was full for the whole time")
-        # Bytes come back when the engine reclaims them: nobody rings for that.
-        self._logs[partition].wait_room(min(left, 0.02) if self._options["max_bytes"] else left)
-        self._check()
-        self._open_for_puts()
 
     # getting
 
@@ -370,10 +210,8 @@ class Queue(_engine.Taker, Generic[Out, In]):
         Any thread may call it. It blocks.
         """
         count = _count("n", n)
-        return cast(
-            "list[Message[Out]]",
-            self._gather(count, True, _timeout(timeout), self._lock_ms(...), False),
-        )
+        seconds = check_seconds("timeout", timeout)
+        return self._gather(count, True, seconds, self._lock_ms(...), False)
 
     def messages(self, timeout: float | None = None) -> Iterator[Message[Out]]:
         """Iterates over messages as they come; ends quietly after `timeout` seconds without one.
@@ -382,7 +220,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
 
         One thread at a time; it blocks.
         """
-        seconds = _timeout(timeout)
+        seconds = check_seconds("timeout", timeout)
         while True:
             try:
                 yield self.get(True, seconds)
@@ -495,7 +333,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         """Releases all of them that it can, as `Message.release`; else as `accept`."""
         every = self._own(messages)
         again = [one for one in every if not self._is_last(one)]
-        lost = self._settled(again, RELEASE, _later_ms(_seconds("delay", delay)), 0)
+        lost = self._settled(again, RELEASE, later_ms(check_delay("delay", delay)), 0)
         last = [one for one in every if self._is_last(one)]
         lost += self._bury_all(last, reason or "released at its last delivery")
         self._raise_lost(lost)
@@ -558,7 +396,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         return bool(most) and message.delivery_count >= most and not self._is_dead_letters
 
     def _release(self, message: Message[Any], delay: float, reason: str) -> None:
-        later = _later_ms(_seconds("delay", delay))
+        later = later_ms(check_delay("delay", delay))
         if self._is_last(message):
             self._raise_lost(self._bury_all([message], reason or "released at its last delivery"))
         else:
@@ -587,8 +425,6 @@ class Queue(_engine.Taker, Generic[Out, In]):
 
     def _dropped(self, message: Message[Any]) -> None:
         """A message that nobody refers to any more, and nobody has settled."""
-        import warnings
-
         try:
             self._release(message, self._back_off(message), "dropped without being settled")
         except Error as error:
@@ -656,7 +492,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         if not messages:
             return []
         if self._is_dead_letters:
-            return self._settled(messages, ARCHIVE, _dead.DEAD, 0)
+            return self._settled(messages, ARCHIVE, DEAD, 0)
         return _dead.bury(self.dead_letters, messages, reason, self._settled)
 
     def _bury(self, message: Message[Any]) -> None:
@@ -685,10 +521,9 @@ class Queue(_engine.Taker, Generic[Out, In]):
     def full(self) -> bool:
         """Whether a put would wait now: a hint."""
         self._check()
-        most, bytes_ = self._options["maxsize"], self._options["max_bytes"]
-        if most and sum(place.waiting() for place in self._places) >= most:
-            return True
-        return bool(bytes_) and sum(log.describe().bytes for log in self._logs) >= bytes_
+        most = self._options["maxsize"]
+        waiting = sum(place.waiting() for place in self._places) if most else -1
+        return waiting >= most or _put.holds_bytes(self)
 
     def stats(self) -> QueueStats:
         """What there is, counted at one moment of the call.
@@ -696,20 +531,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         Any thread may call it; it takes the share lock of each partition for a moment.
         """
         self._check()
-        infos = [place.describe() for place in self._places]
-        oldest = [self._age(place, info) for place, info in zip(self._places, infos, strict=True)]
-        ages = [age for age in oldest if age is not None]
-        sums = {name: sum(getattr(info, name) for info in infos) for name in _COUNTS}
-        size = sum(log.describe().bytes for log in self._logs)
-        return QueueStats(**sums, bytes=size, oldest_age=max(ages, default=None))
-
-    def _age(self, place: _engine.Share, info: Any) -> float | None:
-        if info.oldest is None:
-            return None
-        found = place.log.reader(max(info.oldest, place.log.start_offset)).take(1)
-        if not found or found[0].timestamp is None:
-            return None
-        return max(0.0, time.time() - found[0].timestamp)
+        return _facts.stats(self._places)
 
     def acquired(self) -> list[AcquiredInfo]:
         """What is acquired now, by whom and for how long still; by partition and offset.
@@ -717,23 +539,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         Any thread may call it; it takes the share lock of each partition for a moment.
         """
         self._check()
-        out = []
-        for place in self._places:
-            now = place.now_ms()
-            for one in sorted(place.holders(_HOLDERS)):
-                left = None if one.deadline_ms is None else (one.deadline_ms - now) / 1000
-                out.append(
-                    AcquiredInfo(
-                        place.log.partition,
-                        one.offset,
-                        f"{self._topic}-{place.log.partition}:{one.offset}",
-                        one.deliveries,
-                        one.token,
-                        one.member,
-                        left,
-                    )
-                )
-        return out
+        return _facts.acquired(self._places)
 
     def purge(self) -> int:
         """Drops all that is to be delivered, delayed records included; how many it were.
@@ -756,7 +562,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
 
         Any thread may call it. It blocks.
         """
-        deadline = Deadline(_timeout(timeout))
+        deadline = Deadline(check_seconds("timeout", timeout))
         self._check()
         ends = [(place, place.log.end_offset) for place in self._places]
         for place, end in ends:
@@ -836,7 +642,6 @@ class Queue(_engine.Taker, Generic[Out, In]):
         self._logs = self._store._logs(topic)
         self._options = topic.options
         self._width = topic.spread
-        self._turns = 0
         self._ranks = {4: 0, **{p: rank for rank, p in enumerate(topic.priorities, 1)}}
         self._group_options = self._store._known().group(self._topic, self._share_group)
         self._places = [self._open(partition) for partition in self._order()]
@@ -898,79 +703,12 @@ class Queue(_engine.Taker, Generic[Out, In]):
         """A queue is ready as long as there is something: nothing to note."""
 
 
-_COUNTS: Final = (
-    "ready",
-    "delayed",
-    "acquired",
-    "accepted",
-    "dead",
-    "expired",
-    "damaged",
-    "purged",
-)
-
-
-def _no_value() -> TypeError:
-    return TypeError("a queue takes no None: a tombstone is a stream's; put b'' for an empty value")
-
-
 def _count(what: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{what} is an int, not {type(value).__name__}")
     if value < 1:
         raise ValueError(f"{what}={value}: at least 1")
     return value
-
-
-def _timeout(value: Any) -> float | None:
-    """As the standard library's queue has it: None, or a number that is not negative."""
-    return check_seconds("timeout", value)
-
-
-def _seconds(what: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{what} is seconds, not {type(value).__name__}")
-    if not 0 <= value <= 1e9:
-        raise ValueError(f"{what}={value!r}: seconds, not negative, up to 1e9")
-    return float(value)
-
-
-def _later_ms(delay: float) -> int:
-    """Milliseconds since 1970; 0 is at once."""
-    return 0 if delay == 0 else math.ceil((time.time() + delay) * 1000)
-
-
-def _due_ms(delay: float, deliver_at: float | datetime | None) -> int:
-    seconds = _seconds("delay", delay)
-    if deliver_at is None:
-        return _later_ms(seconds)
-    if seconds:
-        raise ValueError("delay= and deliver_at= say the same: give one of them")
-    moment = moment_ms(deliver_at)
-    return moment if moment > time.time() * 1000 else 0
-
-
-def _notes(due: int, ttl: float | None) -> list[tuple[bytes, bytes]]:
-    """What mqlog itself notes in the record's headers."""
-    out = []
-    if due:
-        out.append((b"__mqlog.due", due.to_bytes(8, "big")))
-    if ttl is not None:
-        if _seconds("ttl", ttl) == 0:
-            raise ValueError("ttl=0: seconds, over 0")
-        out.append((b"__mqlog.expires", _later_ms(ttl).to_bytes(8, "big")))
-    return out
-
-
-def _once(dedupe: str | bytes | None) -> bytes:
-    if dedupe is None:
-        return b""
-    if not isinstance(dedupe, (str, bytes)):
-        raise TypeError(f"dedupe is a str or bytes, not {type(dedupe).__name__}")
-    key = dedupe.encode() if isinstance(dedupe, str) else dedupe
-    if not key:
-        raise ValueError("dedupe is empty: it names what is put, such as 'order-17'")
-    return key
 
 
 def _arrive(

@@ -1,5 +1,5 @@
-# What is delivered: Share (a share group in one partition), Finder (a record by its offset),
-# Message, and Taker, the hot half of a queue handle. Part of _engine.pyx.
+# Where records are delivered from: Share, a share group in one partition, and Finder, which finds a
+# record by its offset. Part of _engine.pyx.
 
 ShareInfo = namedtuple(
     "ShareInfo",
@@ -10,6 +10,12 @@ ShareInfo = namedtuple(
 Holder = namedtuple(
     "Holder", "offset token deliveries deadline_ms member", module=__name__
 )
+
+# What `Message._settle` and `settle_many` take: an event; a flag; how a record came to its end.
+ACCEPT, RELEASE, RENEW = MQL_ACCEPT, MQL_RELEASE, MQL_RENEW
+MOVE, ARCHIVE, PARK = MQL_MOVE, MQL_ARCHIVE, MQL_PARK
+UNCOUNTED, DURABLE = MQL_UNCOUNTED, MQL_DURABLE
+DEAD, PASSED = MQL_DEAD, MQL_PASSED
 
 cdef enum:
     NOBODYS, HELD, DONE, LOST  # how a message stands with its holder
@@ -237,7 +243,8 @@ cdef class Share:
 
     def holders(self, int64_t most):
         """What is acquired, by whom and until when (`mql_share_now`'s milliseconds, or None)."""
-        cdef mql_acquired *found = <mql_acquired *>malloc(<size_t>max(most, 1) * sizeof(mql_acquired))
+        cdef size_t size = <size_t>max(most, 1) * sizeof(mql_acquired)
+        cdef mql_acquired *found = <mql_acquired *>malloc(size)
         cdef int64_t count, i
         cdef list out = []
         if found is NULL:
@@ -362,14 +369,15 @@ cdef class Share:
                 self._store.enter()
         return rc
 
-    cdef int settle_one(self, const mql_acquired *got, int event, int64_t when, int flags) except -1:
+    cdef int settle_one(
+            self, const mql_acquired *got, int event, int64_t when, int flags) except -1:
         """For what is not for delivery; a lock that was lost meanwhile is another's to look at."""
         cdef mql_settle item
         item.offset, item.token, item.result = got.offset, got.token, MQL_TIMEOUT
         return self._store.end(self.settle(&item, 1, event, when, flags))
 
     cdef bint is_for_delivery(self, mql_value headers, const mql_acquired *got) except -1:
-        """Whether a record with these headers is due, not expired and this group's; else settled."""
+        """Whether a record is due, not expired and this group's, by its headers; else settled."""
         cdef mql_value name, value
         cdef int64_t now = -1
         while headers.length > 0 and check(mql_header_next(&headers, &name, &value)) == MQL_OK:
@@ -444,417 +452,3 @@ def open_share(Log log not None, str name not None, bint create, int64_t start, 
     share._store, share._finder, share._source = log.store, finder, source
     share._group, share.log, share.name = encoded, log, name
     return share
-
-
-# -- messages ------------------------------------------------------------------------------------
-
-def _dead_module():
-    from mqlog import _dead  # upwards: what dead letters say of themselves is not the engine's
-
-    return _dead
-
-
-@cython.no_gc
-cdef class Message(Record):
-    """A record acquired by one consumer. Made by a queue's `get`; see `mqlog.Message`."""
-
-    cdef Share _share
-    cdef object _queue
-    cdef int _state
-    cdef int64_t _moving
-    cdef readonly uint64_t token
-    cdef readonly int delivery_count
-
-    def __del__(self):
-        if self._state == HELD:
-            self._dropped()
-
-    def _dropped(self):
-        store = self._share._store
-        if store.closed or store._forks != FORKS:
-            return
-        self._queue._dropped(self)
-
-    @property
-    def reason(self):
-        """Of a dead letter: why it is one; "" for any other message."""
-        return _dead_module().reason_of(self)
-
-    @property
-    def origin(self):
-        """Of a dead letter: the id of the record that it was; None for any other message."""
-        return _dead_module().origin_of(self)
-
-    @property
-    def _group(self):
-        """The share group that it was acquired for."""
-        return self._share.name
-
-    def _check_held(self):
-        """Raises what settling it would raise if this holder has it no longer."""
-        self.is_held()
-
-    @property
-    def settled(self):
-        """Whether this holder has settled it, or was told that its lock is lost."""
-        return self._state != HELD
-
-    def accept(self, *, bint durable=False):
-        """Done: it is not delivered again. See `mqlog.Message`."""
-        self.settle(MQL_ACCEPT, 0, MQL_DURABLE if durable else 0)
-
-    def release(self, double delay=0.0, str reason not None=""):
-        """To be delivered again, after `delay` seconds. See `mqlog.Message`."""
-        self.is_held()
-        self._queue._release(self, delay, reason)
-
-    def reject(self, str reason not None=""):
-        """To the dead letters. See `mqlog.Message`."""
-        self.is_held()
-        self._queue._reject(self, reason)
-
-    def renew(self, lock_duration=None):
-        """The lock holds from now on as long as at the beginning. See `mqlog.Message`."""
-        self.settle(MQL_RENEW, self._queue._lock_ms(lock_duration), 0)
-
-    def __enter__(self):
-        self.is_held()
-        return self
-
-    def __exit__(self, kind, value, trace, /):
-        if self._state != HELD:
-            return
-        if value is None:
-            self.accept()
-        else:
-            self._queue._failed(self, value)
-
-    def _settle(self, int event, int64_t when=0, int flags=0):
-        """Any event; for the queue's own use."""
-        self.settle(event, when, flags)
-
-    @property
-    def _is_moving(self):
-        """The dead letters' end when its move there began, or -1."""
-        return self._moving
-
-    cdef int is_held(self) except -1:
-        if self._share is None:
-            raise TypeError("a message is made by a queue")
-        if self._share._store._forks != FORKS:
-            raise errors.ForkedError(
-                f"{self!r} was acquired by the parent process: get one in this process")
-        self._share._store.enter()
-        if self._state == LOST:
-            raise self.lost()
-        if self._state != HELD:
-            raise errors.SettledError(f"{self!r} was settled before: nothing was changed")
-        return 0
-
-    cdef object lost(self):
-        return errors.LockLostError(
-            f"the lock on {self.id} is lost: its deadline passed, and it may be with another "
-            "consumer; nothing was changed", [self])
-
-    cdef int settle(self, int event, int64_t when, int flags) except -1:
-        cdef mql_settle item
-        cdef int rc
-        self.is_held()
-        item.offset, item.token, item.result = self.offset, self.token, MQL_TIMEOUT
-        rc = self._share.settle(&item, 1, event, when, flags)
-        self.settled_as(item.result, event)
-        self._share._store.end(rc)
-        if item.result == MQL_E_LOST:
-            raise self.lost()
-        if item.result < 0:
-            raise errors.Error(f"{self!r} could not be settled")
-        return 0
-
-    cdef int settled_as(self, int result, int event) noexcept:
-        if result == MQL_E_LOST:
-            self._state = LOST
-        elif result == MQL_OK and event != MQL_RENEW and event != MQL_MOVE:
-            self._state = DONE
-        return 0
-
-    def __reduce__(self):
-        raise TypeError(
-            f"{self!r} belongs to its process: send record.raw, or the queue and the offset")
-
-
-def settle_many(list messages not None, int event, int64_t when, int flags):
-    """Settles messages of one share group; those whose lock is lost are returned.
-
-    Raises:
-        TypeError, SettledError, ForkedError: One of them is not held; nothing was changed.
-        DurabilityError: All are settled, but not known to be on disk.
-    """
-    cdef Py_ssize_t count = len(messages), i
-    cdef Message message
-    cdef Share share
-    cdef int rc
-    if count == 0:
-        return []
-    cdef mql_settle *items = <mql_settle *>malloc(<size_t>count * sizeof(mql_settle))
-    if items is NULL:
-        raise MemoryError()
-    try:
-        share = (<Message?>messages[0])._share
-        for i in range(count):
-            message = <Message?>messages[i]
-            message.is_held()
-            if message._share is not share:
-                raise ValueError(f"{message!r} is of another queue: nothing was changed")
-            items[i].offset, items[i].token = message.offset, message.token
-            items[i].result = MQL_TIMEOUT
-        rc = share.settle(items, <size_t>count, event, when, flags)
-        lost = []
-        for i in range(count):
-            message = <Message>messages[i]
-            message.settled_as(items[i].result, event)
-            if items[i].result == MQL_E_LOST:
-                lost.append(message)
-        share._store.end(rc)
-        return lost
-    finally:
-        free(items)
-
-
-# -- the handle ----------------------------------------------------------------------------------
-
-cdef class Taker(Sender):
-    """The hot half of a queue handle; `mqlog.Queue` is its subclass. Any thread may call."""
-
-    cdef tuple _shares  # highest priority first; `_spread` of each
-    cdef Share _single  # the only one, or None
-    cdef int64_t _lock
-    cdef int64_t _most
-    cdef int _deliveries  # the limit; 0: none
-    cdef object _postponed  # an error that waits until the messages before it are given out
-    cdef bint _plain  # a put may go the short way
-    cdef bint _halted  # nothing is given out any more
-
-    def _bind_shares(self, shares, *, lock_ms, max_acquired, max_deliveries, plain):
-        """Says whence messages come, in the order of priority, and under which options."""
-        cdef Share share
-        for share in shares:  # TypeError: something else
-            pass
-        self._shares = tuple(shares)
-        self._single = self._shares[0] if len(self._shares) == 1 else None
-        self._lock, self._most, self._deliveries = lock_ms, max_acquired, max_deliveries
-        self._plain = plain
-
-    def put(self, value, block=True, timeout=None, *, key=None, headers=(), delay=0.0,
-            deliver_at=None, priority=4, ttl=None, dedupe=None, bint durable=False):
-        """Puts one record and returns its offset. See `mqlog.Queue.put`."""
-        cdef int64_t offset
-        if (self._plain and delay == 0.0 and deliver_at is None and priority == 4 and ttl is None
-                and dedupe is None and block is True and timeout is None and value is not None
-                and self.current()):
-            offset = self.quick(value, key, headers, durable)
-            if offset >= 0:
-                return offset
-        return self._put(value, block, timeout, key, headers, delay, deliver_at, priority, ttl,
-                         dedupe, durable)
-
-    def _send(self, value, key, headers, partition, bint durable, list extra=None):
-        """Appends one record; `extra`: headers of mqlog's own."""
-        return self.append_one(value, key, headers, None, partition, durable, extra)
-
-    def _send_once(self, value, key, headers, int partition, bint durable, list extra, bytes once_key,
-                   int64_t window_ms):
-        """The same, unless a record of that key came to the partition within the window.
-
-        Its offset, and whether it is the earlier one's.
-        """
-        cdef mql_record record
-        cdef mql_once once
-        cdef int64_t offset = -1
-        cdef int rc
-        cdef Log log = self._logs[partition]
-        self.check()
-        if self._codec is not None:
-            value = self._codec.encode(value)
-        value = borrow(value, &record.value, "a value")
-        key = borrow(key, &record.key, "a key")
-        headers = borrow_headers(headers, &record, extra)
-        record.timestamp = self.moment(None)
-        once.key.data, once.key.length = start_of(once_key), PyBytes_GET_SIZE(once_key)
-        once.window_ms, once.ignore = window_ms, -1
-        while True:
-            pinned = self._store.begin()
-            with nogil:
-                rc = mql_append_once(log._c, &record, &once, MQL_DURABLE if durable else 0, &offset)
-                mql_unpin(pinned)
-            if rc == MQL_TIMEOUT:
-                PyErr_CheckSignals()
-            elif rc == MQL_FOUND and self.is_another(log, offset, once_key):
-                once.ignore = offset
-            elif appended(log, rc) != MQL_TIMEOUT:
-                return offset, rc == MQL_FOUND
-            self._store.enter()
-
-    cdef bint is_another(self, Log log, int64_t offset, bytes once_key) except -1:
-        """Whether the record there was put with another key, of the same hash."""
-        cdef Record record
-        if offset < log.ends().start_offset:
-            return False  # trimmed away: its hash is all that is left
-        for record in open_reader(log, offset, offset + 1, MQL_TO_END, None):
-            for name, value in record._all_headers():
-                if name == "__mqlog.dedupe":
-                    return value != once_key
-        return False
-
-    def _send_many(self, values, keys, headers, partition, Py_ssize_t first, bint durable):
-        """Appends many, all or nothing in each partition, from the `first` one on."""
-        return self.append_all(values, keys, headers, None, partition, None, first, durable)
-
-    def _send_raw(self, values, keys, headers):
-        """Appends bytes as they are, durably."""
-        return self.append_all(values, keys, headers, None, 0, None, 0, True, False)
-
-    def _send_one_raw(self, value, key, headers, partition, list extra):
-        """The same, one record with headers of mqlog's own."""
-        return self.append_one(value, key, headers, None, partition, True, extra, False)
-
-    def _halt(self, bint immediate):
-        """From now on every call looks at `_may_wait` first, and no put goes the short way."""
-        self._plain = False
-        self._halted = self._halted or immediate
-
-    def get(self, block=True, timeout=None, *, lock_duration=...):
-        """Acquires the next record. See `mqlog.Queue.get`."""
-        cdef mql_acquire how
-        cdef mql_acquired got
-        cdef size_t count = 1
-        cdef Message message
-        deadline_of(timeout)  # refuses what is no timeout, also where there is no need to wait
-        if (self._spread == 1 and lock_duration is ... and self._postponed is None
-                and not self._halted and self.current()):
-            how.lock_ms, how.max_acquired, how.slice_ns, how.any = self._lock, self._most, 0, 0
-            for share in self._shares:
-                count = 1
-                if self._single is None and mql_share_due_in((<Share>share)._c) != 0:
-                    continue
-                if mql_share_acquire((<Share>share)._c, &how, &got, &count) != MQL_OK:
-                    break
-                message = self.accepted_for_delivery(<Share>share, &got)
-                if message is not None:
-                    return message
-                break
-        lock = self._lock if lock_duration is ... else self._lock_ms(lock_duration)
-        found = self.gather(1, block, timeout, lock, True)
-        if not found:
-            raise self._empty()
-        return found[0]
-
-    cdef Message accepted_for_delivery(self, Share share, const mql_acquired *got):
-        """None: nothing to deliver there; what is out of deliveries went to the dead letters."""
-        cdef Message message = share.deliver(got, self)
-        if message is not None and (
-                got.moving >= 0 or 0 < self._deliveries < message.delivery_count):
-            self._bury(message)
-            return None
-        return message
-
-    def _gather(self, Py_ssize_t count, block, timeout, lock_ms, bint raises):
-        """Up to so many messages, as soon as there is one."""
-        return self.gather(count, block, timeout, lock_ms, raises)
-
-    cdef list gather(self, Py_ssize_t count, object block, object timeout, int64_t lock, bint raises):
-        cdef int64_t deadline = deadline_of(timeout)
-        cdef int64_t left
-        cdef uint32_t seen = 0
-        cdef bint waits = bool(block)
-        cdef list out
-        while True:
-            self.check()
-            if self._postponed is not None:
-                error, self._postponed = self._postponed, None
-                raise error
-            seen = mql_doorbell(self._store._c)
-            out = [] if self._halted else self.attempt(count, lock)
-            if out or not self._may_wait(raises):
-                return out
-            left = slice_until(deadline)
-            if not waits or left == 0:
-                return out
-            self.sleep(seen, left)
-
-    cdef int sleep(self, uint32_t seen, int64_t left) except -1:
-        """Until something may be there, at most a slice."""
-        cdef Store store = self._store
-        cdef Share share = self._single
-        cdef int rc
-        pinned = store.begin()
-        if share is not None:
-            with nogil:
-                rc = mql_share_wait(share._c, left)
-                mql_unpin(pinned)
-        else:
-            for share in self._shares:
-                left = min(left, mql_share_due_in(share._c))
-            with nogil:
-                rc = mql_doorbell_wait(store._c, seen, left)
-                mql_unpin(pinned)
-        if rc != MQL_E_CLOSED and rc != MQL_E_DELETED:  # check() says it better
-            store.end(rc)
-        PyErr_CheckSignals()
-        return 0
-
-    cdef list attempt(self, Py_ssize_t count, int64_t lock):
-        """What is there now."""
-        cdef list out = []
-        cdef Share share
-        for share in self._in_turn():
-            try:
-                self.drain(share, count, lock, out)
-            except BaseException as error:
-                if not out:
-                    raise
-                self._postponed = error
-                return out
-            if len(out) >= count:
-                break
-        return out
-
-    def _in_turn(self):
-        """The shares in the order in which to ask them."""
-        return self._shares
-
-    cdef int drain(self, Share share, Py_ssize_t count, int64_t lock, list out) except -1:
-        cdef mql_acquire how
-        cdef mql_acquired got[AT_ONCE]
-        cdef size_t some, i
-        cdef int rc
-        cdef Message message
-        cdef object failed = None
-        how.lock_ms, how.max_acquired, how.any = lock, self._most, 0
-        while len(out) < count and failed is None:
-            how.slice_ns = 0
-            some = <size_t>min(count - len(out), AT_ONCE)
-            rc = mql_share_acquire(share._c, &how, got, &some)
-            how.slice_ns = LOCK_SLICE_NS
-            while rc == MQL_TIMEOUT:
-                some = <size_t>min(count - len(out), AT_ONCE)
-                pinned = self._store.begin()
-                with nogil:
-                    rc = mql_share_acquire(share._c, &how, got, &some)
-                    mql_unpin(pinned)
-                if rc == MQL_TIMEOUT:
-                    PyErr_CheckSignals()
-                self._store.enter()
-            if rc < 0:
-                failed = failure(rc, self._store.path)
-            for i in range(some):
-                try:
-                    message = self.accepted_for_delivery(share, &got[i])
-                    if message is not None:
-                        out.append(message)
-                except BaseException as error:
-                    failed = error
-            if rc == MQL_END:
-                break
-        if failed is not None:
-            raise failed
-        return 0

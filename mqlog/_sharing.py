@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from mqlog import _engine, _options
+from mqlog import _engine, _facts, _options, _topics
 from mqlog._catalog import Topic
 from mqlog._info import GroupInfo
 from mqlog.errors import Error, NotFoundError, OptionError, TopicDeletedError
@@ -21,29 +20,34 @@ LOGGER: Final = logging.getLogger("mqlog")
 
 
 def open_queue(
-    store: Store,
-    name: str,
-    group: str,
-    create: bool,
-    codec: Codec[Any] | None,
-    options: dict[str, Any],
+    store: Store, name: str, group: str, codec: Codec[Any] | None, options: dict[str, Any]
 ) -> Topic:
-    """The topic of a queue and its share group, made if need be, once they agree with `options`."""
+    """The topic of a queue and its share group, once they agree with `options`.
+
+    Both are made if need be, but for `options["create"]`.
+    """
+    create = bool(options.pop("create"))
     _options.check_group(group)
     own = {option: options.pop(option) for option in list(options) if option in _options.GROUP}
-    given = _options.check_options(_options.GROUP, own)
-    checked = _options.check_options(_options.TOPIC, options)
-    topic = store._open_topic(name, create, codec, checked, "consumed")
-    if topic.options["cleanup_policy"] == "compact":
-        raise OptionError(
-            f"topic {name!r} has cleanup_policy='compact', which drops records that were not "
-            "delivered: no queue"
-        )
-    make_group(store, topic, group, create, given)
+    of_group = _options.check_options(_options.GROUP, own)
+    given = _options.check_options(_options.TOPIC, options)
+    _refuse_compact(name, given)
+    made = {"cleanup_policy": "consumed"} if create else None
+    topic = _topics.open_topic(store, name, codec, given, made)
+    _refuse_compact(name, topic.options)
+    _open_group(store, topic, group, create, of_group)
     return topic
 
 
-def make_group(
+def _refuse_compact(name: str, options: Mapping[str, Any]) -> None:
+    if options.get("cleanup_policy") == "compact":
+        raise OptionError(
+            f"topic {name!r} with cleanup_policy='compact' is no queue: records that were not "
+            "delivered would be dropped"
+        )
+
+
+def _open_group(
     store: Store, topic: Topic, group: str, create: bool, given: Mapping[str, Any]
 ) -> None:
     """The group's entry, with what its maker said."""
@@ -73,7 +77,7 @@ def alter_group(store: Store, topic: str, group: str, options: Mapping[str, Any]
     if not store._known().has_group(topic, group):
         store._existing(topic)
         raise OptionError(
-            f"group={group!r}: {topic!r} has no such share group, and a consumer group has no options"
+            f"topic {topic!r} has no share group {group!r}, and a consumer group has no options"
         )
     changes = _options.check_options(_options.GROUP, options)
     before = store._known().group(topic, group)
@@ -108,29 +112,14 @@ def dead_letters(store: Store, name: str) -> Topic:
     return store._existing(full)
 
 
-def share_names(store: Store, topic: str, logs: list[_engine.Log]) -> list[str]:
+def names(store: Store, topic: str, logs: list[_engine.Log]) -> list[str]:
     """Every share group of a topic, sorted."""
-    names = set(store._known().groups.get(topic, ()))
-    for log in logs:
-        with suppress(FileNotFoundError):
-            files = os.listdir(store.path / f"{log.topic}-{log.partition}" / "shares")
-            names |= {file.removesuffix(".state") for file in files if file.endswith(".state")}
-    return sorted(names)
+    return sorted({*store._known().groups.get(topic, ()), *_facts.share_names(store.path, logs)})
 
 
-def share_info(logs: list[_engine.Log], name: str) -> GroupInfo:
-    """One share group: of the logs of all its topic's partitions."""
-    finished: dict[int, int] = {}
-    members: set[int] = set()
-    lag = 0
-    for log in logs:
-        with suppress(NotFoundError):
-            place = _engine.open_share(log, name, False, 0, None)
-            info = place.describe()
-            finished[log.partition] = info.first
-            lag += info.ready + info.delayed + info.acquired
-            members |= {one.member for one in place.holders(1 << 20)}
-    return GroupInfo(logs[0].topic, name, "share", finished, lag, tuple(sorted(members)), {})
+def groups(store: Store, topic: str, logs: list[_engine.Log]) -> list[GroupInfo]:
+    """Every share group of a topic, by name."""
+    return [_facts.share(logs, name) for name in names(store, topic, logs)]
 
 
 def delete_share(store: Store, topic: str, name: str, logs: list[_engine.Log]) -> None:

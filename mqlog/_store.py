@@ -24,7 +24,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
-from mqlog import _catalog, _engine, _facts, _options, _sharing
+from mqlog import _catalog, _engine, _facts, _options, _sharing, _topics
 from mqlog._catalog import Catalog, Topic
 from mqlog._info import GroupInfo, PartitionInfo, RecoveredInfo, TopicInfo, VerifiedInfo
 from mqlog._ready import Watcher
@@ -34,7 +34,6 @@ from mqlog.errors import (
     ClosedError,
     Error,
     NotFoundError,
-    OptionError,
     ReadOnlyError,
     TopicDeletedError,
 )
@@ -222,7 +221,8 @@ class Store:
         from mqlog._stream import Stream  # upwards, here alone: a store makes its handles
 
         given = _options.check_options(_options.TOPIC, options)
-        return Stream(self, self._open_topic(name, create, codec, given, "keep"), codec)
+        made = {"cleanup_policy": "keep"} if create else None
+        return Stream(self, _topics.open_topic(self, name, codec, given, made), codec)
 
     @overload
     def queue(
@@ -284,7 +284,8 @@ class Store:
         from mqlog._queue import Queue  # upwards, here alone: a store makes its handles
 
         self._writable("queue()")
-        topic = _sharing.open_queue(self, name, group, create, codec, options)
+        options["create"] = create
+        topic = _sharing.open_queue(self, name, group, codec, options)
         return Queue(self, topic, group, start, codec)
 
     def __contains__(self, topic: object) -> bool:
@@ -321,8 +322,7 @@ class Store:
         logs = self._logs(self._existing(topic))
         found = [_facts.group(logs, name) for name in _facts.group_names(self._path, logs)]
         if self._mode == "rw":
-            names = _sharing.share_names(self, topic, logs)
-            found += [_sharing.share_info(logs, name) for name in names]
+            found += _sharing.groups(self, topic, logs)
         return found
 
     def options(self, topic: str | None = None) -> Mapping[str, Any]:
@@ -371,7 +371,7 @@ class Store:
         if topic is None:
             self._alter_store(_options.check_options(_options.STORE, options))
         else:
-            self._alter_topic(topic, options)
+            _topics.alter(self, topic, options)
 
     def delete_topic(self, name: str) -> None:
         """Deletes a topic: its records, its groups, its options.
@@ -410,7 +410,7 @@ class Store:
         self._writable("delete_group()")
         _options.check_group(name)
         logs = self._logs(self._existing(topic))
-        if name in _sharing.share_names(self, topic, logs):
+        if name in _sharing.names(self, topic, logs):
             _sharing.delete_share(self, topic, name, logs)
             return
         known = _facts.group_names(self._path, logs)
@@ -682,46 +682,6 @@ class Store:
             raise NotFoundError(f"{self._path} has no topic {name!r}{near}")
         return topic
 
-    def _open_topic(
-        self,
-        name: str,
-        create: bool,
-        codec: Codec[Any] | None,
-        given: Mapping[str, Any],
-        policy: str,
-    ) -> Topic:
-        """The topic, made if need be, once it agrees with what was given."""
-        _options.check_name("topic", name)
-        codec_name = None if codec is None else _codec_name(codec)
-        topic = self._topic(name)[1]
-        if topic is None and create and self._mode == "rw":
-            _options.check_topic(name)
-            defaults = {"durability": self._durability, "cleanup_policy": policy}
-            with self._changing() as catalog:
-                if catalog.topic(name) is None:
-                    catalog.add(name, {**defaults, **given}, codec_name)
-        topic = self._existing(name)
-        _options.refuse_difference(f"topic {name!r}", name, topic.options, given)
-        if codec_name is not None and topic.codec != codec_name:
-            self._keep_codec(topic, codec_name)
-        return topic
-
-    def _keep_codec(self, topic: Topic, codec: str) -> None:
-        """A topic that has no codec yet keeps the name of the first one."""
-        stored = {"codec": topic.codec}
-        if topic.codec is not None:
-            whose = f"topic {topic.name!r}"
-            _options.refuse_difference(whose, topic.name, stored, {"codec": codec})
-        if self._mode == "r":
-            return
-        with self._changing() as catalog:
-            now = catalog.topic(topic.name)
-            if now is not None and now.codec is None:
-                catalog.change(now, {"codec": codec})
-            elif now is not None and now.codec != codec:
-                stored = {"codec": now.codec}
-                _options.refuse_difference("the topic", topic.name, stored, {"codec": codec})
-
     def _alter_store(self, changes: Mapping[str, Any]) -> None:
         with self._changing() as catalog:
             before = catalog.limits()
@@ -729,36 +689,6 @@ class Store:
             limits = catalog.limits()
         self._live().set_limits(limits["min_free_bytes"], limits["max_bytes"])
         self._say_altered(str(self._path), before, changes)
-
-    def _alter_topic(self, name: str, options: dict[str, Any]) -> None:
-        _options.check_name("topic", name)
-        changes: dict[str, Any] = {}
-        if "codec" in options:
-            codec = options.pop("codec")
-            named = codec is None or isinstance(codec, str)
-            changes["codec"] = codec if named else _codec_name(codec)
-        if "compression" in options and options["compression"] is None:
-            options["compression"] = "none"
-        changes.update(_options.check_options(_options.TOPIC, options))
-        self._existing(name)
-        with self._changing() as catalog:
-            topic = catalog.topic(name)
-            if topic is None:
-                raise TopicDeletedError(f"topic {name!r} of {self._path} was deleted meanwhile")
-            fewer = int(changes.get("partitions", topic.spread))
-            if fewer != topic.spread and topic.priorities:
-                raise OptionError(
-                    f"partitions={fewer}: topic {name!r} has records of several priorities, each "
-                    f"with {topic.spread} partitions of its own, and keeps them"
-                )
-            if fewer < topic.spread:
-                raise OptionError(
-                    f"partitions={fewer}: topic {name!r} has {topic.partitions}, and partitions "
-                    "only grow; copy the records to a new topic for fewer"
-                )
-            catalog.change(topic, changes)
-        self._logs(self._existing(name))
-        self._say_altered(f"{self._path}: topic {name!r}", topic.options, changes)
 
     def _say_altered(self, whose: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         for option, value in after.items():
@@ -811,16 +741,6 @@ class Store:
             return PartitionInfo(number, *self._seen(topic, number).describe())
         except NotFoundError:  # its maker has not come to it yet
             return PartitionInfo(number, 0, 0, 0, 0, 0, 0, False)
-
-
-def _codec_name(codec: Any) -> str:
-    name = getattr(codec, "name", None)
-    if isinstance(name, str) and callable(getattr(codec, "encode", None)):
-        return name
-    raise TypeError(
-        f"codec= takes an object with name, encode and decode, such as mqlog.codecs.json, not "
-        f"{type(codec).__name__}"
-    )
 
 
 def _neighbours(path: Path) -> list[str]:

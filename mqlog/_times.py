@@ -8,6 +8,7 @@ come later change nothing about it.
 from __future__ import annotations
 
 import enum
+import math
 import operator
 import time
 from datetime import datetime
@@ -128,6 +129,20 @@ def check_seconds(name: str, value: float | None) -> float | None:
     if value != value or value < 0:
         raise ValueError(f"{name} is seconds from 0 on, not {value!r}")
     return float(value)
+
+
+def check_delay(name: str, value: Any) -> float:
+    """Seconds from now on, not negative; a number over 1e9 was meant to be something else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is float seconds, not {type(value).__name__}")
+    if not 0 <= value <= 1e9:
+        raise ValueError(f"{name} is seconds from 0 to 1e9, not {value!r}")
+    return float(value)
+
+
+def later_ms(delay: float) -> int:
+    """Milliseconds since 1970, so many seconds from now on; 0 is at once."""
+    return 0 if delay == 0 else math.ceil((time.time() + delay) * 1000)
 
 
 class Deadline:

@@ -147,9 +147,7 @@ def test_two_processes(benchmark: Any, store: Any, directory: str, pytestconfig:
         other = spawn.Queue()
         reader = spawn.Process(target=take_theirs, args=(other, HANDED // 10))
         theirs.append(rate(other.put, reader, HANDED // 10))
-        ours.append(
-            rate(queue.put, spawn.Process(target=take, args=(directory, HANDED)), HANDED)
-        )
+        ours.append(rate(queue.put, spawn.Process(target=take, args=(directory, HANDED)), HANDED))
 
     benchmark.pedantic(once, rounds=5, iterations=1)
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]

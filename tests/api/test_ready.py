@@ -83,7 +83,7 @@ def test_wait_takes_handles_of_several_stores(store: mqlog.Store) -> None:
 
 
 def test_wait_knows_what_it_can_wait_for(store: mqlog.Store) -> None:
-    with pytest.raises(TypeError, match="takes streams and consumers, not Store"):
+    with pytest.raises(TypeError, match="takes queues, streams and consumers, not Store"):
         mqlog.wait([store], 0)
     with pytest.raises(ValueError, match="at least one handle"):
         mqlog.wait([], 0)

@@ -12,7 +12,7 @@ CSRC = ROOT / "csrc"
 MQLOG_H = (CSRC / "mqlog.h").read_text()
 C_PXD = (ROOT / "mqlog" / "_c.pxd").read_text()
 
-# The public API of the package. What belongs to queues comes with them.
+# The public API of the package.
 PUBLIC = {
     "open",
     "temporary",
@@ -20,6 +20,8 @@ PUBLIC = {
     "replay",
     "topic_name",
     "Store",
+    "Queue",
+    "Message",
     "Stream",
     "Partition",
     "Record",
@@ -34,6 +36,8 @@ PUBLIC = {
     "TopicInfo",
     "PartitionInfo",
     "GroupInfo",
+    "AcquiredInfo",
+    "QueueStats",
     "RecoveredInfo",
     "VerifiedInfo",
     "ProblemInfo",

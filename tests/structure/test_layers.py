@@ -55,21 +55,32 @@ MODULES = [
     ["_pool"],
     ["_worker"],
     ["_queue"],
+    ["_dead", "_put"],
     ["_consumer"],
     ["_stream"],
     ["_replay"],
     ["_tail"],
     ["_store"],
+    ["_sharing"],
+    ["_topics"],
     ["_ready", "_facts"],
     ["_catalog"],
     ["_options", "_times"],
     ["_engine"],
-    ["codecs", "_compression", "_info", "_typing", "errors"],  # leaves: they know nobody
+    [
+        "codecs",
+        "_compression",
+        "_info",
+        "_letters",
+        "_typing",
+        "errors",
+    ],  # leaves: they know nobody
 ]
 
 # Arrows that point up, each with its reason.
 UPWARDS = {
     ("_store", "_stream"): "a store makes its handles",
+    ("_store", "_queue"): "a store makes its handles",
     ("_stream", "_consumer"): "a stream makes its handles",
     ("_queue", "_pool"): "a queue starts its workers",
 }

@@ -247,7 +247,7 @@ def cython_functions(text: str) -> Iterator[tuple[str, int]]:
     """Names and lines of what begins with def, cdef or cpdef, until the indent goes back."""
     lines = re.sub(r'""".*?"""', '""', text, flags=re.DOTALL).splitlines()
     for n, line in enumerate(lines):
-        found = re.match(r"(\s*)(?:def|cdef|cpdef)\s[^=:]*?(\w+)\s*\(", line)
+        found = re.match(r"(\s*)(?:def|cdef(?! class)|cpdef)\s[^=:]*?(\w+)\s*\(", line)
         if found is None:
             continue
         inner = re.compile(rf"{found[1]}(\s|\)|#)|\s*$")
