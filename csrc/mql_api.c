@@ -14,6 +14,7 @@
 #include "mql_group.h"
 #include "mql_room.h"
 #include "mql_shares.h"
+#include "mql_sleep.h"
 #include "mql_store.h"
 #include "mql_verify.h"
 
@@ -280,9 +281,9 @@ int mql_share_acquire(mql_share *share, const mql_acquire *how, mql_acquired *ou
     return mql_share_take(share, how, out, count);
 }
 int mql_share_wait(mql_share *share, int64_t timeout_ns) {
-    return mql_share_sleep(share, timeout_ns);
+    return mql_sleep_for(share, timeout_ns);
 }
-int64_t mql_share_due_in(mql_share *share) { return mql_share_due(share); }
+int64_t mql_share_due_in(mql_share *share) { return mql_sleep_due(share); }
 int mql_share_settle(mql_share *share, mql_settle *items, size_t count, const mql_settlement *how) {
     if (how->event < MQL_ACCEPT || how->event > MQL_PARK) return bad("no such event");
     if (how->event == MQL_ARCHIVE && (how->when <= MQL_ACCEPTED || how->when >= MQL_ENDS))
@@ -304,7 +305,7 @@ int mql_share_bound(mql_share *share, int64_t maxsize) {
     return maxsize < 0 ? bad("maxsize must not be negative") : mql_shares_bound(share, maxsize);
 }
 int mql_share_wait_room(mql_log *log, int64_t timeout_ns) {
-    return mql_share_sleep_room(log, timeout_ns);
+    return mql_sleep_for_room(log, timeout_ns);
 }
 int mql_share_wait_final(mql_share *share, int64_t offset, int64_t timeout_ns) {
     return mql_census_wait_final(share, offset, timeout_ns);

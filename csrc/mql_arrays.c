@@ -233,7 +233,8 @@ int mql_arrays_reset(mql_arrays *arrays) {
 void mql_arrays_close(mql_arrays *arrays) {
     for (int array = 0; array < MQL_LIVE_ARRAYS; array++) {
         for (uint32_t part = 1; part < MQL_LIVE_PARTS; part++) {
-            void *map = atomic_load_explicit(&arrays->parts[array][part], memory_order_relaxed);
+            void *map =
+                atomic_exchange_explicit(&arrays->parts[array][part], NULL, memory_order_relaxed);
             if (map != NULL) mql_os_unmap(map, (size_t)(FIRST[array] << (part - 1)) * ENTRY[array]);
         }
     }

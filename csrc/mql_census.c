@@ -7,8 +7,12 @@
 
 #include <stdlib.h>
 
+#include "mql_sleep.h"
+
 int64_t mql_census_waiting(mql_share *share) {
     mql_control_end end;
+    int rc = mql_log_writable(share->live.log);
+    if (rc < 0) return rc;
     /* The counter first: an offset counted as unavailable lies below an end read later. */
     int64_t unavailable = atomic_load_explicit(&share->live.map->unavailable, memory_order_acquire);
     mql_log_end(share->live.log, &end);
@@ -70,7 +74,7 @@ static bool all_final(void *context) {
 
 int mql_census_wait_final(mql_share *share, int64_t offset, int64_t timeout_ns) {
     finality wanted = {.share = share, .offset = offset};
-    int rc = mql_share_sleep_until(share->live.log, timeout_ns, all_final, &wanted);
+    int rc = mql_sleep_until(share->live.log, timeout_ns, all_final, &wanted);
     return wanted.rc < 0 ? wanted.rc : rc;
 }
 

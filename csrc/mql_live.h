@@ -28,7 +28,7 @@ typedef struct mql_live_place {
 /* Opens both files of group `name`; `create`: makes a group that begins at `start`. Under the gate
  * of the store. Fails: MQL_E_NOT_FOUND, MQL_E_RANGE, MQL_E_FORMAT, MQL_E_CORRUPT, MQL_E_OS. */
 int mql_live_open(mql_live *live, const char *name, bool create, int64_t start);
-void mql_live_close(mql_live *live);
+void mql_live_close(mql_live *live); /* again: nothing */
 
 /* Takes the share lock, and repairs what its last owner left if it died inside. MQL_OK: held;
  * MQL_TIMEOUT after `timeout_ns` (0: at once). Fails without holding it. */

@@ -66,7 +66,7 @@ int mql_share_enter_surely(mql_share *share) {
 
 /* -- waking ------------------------------------------------------------------------------------ */
 void mql_share_ring(mql_log *log, int64_t records) {
-    /* Pairs with the fences in mql_share_sleep and of the doorbell. */
+    /* Pairs with the fences of mql_sleep and of the doorbell. */
     atomic_thread_fence(memory_order_seq_cst);
     mql_log_ring(log, records);
     mql_format_doorbell *bell = log->home->bell;
@@ -76,7 +76,7 @@ void mql_share_ring(mql_log *log, int64_t records) {
 }
 
 static void ring_room(mql_log *log) {
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in mql_share_sleep_until */
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in mql_sleep_until */
     mql_control_ring(&log->control->waiters_room, INT32_MAX);
 }
 
@@ -434,6 +434,7 @@ typedef struct settling {
     int64_t when;     /* MQL_RENEW: the new deadline */
     int64_t released; /* records to be delivered again, now or later */
     int64_t ended;    /* records that became final */
+    uint64_t changes; /* of the state, with all these */
     bool damaged;     /* one was not sound */
 } settling;
 
@@ -526,6 +527,8 @@ static int settle_round(settling *settle, mql_settle *items, size_t count) {
     if (settle->how->event == MQL_RENEW) forget_stale(&share->live, count);
     for (size_t i = 0; i < count; i++) items[i].result = settle_one(settle, &items[i]);
     if (MQL_LIKELY(!settle->damaged)) mql_live_end(&share->live); /* else it is derived anew */
+    settle->changes = atomic_load_explicit(&share->live.map->changes, memory_order_relaxed) +
+                      (settle->damaged ? 1 : 0);
     mql_share_leave(share);
     return MQL_OK;
 }
@@ -546,17 +549,16 @@ int mql_share_end_all(mql_share *share, mql_settle *items, size_t count,
     bool durable = is_durable(log, how);
     for (size_t i = 0; i < count; i++) items[i].result = MQL_TIMEOUT;
     if (durable && how->slice_ns <= 0) return MQL_TIMEOUT;
-    int rc = MQL_OK;
+    int rc = mql_log_writable(log);
     for (size_t at = 0; rc == MQL_OK && at < count; at += AT_A_TIME) {
         size_t some = count - at < AT_A_TIME ? count - at : AT_A_TIME;
         if (how->slice_ns > 0) make_room(share, how->event, some);
         rc = settle_round(&settle, items + at, some);
     }
-    uint64_t changes = atomic_load_explicit(&share->live.map->changes, memory_order_acquire);
     ring_after(share, settle.released, settle.ended);
     mql_log_want_sync(log);
     if (rc < 0 || !durable) return rc;
-    int synced = mql_reserve_sync(&share->live, changes); /* also what was done before a timeout */
+    int synced = mql_reserve_sync(&share->live, settle.changes); /* also before a timeout */
     return synced < 0 ? synced : rc;
 }
 
@@ -664,6 +666,8 @@ static void become_member(mql_share *share) {
 
 int mql_share_reap(mql_share *share) {
     mql_log *log = share->live.log;
+    int rc = mql_log_writable(log);
+    if (rc < 0) return rc;
     mql_format_live *map = share->live.map;
     int64_t released = 0;
     for (uint32_t n = 0; n < MQL_MEMBERS_MAX; n++) {
@@ -671,7 +675,7 @@ int mql_share_reap(mql_share *share) {
         uint64_t member = atomic_load_explicit(&map->members[n], memory_order_acquire);
         if (member == log->home->self || log->home->alive(log->home->context, member)) continue;
         make_room(share, MQL_RELEASE, atomic_load_explicit(&map->held[n], memory_order_relaxed));
-        int rc = mql_share_enter(share, MQL_SLICE_NS);
+        rc = mql_share_enter(share, MQL_SLICE_NS);
         if (rc < 0) return rc;
         if (rc != MQL_OK) break; /* the next one looks again */
         mql_live_begin(&share->live);
@@ -722,76 +726,4 @@ int mql_share_delay_until(mql_share *share, int64_t offset, int64_t due_ms) {
     mql_live_end(live);
     mql_share_leave(share);
     return rc == MQL_END ? MQL_OK : rc;
-}
-
-/* -- waiting ----------------------------------------------------------------------------------- */
-/* Whether an acquisition may find something, and else how long until a timer is due. */
-static bool may_find(mql_share *share, int64_t *wait_ns) {
-    mql_format_live *map = share->live.map;
-    mql_control_end readable;
-    mql_log_readable_end(share->live.log, &readable);
-    int64_t most = atomic_load_explicit(&share->most, memory_order_relaxed);
-    /* As many are out as may be: only the end of a lock helps. */
-    bool full = most > 0 && atomic_load_explicit(&map->acquired, memory_order_acquire) >= most;
-    if (!full && readable.offset > atomic_load_explicit(&map->end, memory_order_acquire))
-        return true;
-    for (int which = full ? MQL_LIVE_DEADLINES : MQL_LIVE_DUE; which <= MQL_LIVE_DEADLINES;
-         which++) {
-        int64_t next = atomic_load_explicit(&map->next[which], memory_order_relaxed);
-        int64_t horizon = atomic_load_explicit(&map->horizon[which], memory_order_relaxed);
-        next = mql_base_min(next, horizon);
-        if (next == INT64_MAX) continue;
-        int64_t left = next - (which == MQL_LIVE_DUE ? mql_os_now_ms() : boot_ms());
-        if (left <= 0) return true;
-        if (left < *wait_ns / 1000000) *wait_ns = left * 1000000;
-    }
-    return false;
-}
-
-int64_t mql_share_due(mql_share *share) {
-    int64_t wait_ns = INT64_MAX;
-    return may_find(share, &wait_ns) ? 0 : wait_ns;
-}
-
-int mql_share_sleep(mql_share *share, int64_t timeout_ns) {
-    mql_format_waiters *waiters = &share->live.log->control->waiters_queue;
-    int64_t wait_ns = mql_base_min(timeout_ns, MQL_SLICE_NS);
-    int rc = mql_log_writable(share->live.log);
-    if (rc < 0) return rc;
-    for (int i = 0; i < SPINS; i++) {
-        if (may_find(share, &wait_ns)) return MQL_OK;
-        if (timeout_ns <= 0) return MQL_TIMEOUT;
-        mql_os_pause();
-    }
-    uint32_t seen = atomic_load_explicit(&waiters->word, memory_order_acquire);
-    atomic_store_explicit(&waiters->flag, 1, memory_order_relaxed);
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one before each ring */
-    if (!may_find(share, &wait_ns)) mql_os_wait(&waiters->word, seen, wait_ns);
-    rc = mql_log_usable(share->live.log);
-    if (rc < 0) return rc;
-    return may_find(share, &wait_ns) ? MQL_OK : MQL_TIMEOUT;
-}
-
-int mql_share_sleep_until(mql_log *log, int64_t timeout_ns, mql_share_ready *ready, void *context) {
-    mql_format_waiters *waiters = &log->control->waiters_room;
-    int rc = mql_log_writable(log);
-    if (rc < 0 || ready(context)) return rc;
-    if (timeout_ns <= 0) return MQL_TIMEOUT;
-    uint32_t seen = atomic_load_explicit(&waiters->word, memory_order_acquire);
-    atomic_store_explicit(&waiters->flag, 1, memory_order_relaxed);
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in ring_room */
-    if (!ready(context)) mql_os_wait(&waiters->word, seen, mql_base_min(timeout_ns, MQL_SLICE_NS));
-    rc = mql_log_usable(log);
-    return rc < 0 ? rc : ready(context) ? MQL_OK : MQL_TIMEOUT;
-}
-
-static bool has_room(void *context) {
-    mql_log *log = context;
-    mql_control_end end;
-    mql_log_end(log, &end);
-    return mql_log_room(log, end.offset) > 0;
-}
-
-int mql_share_sleep_room(mql_log *log, int64_t timeout_ns) {
-    return mql_share_sleep_until(log, timeout_ns, has_room, log);
 }

@@ -16,13 +16,6 @@ struct mql_share {
 int mql_share_take(mql_share *share, const mql_acquire *how, mql_acquired *out, size_t *count);
 int mql_share_end_all(mql_share *share, mql_settle *items, size_t count, const mql_settlement *how);
 int mql_share_skip_to(mql_share *share, int64_t offset, uint64_t token, int64_t next);
-int mql_share_sleep(mql_share *share, int64_t timeout_ns);
-int64_t mql_share_due(mql_share *share);
-int mql_share_sleep_room(mql_log *log, int64_t timeout_ns);
-/* Sleeps on the room word, which moves when a record is acquired, settled or released, unless
- * `ready` says that there is no need. */
-typedef bool mql_share_ready(void *context);
-int mql_share_sleep_until(mql_log *log, int64_t timeout_ns, mql_share_ready *ready, void *context);
 
 /* What holders that have died held is released: MQL_OK; MQL_END: there was nothing, or it was not
  * to be had within a slice. */

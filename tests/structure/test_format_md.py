@@ -42,13 +42,15 @@ STRUCTS = {name: places(cells) for name, cells in marked("struct").items()}
 TABLES = marked("table")
 
 # How many bytes one of a type has; what is not here is an array of one that is, or a struct.
-SIZES = {"i8": 1, "i16": 2, "i32": 4, "u32": 4, "i64": 8, "u64": 8, "lock": 64}
+SIZES = {"i8": 1, "i16": 2, "u16": 2, "i32": 4, "u32": 4, "i64": 8, "u64": 8, "lock": 64}
 STRUCT_OF_TYPE = {
     "latch": "latch",
     "waiters": "waiters",
     "slot": "end",
     "commit": "commit",
     "window": "share_window",
+    "timer": "timer",
+    "live_page": "live_page",
 }
 
 
@@ -217,7 +219,9 @@ def test_the_crc_of_the_page_is_the_one_of_the_engine() -> None:
     assert lib.mql_crc32c(0, b"123456789", 9) == int(said[1], 16)
 
 
-@pytest.mark.parametrize("magic", ["CONTROL", "CHECKPOINT", "GROUP", "DOORBELL", "SHARE", "LIVE"])
+@pytest.mark.parametrize(
+    "magic", ["CONTROL", "CHECKPOINT", "GROUP", "DOORBELL", "SHARE", "LIVE", "DEDUPE"]
+)
 def test_the_page_names_every_magic(magic: str) -> None:
     said = re.search(rf'#define MQL_{magic}_MAGIC "(\w+)"', HEADER)
     assert said is not None
@@ -235,8 +239,11 @@ def test_the_limits_of_the_page_are_those_of_the_engine() -> None:
     assert lib.MQL_MEMBERS_MAX == 448
     assert lib.MQL_MEMBER_SHIFT == 54
     assert lib.MQL_CHECKPOINT_SLOT == ffi.sizeof("mql_format_checkpoint") == 512
-    assert lib.MQL_SHARE_CHUNK_SLOTS == 4096
-    assert lib.MQL_SHARE_DIRECTORY_ENTRIES == 256
+    assert lib.MQL_SHARE_SLOTS == 256
+    assert lib.MQL_SHARE_REGION_PAGES == 512
+    assert lib.MQL_SHARE_DONE_CHUNKS == 24_576
+    assert lib.MQL_SHARE_DONE == 2**47
+    assert lib.MQL_CLOCK_KIND == 16
 
 
 # -- recovery --------------------------------------------------------------------------------------
