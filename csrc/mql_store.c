@@ -21,6 +21,7 @@
 #include "mql_group.h"
 #include "mql_keeper.h"
 #include "mql_shares.h"
+#include "mql_sweep.h"
 
 #define GATE_OPEN_NS (INT64_C(10) * 1000000000)
 #define RECOVERED_MAX 256
@@ -206,50 +207,6 @@ static int map_bell(mql_store *store) {
     return MQL_OK;
 }
 
-/* Sums what the store's logs and indexes take, for max_bytes. */
-typedef struct summing {
-    mql_os_file root;
-    int64_t bytes;
-} summing;
-
-static int sum_file(void *context, const char *name) {
-    summing *sum = context;
-    mql_os_stat stat;
-    if (mql_os_stat_name(sum->root, name, &stat) == 0 && stat.kind == MQL_OS_REGULAR)
-        sum->bytes += stat.size;
-    return 0;
-}
-
-static int sum_directory(void *context, const char *name) {
-    summing *sum = context;
-    mql_os_stat stat;
-    if (mql_os_stat_name(sum->root, name, &stat) < 0 || stat.kind != MQL_OS_DIRECTORY) return 0;
-    summing inner = {0};
-    if (mql_os_open_directory(sum->root, name, &inner.root) < 0) return 0;
-    mql_os_list(inner.root, sum_file, &inner);
-    mql_os_close(inner.root);
-    sum->bytes += inner.bytes;
-    return 0;
-}
-
-static void count_used(mql_store *store) {
-    summing sum = {.root = store->home.root};
-    mql_os_list(store->home.root, sum_directory, &sum);
-    atomic_store_explicit(&store->home.bell->used_bytes, sum.bytes, memory_order_relaxed);
-}
-
-/* "<topic>-<n>.<32 hex>-delete": a deleted partition whose remover died. */
-static int remove_deleted(void *context, const char *name) {
-    static const char tail[] = "-delete";
-    size_t length = strlen(name), most = 32 + sizeof tail - 1;
-    if (length < most + 4 || strcmp(name + length - (sizeof tail - 1), tail) != 0) return 0;
-    const char *hex = name + length - most;
-    if (hex[-1] != '.' || strspn(hex, "0123456789abcdef") != 32) return 0;
-    const mql_store *store = context;
-    (void)mql_log_remove(store->home.root, name); /* if it cannot be now, then by the next opener */
-    return 0;
-}
-
 /* The first opener resets what is volatile; `instance`, stored last, says that it is done. */
 static void reset_bell(mql_store *store, const mql_open_options *options) {
     mql_format_doorbell *bell = store->home.bell;
@@ -274,7 +231,8 @@ static void reset_bell(mql_store *store, const mql_open_options *options) {
     atomic_store_explicit(&bell->options_generation, generation + 1, memory_order_relaxed);
     atomic_store_explicit(&bell->min_free_bytes, options->min_free_bytes, memory_order_relaxed);
     atomic_store_explicit(&bell->max_bytes, options->max_bytes, memory_order_relaxed);
-    count_used(store);
+    atomic_store_explicit(&bell->used_bytes, mql_sweep_used(store->home.root),
+                          memory_order_relaxed);
     uint64_t instance;
     do instance = mql_os_random();
     while (instance == 0);
@@ -334,7 +292,7 @@ static int enter_gated(mql_store *store, const mql_open_options *options) {
     if (rc < 0) return mql_base_fail_os(rc, "store.lock", "cannot lock");
     bool first = rc == 0;
     if (first) {
-        mql_os_list(store->home.root, remove_deleted, store);
+        mql_sweep_deleted(store->home.root);
         reset_bell(store, options);
     }
     rc = mql_os_lock(store->alive, MQL_LOCK_ALIVE, false);

@@ -27,6 +27,7 @@ ENGINE = [
     "mql_slots",
     "mql_arrays",
     "mql_verify",
+    "mql_sweep",
     "mql_dedupe",
     "mql_group",
     "mql_cursor",
