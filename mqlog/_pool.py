@@ -244,6 +244,7 @@ class Pool:
         if self._killed_by:
             signal.raise_signal(self._killed_by)
         if self._failure is not None:
+            self._queue._check()  # a queue that was closed or deleted says so itself
             raise self._failure
         return not self._empty
 
@@ -318,7 +319,7 @@ class Pool:
                 except OSError as error:
                     LOGGER.error("a worker of %r cannot be started: %s", self._queue, error)
                     self._came_to_nothing(error)
-                    self._pause(seat)
+                    pause(seat)
 
     def _start(self, number: int, seat: Seat) -> None:
         ours, theirs = self._context.Pipe()
@@ -387,7 +388,7 @@ class Pool:
             error.add_note(f"in worker process {seat.process.pid}:\n{trace.rstrip()}")
             self._failure = error
             self._stopping = True
-        else:
+        elif self._failure is None:
             LOGGER.error("worker %d of %r ends:\n%s", seat.process.pid, self._queue, trace.rstrip())
 
     def _bury(self, seat: Seat) -> None:
@@ -405,7 +406,7 @@ class Pool:
             if not seat.ready and code is not None and code > 0:
                 self._came_to_nothing(None)
             if not seat.ready or now - seat.since < _AT_ONCE:
-                self._pause(seat)
+                pause(seat)
             else:
                 seat.pause = seat.free_at = 0.0
         if seat.line is not None:
@@ -413,10 +414,6 @@ class Pool:
         process.close()
         seat.process = seat.line = None
         seat.ready = seat.idle = False
-
-    def _pause(self, seat: Seat) -> None:
-        seat.pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, 2 * seat.pause))
-        seat.free_at = time.monotonic() + seat.pause
 
     def _came_to_nothing(self, error: BaseException | None) -> None:
         self._vain += 1
@@ -427,6 +424,12 @@ class Pool:
             "They import the main module: is run() called under if __name__ == '__main__'?"
         )
         self._stopping = True
+
+
+def pause(seat: Seat) -> None:
+    """Nobody sits there for a while, and longer than the last time."""
+    seat.pause = min(_LONGEST_PAUSE, max(_FIRST_PAUSE, 2 * seat.pause))
+    seat.free_at = time.monotonic() + seat.pause
 
 
 def _ending(code: int | None) -> str:
@@ -471,7 +474,7 @@ class Line:
         except (EOFError, OSError):
             pass
         self._line = None
-        LOGGER.warning("worker %d: its parent has died; it ends when it is done", os.getpid())
+        LOGGER.warning("worker %d: its parent has died", os.getpid())
         return "stop"
 
 
@@ -496,6 +499,7 @@ class Hired(Crew):
         word = self._line.hear(seconds)
         if word == "stop":
             self.stop()
+            LOGGER.info("worker %d ends when it is done with what it has in hand", os.getpid())
         elif word == "drain":
             self.drain()
 
