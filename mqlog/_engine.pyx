@@ -157,9 +157,9 @@ cdef int64_t deadline_of(object timeout) except -1:
     if timeout is None:
         return INT64_MAX
     cdef double seconds = timeout
-    if not seconds >= 0:  # NaN is not either
-        raise ValueError(f"a timeout is seconds from 0 on, or None to wait for ever: {timeout!r}")
-    return monotonic_ns() + <int64_t>(min(seconds, 1e9) * 1e9)
+    if seconds != seconds:
+        raise ValueError("a timeout is a number of seconds, or None to wait for ever; got NaN")
+    return monotonic_ns() + <int64_t>(min(max(seconds, 0.0), 1e9) * 1e9)
 
 
 cdef inline int64_t slice_until(int64_t deadline) noexcept:

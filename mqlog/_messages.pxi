@@ -358,14 +358,15 @@ cdef class Taker(Sender):
         cdef Store store = self._store
         cdef Share share = self._single
         cdef int rc
-        pinned = store.begin()
         if share is not None:
+            pinned = store.begin()
             with nogil:
                 rc = mql_share_wait(share._c, left)
                 mql_unpin(pinned)
         else:
             for share in self._shares:
                 left = min(left, mql_share_due_in(share._c))
+            pinned = store.begin()
             with nogil:
                 rc = mql_doorbell_wait(store._c, seen, left)
                 mql_unpin(pinned)

@@ -22,6 +22,8 @@ PUBLIC = {
     "Store",
     "Queue",
     "Message",
+    "Retry",
+    "Reject",
     "Stream",
     "Partition",
     "Record",
