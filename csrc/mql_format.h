@@ -127,8 +127,9 @@ typedef struct mql_format_control {
     _Atomic int64_t first_timestamp; /* wall clock of the segment's first append; -1: none */
     uint8_t pad2[80];
 
-    mql_os_mutex commit; /* volatile: one committer */
-    uint8_t pad3[64];
+    mql_os_mutex commit;   /* volatile: one committer */
+    uint32_t needs_resync; /* one died: what it was told of its sync nobody else will hear */
+    uint8_t pad3[60];
     mql_os_mutex prepare; /* volatile: file lengths change under it */
     uint8_t pad4[64];
 
@@ -355,6 +356,7 @@ MQL_AT(control, max_timestamp_offset, 0x198);
 MQL_AT(control, last_time_entry, 0x1a0);
 MQL_AT(control, first_timestamp, 0x1a8);
 MQL_AT(control, commit, 0x200);
+MQL_AT(control, needs_resync, 0x240);
 MQL_AT(control, prepare, 0x280);
 MQL_AT(control, published, 0x300);
 MQL_AT(control, durable, 0x380);
