@@ -58,13 +58,6 @@ static int write_checkpoint_locked(mql_log *log, const mql_control_end *watermar
     checkpoint.epoch = log->control->epoch;
     checkpoint.clean = clean;
     checkpoint.last_number = atomic_load_explicit(&log->control->last_number, memory_order_relaxed);
-    checkpoint.index_bytes = checkpoint.time_bytes = 0;
-    if (clean) {
-        uint32_t count = atomic_load_explicit(&log->control->index_count, memory_order_relaxed);
-        uint32_t times = atomic_load_explicit(&log->control->time_count, memory_order_relaxed);
-        checkpoint.index_bytes = (int64_t)count * MQL_INDEX_ENTRY;
-        checkpoint.time_bytes = (int64_t)times * MQL_TIME_ENTRY;
-    }
     return mql_recover_write_checkpoint(log->home->root, log->directory, &checkpoint,
                                         log->home->mode);
 }

@@ -181,8 +181,7 @@ typedef struct mql_format_checkpoint {
     int64_t position;
     int64_t offset;
     int64_t ceiling;     /* every offset ever given out is below it */
-    int64_t index_bytes; /* exact lengths of the watermark segment's indexes, when clean */
-    int64_t time_bytes;
+    uint64_t reserved[2];
     int32_t epoch;
     uint32_t clean;      /* 1: closed cleanly, `offset` is the log end and nothing lies behind it */
     uint64_t last_number;
@@ -381,8 +380,6 @@ MQL_AT(checkpoint, segment, 32);
 MQL_AT(checkpoint, position, 40);
 MQL_AT(checkpoint, offset, 48);
 MQL_AT(checkpoint, ceiling, 56);
-MQL_AT(checkpoint, index_bytes, 64);
-MQL_AT(checkpoint, time_bytes, 72);
 MQL_AT(checkpoint, epoch, 80);
 MQL_AT(checkpoint, clean, 84);
 MQL_AT(checkpoint, last_number, 88);
