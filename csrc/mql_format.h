@@ -124,8 +124,7 @@ typedef struct mql_format_control {
     int64_t max_timestamp;        /* of the active segment; -1: none */
     int64_t max_timestamp_offset; /* last offset of the earliest batch that has it */
     int64_t last_time_entry;      /* timestamp of the last .timeindex entry; INT64_MIN: none */
-    _Atomic int64_t first_timestamp; /* wall clock of the segment's first append; -1: none */
-    uint8_t pad2[80];
+    uint8_t pad2[88];
 
     mql_os_mutex commit;   /* volatile: one committer */
     uint32_t needs_resync; /* one died: what it was told of its sync nobody else will hear */
@@ -353,7 +352,6 @@ MQL_AT(control, bytes_since_entry, 0x188);
 MQL_AT(control, max_timestamp, 0x190);
 MQL_AT(control, max_timestamp_offset, 0x198);
 MQL_AT(control, last_time_entry, 0x1a0);
-MQL_AT(control, first_timestamp, 0x1a8);
 MQL_AT(control, commit, 0x200);
 MQL_AT(control, needs_resync, 0x240);
 MQL_AT(control, prepare, 0x280);
