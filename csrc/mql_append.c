@@ -163,12 +163,8 @@ static int roll_locked(appending *append, mql_control_end *end) {
         mql_segment_release(atomic_exchange_explicit(&log->prepared, next, memory_order_acq_rel));
         return need(append, NEED_NEXT, end->segment, append->size);
     }
-    int rc = mql_os_mutex_try(&control->prepare);
-    if (rc != 0) {
-        if (rc == MQL_OS_OWNER_DIED) {
-            mql_os_mutex_consistent(&control->prepare);
-            mql_os_mutex_drop(&control->prepare);
-        }
+    int rc = mql_log_take(log, &control->prepare, 0, NULL);
+    if (rc != MQL_OK) {
         mql_segment_release(atomic_exchange_explicit(&log->prepared, next, memory_order_acq_rel));
         return need(append, NEED_PREPARE_LOCK, end->segment, 0);
     }
@@ -337,11 +333,9 @@ static int finish_roll_locked(mql_log *log, mql_control_end *end) {
     int rc = mql_os_stat_name(log->home->root, path, &stat);
     if (rc == -ENOENT) return MQL_OK;
     if (rc < 0) return mql_base_fail_os(rc, path, "cannot look at the new segment");
-    bool died = false;
-    rc = mql_log_take(log, &control->prepare, MQL_SLICE_NS, &died);
+    rc = mql_log_take(log, &control->prepare, MQL_SLICE_NS, NULL);
     if (rc != MQL_OK)
         return rc < 0 ? rc : mql_base_fail(MQL_E_OS, path, "the prepare lock is held for too long");
-    if (died) mql_os_mutex_consistent(&control->prepare);
     atomic_store_explicit(&control->allocated, stat.size, memory_order_relaxed);
     atomic_store_explicit(&control->active_number, 0, memory_order_relaxed);
     atomic_store_explicit(&control->dirty, 0, memory_order_relaxed);
@@ -388,7 +382,6 @@ static int repair_tail_locked(mql_log *log, mql_segment *segment, const mql_cont
  * here. */
 static int repair_locked(mql_log *log) {
     mql_format_control *control = log->control;
-    control->needs_repair = 1;
     mql_control_end end;
     mql_control_read(&control->published, &end);
     int rc = finish_roll_locked(log, &end);
@@ -413,10 +406,8 @@ static int repair_locked(mql_log *log) {
 
 /* After the lock was taken: repairs if its last owner died or an earlier repair failed. On a
  * failure the lock is dropped. */
-static int entered(mql_log *log, bool died) {
-    if (MQL_LIKELY(!died && log->control->needs_repair == 0)) return MQL_OK;
-    log->control->needs_repair = 1;
-    if (died) mql_os_mutex_consistent(&log->control->writer);
+static int entered(mql_log *log) {
+    if (MQL_LIKELY(log->control->needs_repair == 0)) return MQL_OK;
     int rc = repair_locked(log);
     if (rc < 0) {
         mql_os_mutex_drop(&log->control->writer);
@@ -427,12 +418,8 @@ static int entered(mql_log *log, bool died) {
 }
 
 int mql_append_settle(mql_log *log) {
-    bool died;
-    int rc;
-    do {
-        rc = mql_log_take(log, &log->control->writer, MQL_SLICE_NS, &died);
-    } while (rc == MQL_TIMEOUT);
-    if (rc == MQL_OK) rc = entered(log, died);
+    int rc = mql_log_lock(log, &log->control->writer, &log->control->needs_repair);
+    if (rc == MQL_OK) rc = entered(log);
     if (rc == MQL_OK) mql_os_mutex_drop(&log->control->writer);
     return rc;
 }
@@ -488,16 +475,10 @@ static void after(appending *append) {
 static int try_once(appending *append, bool nowait) {
     mql_format_control *control = append->log->control;
     append->need = NEED_NOTHING;
-    int rc = mql_os_mutex_try(&control->writer);
-    bool died = rc == MQL_OS_OWNER_DIED;
-    if (MQL_UNLIKELY(rc == MQL_OS_BUSY)) {
-        if (nowait) return MQL_TIMEOUT;
-        rc = mql_log_take(append->log, &control->writer, MQL_LOCK_SLICE_NS, &died);
-        if (rc != MQL_OK) return rc;
-    } else if (rc < 0) {
-        return mql_base_fail_os(rc, append->log->directory, "cannot take the writer lock");
-    }
-    rc = entered(append->log, died);
+    int rc = mql_log_take(append->log, &control->writer, nowait ? 0 : MQL_LOCK_SLICE_NS,
+                          &control->needs_repair);
+    if (MQL_UNLIKELY(rc != MQL_OK)) return rc;
+    rc = entered(append->log);
     if (MQL_UNLIKELY(rc < 0)) return rc;
     if (MQL_UNLIKELY(atomic_load_explicit(&append->log->remap, memory_order_acquire))) {
         atomic_store_explicit(&append->log->remap, false, memory_order_relaxed);

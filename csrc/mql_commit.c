@@ -4,9 +4,9 @@
  * what lies between it and the durable end (older segments with their exact lengths, the directory,
  * then the range in the active segment), and only then moves the durable latch. If any sync fails
  * the log is poisoned before the lock is dropped: the kernel reports a lost page once, so a second
- * sync would succeed and mean nothing. A committer that dies leaves the latch where it was; the
- * next one makes the range dirty again before it syncs, as the dead one may have been told of a
- * failure.
+ * sync would succeed and mean nothing. A committer that dies leaves the latch where it was, and may
+ * have been told of a failure: `needs_resync` then stands until somebody has made everything dirty
+ * again that is not durable, and synced it.
  *
  * Under the commit lock: the checkpoint file, `ceiling`, `sealed`, `log_start`.
  */
@@ -32,18 +32,11 @@ static bool is_poisoned(mql_log *log) {
             MQL_STATE_POISONED) != 0;
 }
 
-/* Takes the commit lock, of a log that is still there; *died: its last owner did. */
-static int take(mql_log *log, bool *died) {
-    int rc;
-    do {
-        rc = mql_log_take(log, &log->control->commit, MQL_SLICE_NS, died);
-        if (rc < 0) return rc;
-        int usable = mql_log_usable(log);
-        if (rc == MQL_TIMEOUT && usable < 0) return usable;
-    } while (rc == MQL_TIMEOUT);
-    if (*died) mql_os_mutex_consistent(&log->control->commit);
-    rc = mql_log_usable(log);
-    if (rc == MQL_OK) rc = mql_log_in_place(log);
+/* Takes the commit lock, of a log that is still there. */
+static int take(mql_log *log) {
+    int rc = mql_log_lock(log, &log->control->commit, &log->control->needs_resync);
+    if (rc < 0) return rc;
+    rc = mql_log_in_place(log);
     if (rc < 0) mql_os_mutex_drop(&log->control->commit);
     return rc;
 }
@@ -65,13 +58,6 @@ static int write_checkpoint_locked(mql_log *log, const mql_control_end *watermar
     checkpoint.epoch = log->control->epoch;
     checkpoint.clean = clean;
     checkpoint.last_number = atomic_load_explicit(&log->control->last_number, memory_order_relaxed);
-    checkpoint.index_bytes = checkpoint.time_bytes = 0;
-    if (clean) {
-        uint32_t count = atomic_load_explicit(&log->control->index_count, memory_order_relaxed);
-        uint32_t times = atomic_load_explicit(&log->control->time_count, memory_order_relaxed);
-        checkpoint.index_bytes = (int64_t)count * MQL_INDEX_ENTRY;
-        checkpoint.time_bytes = (int64_t)times * MQL_TIME_ENTRY;
-    }
     return mql_recover_write_checkpoint(log->home->root, log->directory, &checkpoint,
                                         log->home->mode);
 }
@@ -90,18 +76,20 @@ static int raise_locked(mql_log *log, int64_t offset) {
 }
 
 /* -- sealing ----------------------------------------------------------------------------------- */
-/* The last owner of the commit lock died: what it was told of its sync nobody else will hear. */
-static int touch_rest(mql_log *log, const mql_control_end *durable) {
+/* Has all of a rolled segment that is not durable written again. */
+static int touch_rest(mql_log *log, int64_t base, const mql_control_end *durable) {
     mql_segment *segment;
     mql_segment_options options = mql_log_segment_options(log);
-    int rc = mql_log_segment(log, durable->segment, &segment);
+    if (base < durable->segment) return MQL_OK;
+    int rc = mql_log_segment(log, base, &segment);
     if (rc == MQL_E_NOT_FOUND) return MQL_OK; /* retention was faster */
-    if (rc == MQL_OK) rc = mql_segment_refresh(segment, &options);
     if (rc < 0) return rc;
-    mql_segment_touch(segment, durable->position,
-                      atomic_load_explicit(&segment->length, memory_order_relaxed));
+    rc = mql_segment_refresh(segment, &options);
+    if (rc == MQL_OK)
+        mql_segment_touch(segment, base == durable->segment ? durable->position : 0,
+                          atomic_load_explicit(&segment->length, memory_order_relaxed));
     mql_segment_release(segment);
-    return MQL_OK;
+    return rc == MQL_E_NOT_FOUND ? MQL_OK : rc;
 }
 
 static int64_t index_bytes(const mql_log *log, int64_t base) {
@@ -117,19 +105,20 @@ static int64_t index_bytes(const mql_log *log, int64_t base) {
 }
 
 /* Seals what was rolled and not yet sealed, oldest first. */
-static int seal_locked(mql_log *log, int64_t active, const mql_control_end *durable, bool died) {
+static int seal_locked(mql_log *log, int64_t active, const mql_control_end *durable) {
     int64_t sealed = atomic_load_explicit(&log->control->sealed, memory_order_relaxed);
     if (sealed >= active) return MQL_OK;
     int64_t *bases;
     size_t count;
-    int rc = died && durable->segment < active ? touch_rest(log, durable) : MQL_OK;
-    if (rc == MQL_OK) rc = mql_log_bases(log, &bases, &count);
+    int rc = mql_log_bases(log, &bases, &count);
     if (rc < 0) return rc;
     mql_segment_options options = mql_log_segment_options(log);
     options.capacity = 0;
     for (size_t i = 0; rc == MQL_OK && i + 1 < count && bases[i] < active; i++) {
         if (bases[i] < sealed) continue;
         int64_t freed;
+        if (log->control->needs_resync != 0) rc = touch_rest(log, bases[i], durable);
+        if (rc < 0) break;
         rc = mql_segment_seal(&options, bases[i], bases[i + 1], log->home->mode, &freed);
         freed -= index_bytes(log, bases[i]); /* counted from now on */
         atomic_fetch_sub_explicit(&log->home->bell->used_bytes, freed, memory_order_relaxed);
@@ -141,14 +130,13 @@ static int seal_locked(mql_log *log, int64_t active, const mql_control_end *dura
 }
 
 /* -- committing -------------------------------------------------------------------------------- */
-static int sync_active(mql_log *log, const mql_control_end *from, const mql_control_end *to,
-                       bool died) {
+static int sync_active(mql_log *log, const mql_control_end *from, const mql_control_end *to) {
     int64_t start = from->segment == to->segment ? from->position : 0;
     if (start >= to->position) return MQL_OK;
     mql_segment *segment;
     int rc = mql_log_segment(log, to->segment, &segment);
     if (rc < 0) return rc;
-    if (died) mql_segment_touch(segment, start, to->position);
+    if (log->control->needs_resync != 0) mql_segment_touch(segment, start, to->position);
     rc = mql_os_sync_map(segment->map + start, (size_t)(to->position - start));
     mql_segment_release(segment);
     return rc < 0 ? mql_base_fail_os(rc, log->directory, "cannot sync the log") : MQL_OK;
@@ -166,7 +154,7 @@ static bool checkpoint_due(mql_log *log, const mql_control_end *durable,
     return durable->position / step != before->position / step;
 }
 
-static int commit_locked(mql_log *log, bool died) {
+static int commit_locked(mql_log *log) {
     if (is_poisoned(log)) return poisoned(log);
     mql_control_end end, durable;
     mql_control_read(&log->control->published, &end);
@@ -174,8 +162,8 @@ static int commit_locked(mql_log *log, bool died) {
     int64_t sealed = atomic_load_explicit(&log->control->sealed, memory_order_relaxed);
     if (durable.offset >= end.offset && durable.segment == end.segment && sealed >= end.segment)
         return MQL_OK;
-    int rc = seal_locked(log, end.segment, &durable, died);
-    if (rc == MQL_OK) rc = sync_active(log, &durable, &end, died);
+    int rc = seal_locked(log, end.segment, &durable);
+    if (rc == MQL_OK) rc = sync_active(log, &durable, &end);
     if (rc == MQL_E_OS) {
         int code = mql_base_error()->os_errno;
         if (code != EIO && code != ENOSPC && code != EDQUOT)
@@ -187,6 +175,7 @@ static int commit_locked(mql_log *log, bool died) {
     }
     if (rc < 0) return rc;
     mql_control_publish(&log->control->durable, &end);
+    log->control->needs_resync = 0;
     mql_log_wake(log, &log->control->waiters_durable, &log->control->durable);
     mql_control_ring(&log->control->waiters_queue, INT32_MAX);
     int64_t ceiling = atomic_load_explicit(&log->control->ceiling, memory_order_relaxed);
@@ -201,12 +190,9 @@ static int commit_locked(mql_log *log, bool died) {
 }
 
 int mql_commit_raise(mql_log *log, int64_t offset) {
-    bool died;
-    int rc = take(log, &died);
+    int rc = take(log);
     if (rc < 0) return rc;
     rc = mql_log_writable(log);
-    /* What a dead committer was told of its sync nobody else will hear: sync its range anew. */
-    if (rc == MQL_OK && died) rc = commit_locked(log, true);
     if (rc == MQL_OK) rc = raise_locked(log, offset);
     drop(log);
     return rc;
@@ -222,10 +208,9 @@ int mql_commit_until(mql_log *log, int64_t offset) {
     for (;;) {
         if (is_durable(log, offset)) return MQL_OK;
         if (is_poisoned(log)) return poisoned(log);
-        bool died;
-        int rc = take(log, &died);
+        int rc = take(log);
         if (rc < 0) return rc;
-        rc = is_durable(log, offset) ? MQL_OK : commit_locked(log, died);
+        rc = is_durable(log, offset) ? MQL_OK : commit_locked(log);
         drop(log);
         if (rc < 0) return rc;
     }
@@ -245,12 +230,9 @@ int mql_commit_wait(mql_log *log, int64_t offset, int64_t timeout_ns) {
 }
 
 int mql_commit_all(mql_log *log) {
-    mql_control_end end;
-    mql_control_read(&log->control->published, &end);
-    bool died;
-    int rc = take(log, &died);
+    int rc = take(log);
     if (rc < 0) return rc;
-    rc = commit_locked(log, died);
+    rc = commit_locked(log);
     drop(log);
     return rc;
 }
@@ -270,14 +252,14 @@ static int unlink_segment(mql_log *log, int64_t base) {
     return MQL_OK;
 }
 
-static int trim_locked(mql_log *log, int64_t before, bool died) {
+static int trim_locked(mql_log *log, int64_t before) {
     mql_control_end end, durable;
     mql_control_read(&log->control->published, &end);
     mql_control_read(&log->control->durable, &durable);
     int64_t start = atomic_load_explicit(&log->control->log_start, memory_order_relaxed);
     if (before < start || before > end.offset)
         return mql_base_fail_range(before, start, end.offset);
-    int rc = before == start && !died ? MQL_OK : commit_locked(log, died);
+    int rc = before == start ? MQL_OK : commit_locked(log);
     if (rc < 0) return rc;
     mql_control_read(&log->control->durable, &durable);
     atomic_store_explicit(&log->control->log_start, before, memory_order_release);
@@ -304,11 +286,10 @@ static int trim_locked(mql_log *log, int64_t before, bool died) {
 }
 
 int mql_commit_trim(mql_log *log, int64_t before) {
-    bool died;
-    int rc = take(log, &died);
+    int rc = take(log);
     if (rc < 0) return rc;
     rc = mql_log_writable(log);
-    if (rc == MQL_OK) rc = trim_locked(log, before, died);
+    if (rc == MQL_OK) rc = trim_locked(log, before);
     drop(log);
     return rc;
 }
@@ -377,13 +358,8 @@ static bool has_strange_bytes(mql_log *log, int64_t base, int64_t size) {
 }
 
 static int cut_active(mql_log *log, const mql_control_end *end) {
-    bool died;
-    int taken;
-    do {
-        taken = mql_log_take(log, &log->control->prepare, MQL_SLICE_NS, &died);
-    } while (taken == MQL_TIMEOUT);
+    int taken = mql_log_lock(log, &log->control->prepare, NULL);
     if (taken < 0) return taken;
-    if (died) mql_os_mutex_consistent(&log->control->prepare);
     char path[MQL_PATH_MAX];
     mql_base_file_name(path, log->directory, end->segment, ".log");
     mql_os_file file;
@@ -433,8 +409,7 @@ static int remove_next(mql_log *log) {
 }
 
 int mql_commit_finish(mql_log *log) {
-    bool died;
-    int rc = take(log, &died);
+    int rc = take(log);
     if (rc < 0) return rc;
     mql_control_end end;
     mql_control_read(&log->control->published, &end);
@@ -442,7 +417,7 @@ int mql_commit_finish(mql_log *log) {
     rc = mql_recover_read_checkpoint(log->home->root, log->directory, &checkpoint);
     bool untouched = rc == MQL_OK && checkpoint.clean == 1 && checkpoint.offset == end.offset;
     if (rc == MQL_END && end.offset == 0) untouched = true; /* nothing was ever appended */
-    if (rc >= 0) rc = untouched ? MQL_OK : commit_locked(log, died);
+    if (rc >= 0) rc = untouched ? MQL_OK : commit_locked(log);
     if (rc == MQL_OK) rc = end_indexes(log, &end); /* opening may have dropped the last entry */
     if (rc == MQL_OK) rc = cut_active(log, &end);  /* also of what was allocated and not used */
     if (rc == MQL_OK) rc = remove_next(log);

@@ -16,9 +16,11 @@
  * three sizes, so that a batch of one record gains from them as well as one of many.
  *
  * Nothing here is written after compilation: what the CPU can do is asked of the compiler's own
- * record of it, which costs a load and a test for each call.
+ * record of it, or of the C library's, which costs a load and a test for each call.
  */
 #include "mql_crc32c.h"
+
+#include "mql_os.h"
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "words are read as they lie in memory");
 
@@ -322,24 +324,30 @@ TARGET static inline uint32_t step1(uint32_t crc, const uint8_t *p) {
     return __builtin_ia32_crc32qi(crc, *p);
 }
 
-#elif defined(__aarch64__) && defined(__ARM_FEATURE_CRC32)
+#elif defined(__aarch64__)
 #define MQL_CRC32C_HARDWARE 1
-#define TARGET /* the compiler was told that the instruction is there */
+#define TARGET
+/* The assembler takes it whatever the compiler was told of the CPU. */
+#define INSTRUCTION(text) ".arch_extension crc\n\t" text
 
+#if defined(__ARM_FEATURE_CRC32)
 static inline bool hardware_is_there(void) { return true; }
+#else
+static inline bool hardware_is_there(void) { return mql_os_has_crc32c(); }
+#endif
 
 static inline uint64_t step8(uint64_t crc, uint64_t v) {
-    __asm__("crc32cx %w0, %w0, %x1" : "+r"(crc) : "r"(v));
+    __asm__(INSTRUCTION("crc32cx %w0, %w0, %x1") : "+r"(crc) : "r"(v));
     return crc;
 }
 static inline uint32_t step4(uint32_t crc, const uint8_t *p) {
     uint32_t v;
     memcpy(&v, p, sizeof v);
-    __asm__("crc32cw %w0, %w0, %w1" : "+r"(crc) : "r"(v));
+    __asm__(INSTRUCTION("crc32cw %w0, %w0, %w1") : "+r"(crc) : "r"(v));
     return crc;
 }
 static inline uint32_t step1(uint32_t crc, const uint8_t *p) {
-    __asm__("crc32cb %w0, %w0, %w1" : "+r"(crc) : "r"((uint32_t)*p));
+    __asm__(INSTRUCTION("crc32cb %w0, %w0, %w1") : "+r"(crc) : "r"((uint32_t)*p));
     return crc;
 }
 #endif

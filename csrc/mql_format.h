@@ -126,11 +126,11 @@ typedef struct mql_format_control {
     int64_t max_timestamp;        /* of the active segment; -1: none */
     int64_t max_timestamp_offset; /* last offset of the earliest batch that has it */
     int64_t last_time_entry;      /* timestamp of the last .timeindex entry; INT64_MIN: none */
-    _Atomic int64_t first_timestamp; /* wall clock of the segment's first append; -1: none */
-    uint8_t pad2[80];
+    uint8_t pad2[88];
 
-    mql_os_mutex commit; /* volatile: one committer */
-    uint8_t pad3[64];
+    mql_os_mutex commit;   /* volatile: one committer */
+    uint32_t needs_resync; /* one died: what it was told of its sync nobody else will hear */
+    uint8_t pad3[60];
     mql_os_mutex prepare; /* volatile: file lengths change under it */
     uint8_t pad4[64];
 
@@ -189,8 +189,7 @@ typedef struct mql_format_checkpoint {
     int64_t position;
     int64_t offset;
     int64_t ceiling;     /* every offset ever given out is below it */
-    int64_t index_bytes; /* exact lengths of the watermark segment's indexes, when clean */
-    int64_t time_bytes;
+    uint64_t reserved[2];
     int32_t epoch;
     uint32_t clean;      /* 1: closed cleanly, `offset` is the log end and nothing lies behind it */
     uint64_t last_number;
@@ -473,8 +472,8 @@ MQL_AT(control, bytes_since_entry, 0x188);
 MQL_AT(control, max_timestamp, 0x190);
 MQL_AT(control, max_timestamp_offset, 0x198);
 MQL_AT(control, last_time_entry, 0x1a0);
-MQL_AT(control, first_timestamp, 0x1a8);
 MQL_AT(control, commit, 0x200);
+MQL_AT(control, needs_resync, 0x240);
 MQL_AT(control, prepare, 0x280);
 MQL_AT(control, published, 0x300);
 MQL_AT(control, durable, 0x380);
@@ -502,8 +501,6 @@ MQL_AT(checkpoint, segment, 32);
 MQL_AT(checkpoint, position, 40);
 MQL_AT(checkpoint, offset, 48);
 MQL_AT(checkpoint, ceiling, 56);
-MQL_AT(checkpoint, index_bytes, 64);
-MQL_AT(checkpoint, time_bytes, 72);
 MQL_AT(checkpoint, epoch, 80);
 MQL_AT(checkpoint, clean, 84);
 MQL_AT(checkpoint, last_number, 88);

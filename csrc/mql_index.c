@@ -261,13 +261,6 @@ int64_t mql_index_time_before(const mql_index_file *file, uint32_t count, int64_
     return (int64_t)low - 1;
 }
 
-int64_t mql_index_time_floor(const mql_index_file *file, uint32_t count, int64_t timestamp) {
-    int64_t entry = mql_index_time_before(file, count, timestamp), at;
-    int32_t relative = -1;
-    if (entry >= 0) mql_index_time_entry(file, (uint32_t)entry, &at, &relative);
-    return relative;
-}
-
 uint32_t mql_index_sound_offsets(const mql_index_file *file, uint32_t count, int64_t end,
                                  int64_t limit) {
     int32_t last_offset = -1, last_position = 0;

@@ -84,8 +84,6 @@ int32_t mql_index_floor(const mql_index_file *file, uint32_t count, int64_t rela
                         int64_t *entry);
 /* The greatest entry with a timestamp < timestamp; -1: none. */
 int64_t mql_index_time_before(const mql_index_file *file, uint32_t count, int64_t timestamp);
-/* Its relative offset; -1: none. */
-int64_t mql_index_time_floor(const mql_index_file *file, uint32_t count, int64_t timestamp);
 
 /* How many entries from the front are in order and within the log: offsets strictly and positions
  * strictly increasing and below `limit`; timestamps strictly increasing, offsets not decreasing and

@@ -86,13 +86,26 @@ void mql_log_readable_end(mql_log *log, mql_control_end *out) {
         mql_log_end(log, out);
 }
 
-int mql_log_take(mql_log *log, mql_os_mutex *mutex, int64_t timeout_ns, bool *died) {
-    int rc = mql_os_mutex_try(mutex);
-    if (rc == MQL_OS_BUSY) rc = mql_os_mutex_take(mutex, timeout_ns);
-    if (rc == MQL_OS_BUSY) return MQL_TIMEOUT;
-    if (rc < 0) return mql_base_fail_os(rc, log->directory, "cannot take a shared lock");
-    *died = rc == MQL_OS_OWNER_DIED;
+int mql_log_take_after(mql_log *log, mql_os_mutex *mutex, int tried, int64_t timeout_ns,
+                       uint32_t *owed) {
+    if (tried == MQL_OS_BUSY && timeout_ns > 0) tried = mql_os_mutex_take(mutex, timeout_ns);
+    if (tried == MQL_OS_BUSY) return MQL_TIMEOUT;
+    if (tried < 0) return mql_base_fail_os(tried, log->directory, "cannot take a shared lock");
+    if (tried != MQL_OS_OWNER_DIED) return MQL_OK;
+    if (owed != NULL) *owed = 1;
+    mql_os_mutex_consistent(mutex);
     return MQL_OK;
+}
+
+int mql_log_lock(mql_log *log, mql_os_mutex *mutex, uint32_t *owed) {
+    int rc, usable;
+    do {
+        rc = mql_log_take(log, mutex, MQL_SLICE_NS, owed);
+        usable = mql_log_usable(log);
+    } while (rc == MQL_TIMEOUT && usable == MQL_OK);
+    if (usable == MQL_OK) return rc;
+    if (rc == MQL_OK) mql_os_mutex_drop(mutex);
+    return usable;
 }
 
 /* -- the table of segments --------------------------------------------------------------------- */
@@ -439,6 +452,7 @@ static int make_ready(mql_log *log, const mql_control_identity *identity) {
     atomic_store_explicit(&control->ceiling, now.ceiling, memory_order_relaxed);
     atomic_store_explicit(&control->log_start, now.log_start, memory_order_relaxed);
     atomic_store_explicit(&control->sealed, now.sealed, memory_order_relaxed);
+    control->needs_resync = now.durable.offset < now.end.offset; /* its committer died, if any */
     atomic_store_explicit(&control->last_number, now.last_number, memory_order_relaxed);
     atomic_store_explicit(&control->segments_generation, found.segments_generation + 1,
                           memory_order_relaxed);

@@ -195,8 +195,18 @@ static inline void mql_log_want_sync(mql_log *log) {
 
 /* Syncs the partition's directory, and the store's when `root_too`. */
 int mql_log_sync_directory(mql_log *log, bool root_too);
-/* A shared lock, waited for in slices: MQL_OK; MQL_TIMEOUT; *died: the owner did, repair. */
-int mql_log_take(mql_log *log, mql_os_mutex *mutex, int64_t timeout_ns, bool *died);
+/* Takes a shared lock within `timeout_ns`: MQL_OK, MQL_TIMEOUT. If its last owner died, *owed is
+ * set before anything else: it says that there is something to repair until somebody has. NULL:
+ * what is under the lock needs none. */
+int mql_log_take_after(mql_log *log, mql_os_mutex *mutex, int tried, int64_t timeout_ns,
+                       uint32_t *owed);
+static inline int mql_log_take(mql_log *log, mql_os_mutex *mutex, int64_t timeout_ns,
+                               uint32_t *owed) {
+    int rc = mql_os_mutex_try(mutex);
+    return MQL_LIKELY(rc == 0) ? MQL_OK : mql_log_take_after(log, mutex, rc, timeout_ns, owed);
+}
+/* The same however long it takes, unless the log cannot be used (any more). */
+int mql_log_lock(mql_log *log, mql_os_mutex *mutex, uint32_t *owed);
 
 int mql_log_describe_all(mql_log *log, mql_log_info *out);
 /* The partition is gone for everybody: the directory is renamed away and emptied. */

@@ -134,6 +134,9 @@ typedef struct mql_os_identity {
 } mql_os_identity;
 int mql_os_identify(mql_os_identity *out);
 uint32_t mql_os_process(void); /* the process id, for messages only */
+#if defined(__aarch64__) /* elsewhere the compiler knows */
+bool mql_os_has_crc32c(void); /* the CPU has the instruction; cheap enough to be asked each time */
+#endif
 
 void *mql_os_allocate_memory(size_t size); /* zeroed; NULL: none */
 void mql_os_free_memory(void *memory);

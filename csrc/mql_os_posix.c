@@ -41,6 +41,9 @@
 #if defined(__GLIBC__)
 #include <gnu/libc-version.h>
 #endif
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
 
 /* What the kernel knows and an older header may not. */
 #ifndef STATX_MNT_ID_UNIQUE
@@ -794,6 +797,10 @@ int mql_os_identify(mql_os_identity *out) {
     *out = identity;
     return 0;
 }
+
+#if defined(__aarch64__)
+bool mql_os_has_crc32c(void) { return (getauxval(AT_HWCAP) & HWCAP_CRC32) != 0; }
+#endif
 
 uint32_t mql_os_process(void) { return (uint32_t)getpid(); }
 void *mql_os_allocate_memory(size_t size) { return calloc(1, size); }

@@ -22,15 +22,10 @@
 /* The lock's owner may have died anywhere: every word under it is stored after the fact it tells,
  * and mql_room_next looks whether the file it names is there, so there is nothing to repair. */
 static int take_prepare(mql_log *log) {
-    bool died = false;
-    int rc;
-    do {
-        rc = mql_log_take(log, &log->control->prepare, MQL_SLICE_NS, &died);
-        int usable = mql_log_writable(log);
-        if (rc == MQL_OK && died) mql_os_mutex_consistent(&log->control->prepare);
-        if (rc == MQL_OK && usable < 0) mql_os_mutex_drop(&log->control->prepare);
-        if (usable < 0) return usable;
-    } while (rc == MQL_TIMEOUT);
+    int rc = mql_log_lock(log, &log->control->prepare, NULL);
+    if (rc < 0) return rc;
+    rc = mql_log_writable(log);
+    if (rc < 0) mql_os_mutex_drop(&log->control->prepare);
     return rc;
 }
 

@@ -15,6 +15,7 @@ from support.partition import (
     Failed,
     Log,
     Store,
+    batch,
     check,
     dies,
     ffi,
@@ -24,6 +25,7 @@ from support.partition import (
     log_file,
     reboot,
     take,
+    unclean,
 )
 
 SMALL = {"segment_bytes": PAGE, "max_message_bytes": PAGE, "batch_bytes": PAGE}
@@ -144,6 +146,58 @@ def test_a_dead_committer_is_no_obstacle_and_its_range_is_synced_again(tmp_path:
         dies(lambda: take(ffi.addressof(log.control.commit)))
         log.sync()
         assert log.ends == (0, 1, 1)
+
+
+def pretend_synced(log: Log) -> None:
+    """What a sync that failed leaves: clean pages, and no word of it. A write moves the time."""
+    for base in logs_of(log):
+        file = log.directory / log_file(base)
+        with file.open("rb") as opened:
+            os.fsync(opened)
+        os.utime(file, (1, 1))
+
+
+def written_again(log: Log) -> list[int]:
+    return [b for b in logs_of(log) if (log.directory / log_file(b)).stat().st_mtime != 1]
+
+
+def fill_whole_segments(store: Store) -> Log:
+    """Five segments that sealing makes no shorter."""
+    log = store.log(**SMALL)
+    size = next(n for n in range(PAGE) if len(batch(0, bytes(n))) == PAGE)
+    for _ in range(5):
+        log.append(b"x" * size)
+    assert logs_of(log) == [0, 1, 2, 3, 4]
+    return log
+
+
+def test_every_segment_that_a_dead_committer_may_have_lost_is_written_again(tmp_path: Path):
+    """It may have been told of a failed sync of any of them, and nobody else ever will be."""
+    with Store(tmp_path / "s") as store:
+        log = fill_whole_segments(store)
+        pretend_synced(log)
+        dies(lambda: take(ffi.addressof(log.control.commit)))
+        log.sync()
+        assert written_again(log) == [0, 1, 2, 3, 4]
+        assert (log.ends, log.control.needs_resync) == ((0, 5, 5), 0)
+
+
+def test_what_was_not_durable_when_all_died_is_written_again(tmp_path: Path):
+    unclean(tmp_path / "s", fill_whole_segments)
+    with Store(tmp_path / "s") as store:
+        log = store.log(**SMALL)
+        assert log.ends == (0, 5, 0)
+        pretend_synced(log)
+        log.sync()
+        assert written_again(log) == [0, 1, 2, 3, 4]
+
+
+def test_a_committer_that_lives_writes_nothing_again(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = fill_whole_segments(store)
+        pretend_synced(log)
+        log.sync()
+        assert (written_again(log), log.ends) == ([], (0, 5, 5))
 
 
 # -- the ceiling ----------------------------------------------------------------------------------

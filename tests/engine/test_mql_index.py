@@ -326,14 +326,14 @@ def test_a_lookup_gives_the_greatest_entry_at_or_below_the_offset():
     assert floor(file, 0, 10**9) == (0, -1)
 
 
-def test_a_lookup_by_time_gives_the_offset_of_the_greatest_entry_below_it():
+def test_a_lookup_by_time_gives_the_greatest_entry_below_it():
     file = times_of((NOW, 3), (NOW + 10, 9))
-    assert lib.mql_index_time_floor(file, 2, NOW) == -1
-    assert lib.mql_index_time_floor(file, 2, NOW + 1) == 3
-    assert lib.mql_index_time_floor(file, 2, NOW + 10) == 3
-    assert lib.mql_index_time_floor(file, 2, NOW + 11) == 9
-    assert lib.mql_index_time_floor(file, 1, NOW + 11) == 3
-    assert lib.mql_index_time_floor(file, 0, NOW + 11) == -1
+    assert lib.mql_index_time_before(file, 2, NOW) == -1
+    assert lib.mql_index_time_before(file, 2, NOW + 1) == 0
+    assert lib.mql_index_time_before(file, 2, NOW + 10) == 0
+    assert lib.mql_index_time_before(file, 2, NOW + 11) == 1
+    assert lib.mql_index_time_before(file, 1, NOW + 11) == 0
+    assert lib.mql_index_time_before(file, 0, NOW + 11) == -1
 
 
 def test_lookups_among_many_entries_are_those_of_a_plain_search():
