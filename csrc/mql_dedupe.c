@@ -314,16 +314,15 @@ int mql_dedupe_append(mql_log *log, const mql_record *record, const mql_once *on
                       int64_t *offset) {
     mql_append_source source = {.records = record, .count = 1, .timestamp = MQL_NOW};
     mql_dedupe *dedupe;
-    bool died;
     int rc = mql_log_writable(log);
     if (rc == MQL_OK) rc = find(log, &dedupe);
-    if (rc == MQL_OK) rc = mql_log_take(log, &dedupe->map->lock, MQL_LOCK_SLICE_NS, &died);
+    if (rc == MQL_OK)
+        rc = mql_log_take(log, &dedupe->map->lock, MQL_LOCK_SLICE_NS, &dedupe->map->owed);
     if (rc != MQL_OK) return rc;
-    mql_os_mutex *lock = &dedupe->map->lock;
-    if (died) { /* an entry may be half there: the log says what is */
-        mql_os_mutex_consistent(lock);
+    if (dedupe->map->owed != 0) { /* an entry may be half there: the log says what is */
         rc = map_all(dedupe);
         if (rc == MQL_OK) reset(dedupe, dedupe->map->entries);
+        if (rc == MQL_OK) dedupe->map->owed = 0;
     }
     if (rc == MQL_OK) rc = put_locked(dedupe, &source, once, flags, offset);
     mql_os_mutex_drop(&dedupe->map->lock);

@@ -396,7 +396,7 @@ typedef struct mql_format_live {
     _Atomic uint32_t capacity[MQL_LIVE_ARRAYS]; /* entries */
     _Atomic int64_t bytes;                      /* of this file */
     _Atomic uint32_t announced; /* not 0: appends provide for this group */
-    _Atomic uint32_t unsure;    /* not 0: a sync failed, all pages are to be written anew */
+    uint32_t unsure;    /* not 0: a sync failed, all pages are to be written anew */
     uint8_t pad3[32];
     _Atomic int64_t places[MQL_LIVE_ARRAYS][MQL_LIVE_PARTS]; /* file positions; 0: not there */
     uint8_t pad4[120];
@@ -434,7 +434,7 @@ typedef struct mql_format_dedupe {
     uint8_t pad0[88];
     mql_os_mutex lock;
     uint32_t entries; /* of the ring: a power of two */
-    uint32_t reserved0;
+    uint32_t owed;    /* an owner of the lock died: read the log again */
     uint64_t next;   /* number of the next entry, from 1; entry n stands at n mod entries */
     int64_t scanned; /* what the log has below it is in the table; -1: nothing is */
     uint8_t pad1[3880];

@@ -548,22 +548,6 @@ int mql_live_rebuild(mql_live *live, bool fresh) {
 }
 
 /* -- the lock ---------------------------------------------------------------------------------- */
-/* MQL_OK: the lock is held; MQL_TIMEOUT. *died: its last owner did. */
-static int take(mql_live *live, int64_t timeout_ns, bool *died) {
-    int rc = mql_os_mutex_try(&live->map->share);
-    *died = rc == MQL_OS_OWNER_DIED;
-    if (MQL_LIKELY(rc == 0)) return MQL_OK;
-    if (rc == MQL_OS_BUSY) {
-        if (timeout_ns <= 0) return MQL_TIMEOUT;
-        rc = mql_log_take(live->log, &live->map->share, timeout_ns, died);
-        if (rc != MQL_OK) return rc;
-    } else if (rc < 0) {
-        return mql_base_fail_os(rc, live->slots.path, "cannot take the share lock");
-    }
-    if (*died) mql_os_mutex_consistent(&live->map->share);
-    return MQL_OK;
-}
-
 /* Everything that others have added is mapped here. A page or a part is used only after `growth`
  * has moved, unless its maker died in between. */
 static bool is_mapped(const mql_live *live) {
@@ -573,11 +557,11 @@ static bool is_mapped(const mql_live *live) {
 
 int mql_live_enter(mql_live *live, int64_t timeout_ns) {
     for (bool mapped = false;;) {
-        bool died;
-        int rc = take(live, timeout_ns, &died);
+        uint32_t died = 0; /* what is owed then, `busy` says */
+        int rc = mql_log_take(live->log, &live->map->share, timeout_ns, &died);
         if (MQL_UNLIKELY(rc != MQL_OK)) return rc;
         bool busy = atomic_load_explicit(&live->map->busy, memory_order_relaxed) != 0;
-        mapped = mapped && !died;
+        mapped = mapped && died == 0;
         if (MQL_UNLIKELY(!is_mapped(live) || (busy && !mapped))) {
             mql_os_mutex_drop(&live->map->share); /* mapping is done outside */
             rc = mql_live_map(live);

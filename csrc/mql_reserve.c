@@ -20,31 +20,17 @@
 
 #define CLEAN_KEPT 64 /* pages that are not given back */
 
-static int take(mql_live *live, mql_os_mutex *mutex, bool *died) {
-    int rc;
-    do {
-        rc = mql_log_take(live->log, mutex, MQL_SLICE_NS, died);
-        int usable = mql_log_usable(live->log);
-        if (rc == MQL_TIMEOUT && usable < 0) return usable;
-    } while (rc == MQL_TIMEOUT);
-    if (rc == MQL_OK && *died) mql_os_mutex_consistent(mutex);
-    return rc;
-}
-
+/* Who died with it may have added something and not told. */
 static int take_grow(mql_live *live) {
-    bool died;
-    int rc = take(live, &live->map->grow, &died);
-    /* The dead one may have added something and not told. */
-    if (rc == MQL_OK && died)
+    uint32_t died = 0;
+    int rc = mql_log_lock(live->log, &live->map->grow, &died);
+    if (rc == MQL_OK && died != 0)
         atomic_fetch_add_explicit(&live->map->growth, 1, memory_order_acq_rel);
     return rc;
 }
 
 static int take_sync(mql_live *live) {
-    bool died;
-    int rc = take(live, &live->map->sync, &died);
-    if (rc == MQL_OK && died) atomic_store_explicit(&live->map->unsure, 1, memory_order_relaxed);
-    return rc;
+    return mql_log_lock(live->log, &live->map->sync, &live->map->unsure);
 }
 
 static int enter(mql_live *live) {
@@ -154,7 +140,7 @@ static int touch(mql_live *live) {
 static int sync_state(mql_live *live, bool names) {
     uint64_t changes = atomic_load_explicit(&live->map->changes, memory_order_acquire);
     int rc = MQL_OK;
-    if (MQL_UNLIKELY(atomic_load_explicit(&live->map->unsure, memory_order_relaxed) != 0))
+    if (MQL_UNLIKELY(live->map->unsure != 0))
         rc = touch(live);
     if (rc == MQL_OK) rc = mql_slots_sync(&live->slots, live->log->home->root, names);
     atomic_store_explicit(&live->map->unsure, rc < 0, memory_order_relaxed);

@@ -33,15 +33,8 @@ static mql_share *known(mql_log *log, const char *name) {
 /* -- opening ----------------------------------------------------------------------------------- */
 /* Appends look for slots again. */
 static int forget_ready(mql_log *log) {
-    bool died;
-    int rc;
-    do {
-        rc = mql_log_take(log, &log->control->prepare, MQL_SLICE_NS, &died);
-        int usable = mql_log_usable(log);
-        if (rc == MQL_TIMEOUT && usable < 0) return usable;
-    } while (rc == MQL_TIMEOUT);
+    int rc = mql_log_lock(log, &log->control->prepare, NULL);
     if (rc < 0) return rc;
-    if (died) mql_os_mutex_consistent(&log->control->prepare);
     atomic_store_explicit(&log->control->slots_ready, 0, memory_order_release);
     atomic_fetch_add_explicit(&log->control->shares_generation, 1, memory_order_release);
     mql_os_mutex_drop(&log->control->prepare);
@@ -195,10 +188,8 @@ static int find_all(mql_log *log, uint32_t *generation) {
 
 /* Raises the word, unless a group has come meanwhile. */
 static int set_ready(mql_log *log, uint32_t generation, int64_t ready) {
-    bool died;
-    int rc = mql_log_take(log, &log->control->prepare, MQL_SLICE_NS, &died);
+    int rc = mql_log_take(log, &log->control->prepare, MQL_SLICE_NS, NULL);
     if (rc != MQL_OK) return rc < 0 ? rc : MQL_OK; /* the append comes again */
-    if (died) mql_os_mutex_consistent(&log->control->prepare);
     if (atomic_load_explicit(&log->control->shares_generation, memory_order_relaxed) == generation)
         atomic_store_explicit(&log->control->slots_ready, ready, memory_order_release);
     mql_os_mutex_drop(&log->control->prepare);
