@@ -1,5 +1,9 @@
 """A share group through C, for the engine's tests."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from support.partition import check, ffi, lib
@@ -21,6 +25,13 @@ class Share:
         check(lib.mql_share_open(log, name.encode(), create, start, out))
         self.c = out[0]
         self.log = log
+        self.name = name
+
+    @property
+    def path(self) -> Path:
+        """The state file."""
+        store = Path(os.readlink(f"/proc/self/fd/{self.log.home.root}"))
+        return store / ffi.string(self.log.directory).decode() / "shares" / f"{self.name}.state"
 
     def acquire(
         self, count: int = 1, *, lock_ms: int = 30_000, most: int = 0, any_: bool = False
@@ -63,15 +74,12 @@ class Share:
 
     def peek(self, count: int) -> list[int]:
         out = ffi.new("int64_t[]", count)
-        return list(out[0 : lib.mql_share_peek(self.c, out, count)])
+        return list(out[0 : check(lib.mql_share_peek(self.c, out, count))])
 
     def rebuild(self, *, fresh: bool = False) -> None:
         """Derives everything anew, as after a death."""
-        check(lib.mql_share_enter(self.c, SLICE))
-        lib.mql_live_begin(ffi.addressof(self.c.live))
-        check(lib.mql_live_rebuild(ffi.addressof(self.c.live), fresh))
-        lib.mql_live_end(ffi.addressof(self.c.live))
-        lib.mql_share_leave(self.c)
+        with self.inside():
+            check(lib.mql_live_rebuild(self.live, fresh))
 
     @property
     def live(self) -> Any:
@@ -80,6 +88,19 @@ class Share:
     @property
     def map(self) -> Any:
         return self.c.live.map
+
+    @contextmanager
+    def inside(self, *, changing: bool = True) -> Iterator[None]:
+        """The share lock, held; around a change of what is derived."""
+        check(lib.mql_share_enter(self.c, SLICE))
+        if changing:
+            lib.mql_live_begin(self.live)
+        try:
+            yield
+        finally:
+            if changing:
+                lib.mql_live_end(self.live)
+            lib.mql_share_leave(self.c)
 
     def recycle(self) -> int:
         return check(lib.mql_reserve_recycle(self.live))

@@ -1,0 +1,351 @@
+"""mql_reserve: pages ahead of the records, pages again, and what is on stable storage."""
+
+import errno
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import share_file
+from support.fault import Failed, Log, Share, Store, check, dies, ffi, hooked, lib
+
+SLOTS = lib.MQL_SHARE_SLOTS
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "s") as opened:
+        yield opened
+
+
+@pytest.fixture
+def log(store: Store) -> Log:
+    return store.log(segment_bytes=1 << 24)
+
+
+def put_many(log: Log, count: int) -> None:
+    for at in range(0, count, 10_000):
+        log.append(*[b""] * min(10_000, count - at))
+
+
+def reserve(share: Share, offset: int) -> int:
+    until = ffi.new("int64_t *")
+    check(lib.mql_reserve_until(share.live, offset, until))
+    return int(until[0])
+
+
+def spare(share: Share) -> int:
+    return int(share.map.clean + share.map.retired)
+
+
+def full(call: int, path: str) -> int:
+    """A disk that has no block left for share groups."""
+    return -errno.ENOSPC if call == lib.MQL_FAULT_ALLOCATE and "/shares/" in path else 0
+
+
+# -- pages ahead -----------------------------------------------------------------------------------
+@pytest.mark.parametrize("seed", range(4))
+def test_what_was_promised_can_be_acquired_and_settled_on_a_full_disk(log: Log, seed: int) -> None:
+    share, chance = Share(log.c), random.Random(seed)
+    for _ in range(6):
+        log.append(*[b""] * chance.choice([1, 7, 255, 256, 257, 3000]))
+        until = reserve(share, log.ends[1] + chance.choice([0, 1, 600]))
+        assert until >= log.ends[1]
+        log.append(*[b""] * (until - log.ends[1]))
+        with hooked(full):
+            held = []
+            while len(held) < 5000 and (found := share.acquire(chance.choice([1, 50, 1000]))):
+                held += found
+            chance.shuffle(held)
+            for one in held[: len(held) * 2 // 3]:
+                assert share.settle("accept", one) == [0]
+            for one in held[len(held) * 2 // 3 :]:
+                assert share.settle("release", one) == [0]
+    with hooked(full):
+        while found := share.acquire(1000):
+            share.settle("accept", *found)
+    assert share.info().ends[lib.MQL_ACCEPTED] == log.ends[1]
+
+
+def test_a_full_disk_is_the_putters_trouble(log: Log) -> None:
+    share = Share(log.c)
+    log.append(*[b"v"] * 100)
+    before = share.derived()
+    with hooked(full), pytest.raises(Failed) as failed:
+        while True:
+            log.append(*[b"v"] * 1000)
+    assert failed.value.errno == errno.ENOSPC
+    end = log.ends[1]
+    assert share.derived()["unavailable"] == before["unavailable"]
+    with hooked(full):
+        while found := share.acquire(1000):
+            share.settle("accept", *found)
+    assert share.info().first == end
+    log.append(*[b"v"] * 5000)  # there is space again
+
+
+def test_there_is_no_more_room_than_is_promised(log: Log) -> None:
+    """A page too few is found by arithmetic: all that a promise may need, for many sizes."""
+    share = Share(log.c)
+    for offset in [1, 255, 256, 257, 512, 513, 5000, 20_000]:
+        until = reserve(share, offset)
+        chunks = -(-until // SLOTS)
+        assert spare(share) >= (1 if chunks == 1 else chunks + 1 + chunks // 24_576)
+
+
+@pytest.mark.parametrize("fails", range(8))
+def test_whatever_allocation_fails_nothing_has_changed(log: Log, fails: int) -> None:
+    share = Share(log.c)
+    put_many(log, 300)
+    share.acquire(100)
+    before, left = share.derived(), [fails]
+
+    def hook(call: int, path: str) -> int:
+        if call not in (lib.MQL_FAULT_ALLOCATE, lib.MQL_FAULT_MAP):
+            return 0
+        left[0] -= 1
+        return -errno.ENOSPC if left[0] < 0 else 0
+
+    with hooked(hook):
+        rc = lib.mql_reserve_until(share.live, 400_000, ffi.new("int64_t *"))
+    assert rc == lib.MQL_E_OS or fails > 5
+    assert share.derived()["unavailable"] == before["unavailable"]
+    share.rebuild()
+    reserve(share, 400_000)
+    put_many(log, 399_700)
+    assert len(share.acquire(1024)) == 1024
+
+
+# -- pages again -----------------------------------------------------------------------------------
+def finished(share: Share, log: Log, chunks: int) -> None:
+    put_many(log, chunks * SLOTS + 1)
+    while found := share.acquire(1024):
+        share.settle("accept", *found)
+
+
+def test_a_page_serves_again_only_after_two_syncs(log: Log) -> None:
+    share = Share(log.c)
+    finished(share, log, 20)
+    seen: list[tuple[bool, bool]] = []
+
+    def hook(call: int, path: str) -> int:
+        if call == lib.MQL_FAULT_SYNC and path.endswith(".state"):
+            data = share.path.read_bytes()
+            names = [page for page in range(20) if share_file_name(data, page)]
+            wiped = [not any(data[share_file.position(p) :][: share_file.PAGE]) for p in names]
+            seen.append((len(names) > 18, sum(wiped) > 18))
+        return 0
+
+    with hooked(hook):
+        share.recycle()
+    assert seen == [(True, False), (True, True)]
+    assert share.map.retired == 0
+
+
+def share_file_name(data: bytes, page: int) -> int:
+    return int.from_bytes(data[share_file.position_of_name(page) :][:8], "little")
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_page_stays_retired_when_a_sync_fails(log: Log, which: int) -> None:
+    share = Share(log.c)
+    finished(share, log, 20)
+    retired, before, left = share.map.retired, share.derived(), [which]
+
+    def hook(call: int, path: str) -> int:
+        left[0] -= call == lib.MQL_FAULT_SYNC
+        return -errno.EIO if call == lib.MQL_FAULT_SYNC and left[0] == 0 else 0
+
+    with hooked(hook):
+        assert lib.mql_reserve_recycle(share.live) == lib.MQL_E_OS
+    assert share.map.retired == retired > 18
+    assert share.derived() == before
+    share.rebuild()
+    assert share.derived() == before
+    share.recycle()
+    assert share.map.retired == 0
+
+
+def test_everything_is_written_anew_after_a_sync_that_failed(log: Log) -> None:
+    share = Share(log.c)
+    log.append(*[b"v"] * 10)
+    items = share.acquire(10)
+
+    def failing(call: int, path: str) -> int:
+        return -errno.EIO if call == lib.MQL_FAULT_SYNC else 0
+
+    with hooked(failing), pytest.raises(Failed) as failed:
+        share.settle("accept", items[0], flags=lib.MQL_DURABLE)
+    assert failed.value.code == lib.MQL_E_DURABILITY
+    assert failed.value.errno == errno.EIO
+    assert share.map.unsure == 1
+    assert share.settle("accept", items[1], flags=lib.MQL_DURABLE) == [0]
+    assert share.map.unsure == 0
+    assert share.info().ends[lib.MQL_ACCEPTED] == 2
+
+
+def test_who_dies_in_a_sync_may_have_been_told_that_it_failed(tmp_path: Path, log: Log) -> None:
+    share = Share(log.c)
+    log.append(*[b"v"] * 10)
+    items = share.acquire(10)
+
+    def die() -> None:
+        theirs = Share(Store(tmp_path / "s").log(segment_bytes=1 << 24).c)
+        assert lib.mql_os_mutex_try(ffi.addressof(theirs.map.sync)) == 0
+
+    dies(die)
+    seen = []
+
+    def hook(call: int, path: str) -> int:
+        seen.append(share.map.unsure) if call == lib.MQL_FAULT_SYNC else None
+        return 0
+
+    with hooked(hook):
+        share.settle("accept", items[0], flags=lib.MQL_DURABLE)
+    assert seen == [1]
+    assert share.map.unsure == 0
+
+
+def test_pages_are_not_lost_when_everything_is_derived_anew_meanwhile(log: Log) -> None:
+    share = Share(log.c)
+    finished(share, log, 20)
+    pages, before = share.map.pages, share.derived()
+
+    def hook(call: int, path: str) -> int:
+        if call == lib.MQL_FAULT_SYNC:
+            share.rebuild()
+        return 0
+
+    with hooked(hook):
+        share.recycle()
+    named = share_file.read(share.path.read_bytes())
+    assert spare(share) + len(named.chunks) + bool(named.done) >= pages - 1
+    assert share.derived() == before
+    share.recycle()
+    assert share.map.retired == 0
+
+
+def test_what_is_finished_meanwhile_is_not_wiped_before_it_is_safe(log: Log) -> None:
+    """A page that retires between the first sync and the wiping is not among those wiped."""
+    share = Share(log.c)
+    put_many(log, 20 * SLOTS)
+    held = [one for _ in range(5) for one in share.acquire(1024)]
+    share.settle("accept", *held[SLOTS : 2 * SLOTS])
+    share.settle("accept", *held[3 * SLOTS : 4 * SLOTS])
+    syncs = [0]
+
+    def hook(call: int, path: str) -> int:
+        syncs[0] += call == lib.MQL_FAULT_SYNC
+        if call == lib.MQL_FAULT_SYNC and syncs[0] == 1:
+            share.settle("accept", *held[6 * SLOTS : 7 * SLOTS])
+            share.rebuild()  # relinks the list of retired pages
+        elif call == lib.MQL_FAULT_SYNC and syncs[0] == 2:
+            state = share_file.read(share.path.read_bytes())
+            assert all(state.slot(offset).final for offset in range(6 * SLOTS, 7 * SLOTS))
+        return 0
+
+    with hooked(hook):
+        share.recycle()
+    assert syncs[0] == 2
+
+
+def test_a_recycler_that_cannot_come_back_leaves_its_pages_to_others(
+    tmp_path: Path, log: Log
+) -> None:
+    """Its store was closed, or it died: the pages are still retired, and counted as such."""
+    share = Share(log.c)
+    finished(share, log, 20)
+
+    def die() -> None:
+        theirs = Share(Store(tmp_path / "s").log(segment_bytes=1 << 24).c)
+        noted = ffi.new("uint32_t[]", 100)
+        assert lib.mql_os_mutex_try(ffi.addressof(theirs.map.sync)) == 0
+        assert lib.mql_live_note_retired(theirs.live, noted, 100) > 18
+
+    dies(die)
+    assert share.map.retired > 18
+    share.recycle()
+    assert share.map.retired == 0
+
+
+# -- blocks given back -----------------------------------------------------------------------------
+def test_blocks_of_finished_records_go_back(log: Log) -> None:
+    share = Share(log.c)
+    finished(share, log, 1500)
+    size = share.path.stat().st_size
+    share.recycle()
+    share.give_back()
+    assert share.path.stat().st_size < size / 4
+    assert share.map.pages < 500
+    assert share.path.stat().st_size == share_file.position(share.map.pages - 1) + share_file.PAGE
+    before = share.derived()
+    share.rebuild()
+    assert share.derived() == before
+    finished(share, log, 700)
+    assert share.info().first == log.ends[1]
+
+
+def test_what_the_backlog_needs_is_not_given_back(log: Log) -> None:
+    share = Share(log.c)
+    put_many(log, 600 * SLOTS)
+    log.control.slots_ready = 0  # as when another group comes
+    share.give_back()
+    assert spare(share) >= 600
+    with hooked(full):
+        while found := share.acquire(1024):
+            share.settle("accept", *found)
+    assert share.info().first == 600 * SLOTS
+
+
+def test_a_promise_that_is_being_made_is_taken_back(log: Log) -> None:
+    share = Share(log.c)
+    finished(share, log, 600)
+    share.recycle()
+    generation = log.control.shares_generation
+    share.give_back()
+    assert log.control.shares_generation != generation
+    share.give_back()  # nothing more to give
+    assert log.control.shares_generation == generation + 1
+
+
+# -- stable storage --------------------------------------------------------------------------------
+def test_one_sync_covers_all_who_wait_behind_it(log: Log) -> None:
+    share = Share(log.c)
+    log.append(*[b"v"] * 10)
+    items = share.acquire(10)
+    syncs = []
+    with hooked(lambda call, path: syncs.append(call) or 0):
+        share.settle("accept", *items[:5])
+        changes = share.map.changes
+        share.settle("accept", items[5], flags=lib.MQL_DURABLE)
+        assert lib.mql_reserve_sync(share.live, changes) == 0
+        assert lib.mql_reserve_sync(share.live, share.map.changes) == 0
+    assert syncs == [lib.MQL_FAULT_SYNC]
+
+
+def test_tokens_grow_with_each_boot_that_acquires(tmp_path: Path) -> None:
+    tokens = []
+    for _ in range(4):
+        with Store(tmp_path / "s") as store:
+            log = store.log()
+            share = Share(log.c)
+            log.append(b"v")
+            one = share.acquire()[0]
+            tokens.append(one.token)
+            share.settle("release", one)
+            path = share.path
+        path.write_bytes(share_file.rebooted(path.read_bytes()))
+    assert [token >> 32 for token in tokens] == [1, 2, 3, 4]
+
+
+def test_nothing_is_acquired_before_the_boot_is_on_stable_storage(log: Log) -> None:
+    share = Share(log.c)
+    log.append(b"v")
+
+    def hook(call: int, path: str) -> int:
+        return -errno.EIO if call == lib.MQL_FAULT_SYNC_DIRECTORY else 0
+
+    with hooked(hook), pytest.raises(Failed):
+        share.acquire()
+    assert share.info().acquired == 0
+    assert share.acquire()[0].token >> 32 == 1
