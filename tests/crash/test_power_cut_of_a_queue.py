@@ -1,7 +1,7 @@
-"""A power cut takes the end of the log away: no offset comes twice, and what comes after is delivered.
+"""A power cut takes the log's end away: no offset comes twice, and what comes after is delivered.
 
-The cut is simulated on a copy of the store: the log is truncated to what a sync had covered, and its
-control pages are made those of another boot.
+The cut is simulated on a copy of the store: the log is truncated to what a sync had covered, and
+its control pages are made those of another boot.
 """
 
 from __future__ import annotations
