@@ -606,9 +606,10 @@ int mql_store_close(mql_store *store) {
     atomic_store_explicit(&store->home.gone, MQL_E_CLOSED, memory_order_release);
     mql_store_wake(store);
     if (!store->home.read_only) {
-        mql_store_ungate(store);
+        /* In this order: who passes the gate must not meet the last one's exclusive lock. */
         mql_os_close(store->alive);
         store->alive = MQL_OS_NO_FILE;
+        mql_store_ungate(store);
     }
     /* Pairs with mql_store_unpin: either the last pin is gone here, or it sees the end there. */
     atomic_store_explicit(&store->ended, true, memory_order_seq_cst);

@@ -138,7 +138,8 @@ class Partition(Generic[Out]):
             force: Also past records that a share group has not finished.
 
         Raises:
-            OffsetOutOfRangeError: `before` is above the log end; nothing was changed.
+            OffsetOutOfRangeError: `before` is below the log start or above the log end; nothing was
+                changed.
             ReadOnlyError: The store was opened with `mode="r"`.
 
         Any thread may call it. It blocks for a sync.

@@ -288,7 +288,7 @@ def test_a_replay_that_differs_would_be_told_and_exit_1(
 def test_ctrl_c_ends_it_quietly_with_all_its_processes(tmp_path: Path, temporary: Path) -> None:
     env = environment(TMPDIR=str(temporary))
     demo = subprocess.Popen(
-        command("demo"),
+        command("demo", "--kill-after", "5%"),
         env=env,
         cwd=tmp_path,
         stderr=subprocess.PIPE,
@@ -310,7 +310,7 @@ def test_ctrl_c_ends_it_quietly_with_all_its_processes(tmp_path: Path, temporary
 
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     demo = subprocess.Popen(
-        command("demo", "--dir", "work"),
+        command("demo", "--dir", "work", "--kill-after", "5%"),
         env=environment(),
         cwd=tmp_path,
         stderr=subprocess.PIPE,

@@ -3,6 +3,7 @@
 import os
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,18 @@ def test_a_forked_child_frees_the_cursors_of_its_parent(tmp_path: Path):
         for cursor in cursors:
             assert cursor.next() == [(0, b"a")]
             cursor.free()
+
+
+@pytest.mark.slow
+def test_an_opener_that_meets_the_last_closer_waits_for_it(tmp_path: Path):
+    def open_and_close() -> None:
+        for _ in range(300):
+            with Store(tmp_path / "s"):
+                pass
+
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(in_child, [open_and_close] * 3))
+    assert answers == ["None"] * 3
 
 
 def test_a_half_made_reset_is_made_again(tmp_path: Path):
