@@ -324,6 +324,8 @@ cdef class Taker(Sender):
         cdef Message message = share.deliver(got, self)
         if message is not None and (
                 got.moving >= 0 or 0 < self._deliveries < message.delivery_count):
+            if got.moving < 0:
+                message.delivery_count -= 1  # it was acquired, but is not delivered
             self._bury(message)
             return None
         return message
