@@ -6,11 +6,13 @@ used where they are there.
 """
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from mqlog.cli import _arguments
@@ -51,9 +53,51 @@ class Totals:
         if order_id in self.ids:
             return False
         self.ids.add(order_id)
-        place = (_name(document.get("city")) or "-", _name(document.get("currency")) or "-")
-        self.revenue[place] += _amount(document.get(cents))
+        self.revenue[_place(document)] += _amount(document.get(cents))
         return True
+
+    def without(self, order_id: str, document: dict[str, Any]) -> "Totals":
+        """The same less one order."""
+        revenue = Counter(self.revenue)
+        revenue[_place(document)] -= _amount(document.get("total_cents"))
+        return Totals(self.ids - {order_id}, revenue)
+
+
+@dataclass
+class Sales:
+    """What a run of records adds up to: each counts, also where two name one order.
+
+    It goes on from where it was: `position` is the offset of the next record to be added.
+    """
+
+    position: int = 0
+    records: int = 0
+    revenue: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, offset: int, document: dict[str, Any]) -> None:
+        """Adds the record at `offset`, unless it is in already."""
+        if offset >= self.position:
+            self.position = offset + 1
+            self.records += 1
+            self.revenue[_place(document)] += _amount(document.get("total_cents"))
+
+    def save(self, path: Path) -> None:
+        """Position and sums together, or nothing."""
+        rows = [[*place, cents] for place, cents in self.revenue.items()]
+        state = {"position": self.position, "records": self.records, "revenue": rows}
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(state))
+        new.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Sales":
+        """What was saved last; nothing yet if nothing was."""
+        try:
+            state = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return cls()
+        revenue = Counter({(city, unit): cents for city, unit, cents in state["revenue"]})
+        return cls(state["position"], state["records"], revenue)
 
     def sums(self) -> dict[str, int]:
         """Cents by currency."""
@@ -61,6 +105,23 @@ class Totals:
         for (_, currency), cents in self.revenue.items():
             sums[currency] += cents
         return dict(sums)
+
+    def by_city(self) -> dict[str, int]:
+        """Cents by city and currency."""
+        return {f"{city} {unit}": cents for (city, unit), cents in sorted(self.revenue.items())}
+
+    def cities(self) -> list[str]:
+        """The cities that are known, the one where most was sold first."""
+        sums: Counter[str] = Counter()
+        for (city, _), cents in self.revenue.items():
+            sums[city] += cents
+        return [city for city, _ in sums.most_common() if city != "-"]
+
+
+def money(sums: dict[str, int]) -> str:
+    """Cents by currency, as people read them: `254,123.00 EUR`."""
+    texts = [f"{cents / 100:,.2f} {unit}".removesuffix(" -") for unit, cents in sums.items()]
+    return " + ".join(texts) if len(texts) <= 2 else f"{len(texts)} currencies"
 
 
 def read_orders(path: str, screen: Screen, name: str = "") -> Iterator[Order]:
@@ -96,6 +157,10 @@ def _order(line: bytes, unnamed: Counter[str]) -> Order:
     if len(line) + len(key) + 4 * len(order_id) > ORDER_BYTES:
         raise BadLine(TOO_LONG)
     return Order(order_id, line, document, key, _moment(document.get("placed_at")))
+
+
+def _place(document: dict[str, Any]) -> tuple[str, str]:
+    return (_name(document.get("city")) or "-", _name(document.get("currency")) or "-")
 
 
 def _name(value: Any) -> str:

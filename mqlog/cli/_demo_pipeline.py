@@ -1,37 +1,43 @@
-"""Runs the demo's three processes, kills one of them part-way, and looks after all of them.
+"""Runs the demo's seven processes, kills one of them part-way, and looks after all of them.
 
 The directory it works in:
 
-    store/                 the streams `orders` and `payments`
+    store/                 the topics `orders`, `orders.dlq` and `payments`
     notifications.ndjson   the outbox: what notification sent, a line each
+    sales.json             the sales statistics, and how far they are
     orders.ndjson          the orders, where they came from standard input
-    payment.err …          what a process said on standard error, if it said something
+    payment-1.err …        what a process said on standard error, if it said something
 
-The third ledger is a plain file on purpose: what reached the world outside is then counted without
-mqlog's help, and "lost" is what the input has and the outbox has not.
+The outbox is a plain file on purpose: what reached the world outside is then counted without
+mqlog's help, and "lost" is what the input has and neither the outbox nor the dead letters have.
 """
 
 import contextlib
 import json
-import math
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import mqlog
-from mqlog.cli._demo_orders import Totals
-from mqlog.cli._demo_worker import order_id_of
+from mqlog.cli._demo_orders import Sales, Totals
+from mqlog.cli._demo_worker import HOLD
 from mqlog.cli._errors import CommandError
+from mqlog.cli._screen import plural
 
-LOOK_EVERY = 0.005  # seconds between two looks at the log
+LOOK_EVERY = 0.01  # seconds between two looks at the queues
 PATIENCE = 60.0  # seconds without any progress, after which the demo gives up
 RESTARTS = 5  # of one process, besides the one after the kill
-RUN_ON = 0.1  # of all orders: how far payment may run past the moment of the kill
+PAYERS = 4  # payment workers
+VICTIM = "payment-1"
+# Orders that the other workers leave until the kill: more than they may have in their hands, so
+# that the victim finds some on a machine of any speed.
+LEFT_OVER = 4 * HOLD + 1
+RETRY_DELAYS = (0.05, 0.1, 0.15, 0.2)  # what takes minutes by default takes half a second here
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class Plan:
     orders: str  # the file with the orders
     count: int  # its records
     expected: Totals  # what it adds up to, found without the log
+    payable: Totals  # the same without the order that nobody can charge
+    poison: str | None  # that order's id
     span: tuple[float, float]  # first and last moment of an order
     seconds: float  # to take for intake; 0 is flat out
     kill_after: int | None  # payments; None kills nothing
@@ -54,34 +62,52 @@ class Plan:
     def outbox(self) -> Path:
         return self.directory / "notifications.ndjson"
 
+    @property
+    def sales(self) -> Path:
+        return self.directory / "sales.json"
+
+    @property
+    def stuck(self) -> Path:
+        return self.directory / "stuck"
+
     def errors(self, role: str) -> Path:
         return self.directory / f"{role}.err"
 
-    def job(self, *, hold: bool) -> str:
-        """What a worker is told. `hold`: payment waits for its kill before the work runs out."""
-        hold_at = None
-        if hold and self.kill_after is not None:
-            hold_at = min(self.count, self.kill_after + math.ceil(self.count * RUN_ON))
-        job = {
+    def job(self, role: str, *, kill: bool) -> str:
+        """What a worker is told. `kill`: the kill is still to come."""
+        job: dict[str, Any] = {
             "store": str(self.store),
             "outbox": str(self.outbox),
+            "sales": str(self.sales),
+            "stuck": str(self.stuck),
             "orders": self.orders,
             "count": self.count,
             "span": self.span,
             "seconds": self.seconds,
-            "hold_at": hold_at,
+            "poison": self.poison,
+            "stuck_at": None,
+            "wait_at": None,
         }
+        if kill and self.kill_after is not None:
+            last = max(0, self.count - LEFT_OVER)
+            if role == VICTIM:
+                job["stuck_at"] = min(self.kill_after, last)
+            else:
+                job["wait_at"] = last
         return json.dumps(job)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the pipeline is: records in both streams, lines in the outbox."""
+    """Where the pipeline is."""
 
-    orders: int = 0
-    payments: int = 0
-    again: int = 0  # of the payments, those made a second time after the kill
-    notifications: int = 0
+    orders: int = 0  # put
+    accepted: int = 0  # by payment
+    dead: int = 0
+    payments: int = 0  # put: those of an order that was charged again count twice
+    delayed: int = 0  # of them, not due yet
+    notifications: int = 0  # lines in the outbox
+    sales: Sales = field(default_factory=Sales)
 
 
 @dataclass
@@ -90,38 +116,36 @@ class Kill:
 
     pid: int
     at: float
-    payments: int  # that were in the log then
-    committed: int  # the offset in `orders` that its successor starts from
+    payments: int  # that were there then
+    held: int  # messages that it had in its hands
     back_pid: int
-    recovered_after: float | None = None
+    moment: float  # seconds since 1970
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left behind."""
+    """What a run left behind, as the queues tell it."""
 
     progress: Progress
     seconds: float
     restarts: int
     kill: Kill | None
-    notified: Totals
-    sent: int  # lines in the outbox
 
 
 class Worker:
-    """One of the three processes, through all of its lives."""
+    """One of the processes, through all of its lives."""
 
     def __init__(self, role: str, plan: Plan) -> None:
         self.role = role
         self.restarts = 0
         self._plan = plan
-        self.process = self._spawn(hold=True)
+        self.process = self._spawn(kill=True)
 
-    def _spawn(self, *, hold: bool) -> "subprocess.Popen[bytes]":
+    def _spawn(self, *, kill: bool) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "mqlog.cli._demo_worker"]
         with open(self._plan.errors(self.role), "ab") as errors:
             return subprocess.Popen(
-                [*command, self.role, self._plan.job(hold=hold)],
+                [*command, self.role, self._plan.job(self.role, kill=kill)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -134,9 +158,14 @@ class Worker:
         self.process.wait()
         self.finish()
 
-    def start_again(self, *, hold: bool) -> None:
+    def start_again(self, *, kill: bool) -> None:
         self.finish()
-        self.process = self._spawn(hold=hold)
+        self.process = self._spawn(kill=kill)
+
+    def tell_of_the_kill(self) -> None:
+        if self.process.stdin and not self.process.stdin.closed:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self.process.stdin.fileno(), b"\n")
 
     def finish(self) -> None:
         """Tells it to end when nothing is left to do."""
@@ -181,16 +210,22 @@ class Pipeline:
     def run(self) -> Outcome:
         """Works until all that the input has went through, or nothing moves any more."""
         with mqlog.open(self.plan.store) as store, self._all_ended():
-            ends = store.stream("orders"), store.stream("payments")
-            for role in ("notification", "payment", "intake"):
+            # Kept to the end, so that all of it can be replayed.
+            queues = (
+                store.queue(
+                    "orders", group="payment", cleanup_policy="keep", retry_delays=RETRY_DELAYS
+                ),
+                store.queue("payments", group="notification", cleanup_policy="keep"),
+            )
+            payers = [f"payment-{number + 1}" for number in range(PAYERS)]
+            for role in ("notification", "statistics", *payers, "intake"):
                 self._workers[role] = Worker(role, self.plan)
             self._moved = time.monotonic()
-            while self._step(store, ends):
+            while self._step(queues):
                 time.sleep(LOOK_EVERY)
-        notified, sent = read_outbox(self.plan.outbox)
+            self._look(queues)
         restarts = sum(worker.restarts for worker in self._workers.values())
-        seconds = self._moved - self._started
-        return Outcome(self._progress, seconds, restarts, self._kill, notified, sent)
+        return Outcome(self._progress, self._moved - self._started, restarts, self._kill)
 
     @contextlib.contextmanager
     def _all_ended(self) -> Iterator[None]:
@@ -204,75 +239,93 @@ class Pipeline:
                 if errors.stat().st_size == 0:
                     errors.unlink()
 
-    def _step(self, store: mqlog.Store, ends: tuple[Any, Any]) -> bool:
+    def _step(self, queues: tuple[Any, Any]) -> bool:
         """Looks at everything once; False when there is nothing left to do."""
         finished = self._finish_in_order()
-        self._look(ends)
-        after = self.plan.kill_after
-        if not self._kill and after is not None and self._progress.payments >= after:
-            self._kill_payment(store, ends)
-        if self._kill and self._kill.recovered_after is None:
-            self._note_recovery(self._kill)
+        self._look(queues)
+        if self._is_killing() and self.plan.stuck.exists():
+            self._look(queues)
+            self._kill_payment()
         if not finished and time.monotonic() - self._moved > PATIENCE:
             self._say(f"nothing has moved for {PATIENCE:.0f} seconds: giving up")
             return False
         return not finished
 
+    def _is_killing(self) -> bool:
+        """Whether the kill is still to come."""
+        return self._kill is None and self.plan.kill_after is not None
+
     def _finish_in_order(self) -> bool:
-        """Ends each process when the one before it has nothing more to give."""
-        upstream = True
-        for role in ("intake", "payment", "notification"):
-            worker = self._workers[role]
+        """Ends each process when those before it have nothing more to give."""
+        for worker in self._workers.values():
             if worker.was_killed():
                 self._revive(worker)
-            killed = self._kill is not None or self.plan.kill_after is None
-            if upstream and (role == "notification" or (role == "payment" and killed)):
+        stages: dict[str, bool] = {}
+        for role, worker in self._workers.items():
+            stage = role.partition("-")[0]
+            stages[stage] = worker.has_finished() and stages.get(stage, True)
+        for role, worker in self._workers.items():
+            if role == "notification":
+                over = stages["payment"]
+            else:
+                over = stages["intake"] and not (role != "statistics" and self._is_killing())
+            if over:
                 worker.finish()
-            upstream = worker.has_finished() and upstream
-        return upstream
+        return all(stages.values())
 
     def _revive(self, worker: Worker) -> None:
         """Starts a process again that somebody else has killed; intake would begin anew."""
         if worker.role == "intake" or worker.restarts == RESTARTS:
             raise worker.failed()
         worker.restarts += 1
-        worker.start_again(hold=self._kill is None)
+        worker.start_again(kill=self._is_killing())
         self._say(f"somebody killed {worker.role}; it goes on as process {worker.process.pid}")
 
-    def _look(self, ends: tuple[Any, Any]) -> None:
-        orders, payments = ends
-        paid, again = payments.end_offset, 0
-        if self._kill is not None:
-            uncommitted = self._kill.payments - self._kill.committed
-            again = min(paid - self._kill.payments, uncommitted)
-        progress = Progress(orders.end_offset, paid, again, self._outbox.count())
-        if progress != self._progress:
-            self._progress = progress
-            self._moved = time.monotonic()
-            self._started = self._started or self._moved
-            self._watch(progress)
+    def _look(self, queues: tuple[Any, Any]) -> None:
+        orders, payments = (queue.stats() for queue in queues)
+        progress = Progress(
+            orders=_put(orders),
+            accepted=orders.accepted,
+            dead=orders.dead,
+            payments=_put(payments),
+            delayed=payments.delayed,
+            notifications=self._outbox.count(),
+            sales=Sales.load(self.plan.sales),
+        )
+        if progress == self._progress:
+            return
+        if progress.dead > self._progress.dead:
+            name, tries = self.plan.poison, 1 + len(RETRY_DELAYS)
+            self._say(f"order {name} cannot be charged: dead after {tries} deliveries")
+        self._progress = progress
+        self._moved = time.monotonic()
+        self._started = self._started or self._moved
+        self._watch(progress)
 
-    def _kill_payment(self, store: mqlog.Store, ends: tuple[Any, Any]) -> None:
-        """Kills payment, whatever it is doing, and starts it again from its committed offset."""
-        worker = self._workers["payment"]
+    def _kill_payment(self) -> None:
+        """Kills the payment worker that is stuck with orders in its hands, and starts another."""
+        worker = self._workers[VICTIM]
         pid = worker.process.pid
         worker.kill()
-        killed = time.monotonic()
-        groups = {group.name: group for group in store.groups("orders")}
-        committed = groups["payment"].committed.get(0, 0) if "payment" in groups else 0
-        worker.start_again(hold=False)
-        payments = ends[1].end_offset
+        killed, moment = time.monotonic(), time.time()
+        held = int(self.plan.stuck.read_text())
+        self.plan.stuck.unlink()
         at = killed - self._started if self._started else 0.0
-        self._kill = Kill(pid, at, payments, committed, worker.process.pid)
-        self._killed = killed
-        self._say(f"killed the payment process {pid} (SIGKILL) after {payments:,} payments")
-        back = worker.process.pid
-        self._say(f"payment goes on as process {back} from its committed offset {committed:,}")
+        payments = self._progress.payments
+        worker.start_again(kill=False)
+        for other in self._workers.values():
+            if other.role.startswith("payment"):
+                other.tell_of_the_kill()
+        self._kill = Kill(pid, at, payments, held, worker.process.pid, moment)
+        held_orders = plural(held, "order")
+        self._say(f"killed the payment process {pid} (SIGKILL) while it held {held_orders}")
+        self._say(f"the others take them over; process {worker.process.pid} works in its place")
 
-    def _note_recovery(self, kill: Kill) -> None:
-        if self._progress.payments > kill.payments:
-            kill.recovered_after = self._moved - self._killed
-            self._say(f"payments flow again {kill.recovered_after:.2f} s after the kill")
+
+def _put(stats: mqlog.QueueStats) -> int:
+    """All that was ever put for a group."""
+    finished = stats.accepted + stats.dead + stats.expired + stats.damaged + stats.purged
+    return stats.ready + stats.delayed + stats.acquired + finished
 
 
 class LineCounter:
@@ -290,46 +343,6 @@ class LineCounter:
             self._position += len(data)
             self._lines += data.count(b"\n")
         return self._lines
-
-
-# ── what it left behind ─────────────────────────────────────────────────────────────────────────
-
-
-def read_outbox(path: Path) -> tuple[Totals, int]:
-    """What was sent, and how many notifications that were; each order should be one."""
-    totals, sent = Totals(), 0
-    if path.exists():
-        for line in path.read_bytes().splitlines():
-            document = json.loads(line)
-            totals.add(document["order_id"], document, "charged_cents")
-            sent += 1
-    return totals, sent
-
-
-@dataclass(frozen=True)
-class Replay:
-    """What both streams add up to when the closed store is read again from the start."""
-
-    orders: Totals
-    payments: Totals
-    records: int
-    duplicates: int  # payments for an order's record that had been paid before
-    seconds: float
-
-
-def replay_offline(plan: Plan) -> Replay:
-    started = time.monotonic()
-    orders, payments, records = Totals(), Totals(), 0
-    origins: set[bytes | None] = set()
-    for record in mqlog.replay(plan.store, topic="orders"):
-        records += 1
-        orders.add(order_id_of(record), json.loads(record.value or b"{}"))
-    paid = 0
-    for record in mqlog.replay(plan.store, topic="payments"):
-        paid += 1
-        origins.add(record.header("origin"))
-        payments.add(order_id_of(record), json.loads(record.value or b"{}"), "charged_cents")
-    return Replay(orders, payments, records + paid, paid - len(origins), time.monotonic() - started)
 
 
 def _environment() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`mqlog demo`: three processes, a kill, nothing lost, whatever the input and the moment."""
+"""`mqlog demo`: seven processes, a kill, nothing lost, whatever the input and the moment."""
 
 import gzip
 import json
@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 import mqlog
-from mqlog.cli._demo_orders import Totals, bundled, read_orders
-from mqlog.cli._demo_pipeline import Pipeline, Plan, Progress, replay_offline
+from mqlog.cli import _demo
+from mqlog.cli._demo_ledger import Sent, read_outbox, replay_offline
+from mqlog.cli._demo_orders import Sales, Totals, bundled, money, read_orders
+from mqlog.cli._demo_pipeline import Pipeline, Plan, Progress
 from mqlog.cli._screen import Screen
 
 from .conftest import Result, Run, command, environment
@@ -52,23 +54,57 @@ def some_orders(tmp_path: Path) -> Path:
     return path
 
 
-def check(result: Result, orders: int) -> Any:
-    """Everything that must be true of a run that went well."""
+def check(result: Result, orders: int, repeated: int = 0) -> Any:
+    """Everything that must be true of a run that went well, with so many distinct orders."""
     found = result.json
     assert result.code == 0, result.err
     assert found["passed"] is True
-    assert found["lost"] == found["invented"] == 0
-    assert found["notifications"] == found["replay"]["orders"] == orders
-    assert found["payments"] == found["orders"] + found["duplicates"]
-    assert found["replay"]["agrees"] is True
+    assert all(found["sums"].values())
+    assert found["lost"] == found["invented"] == found["early"] == 0
+    assert found["orders"] == found["statistics"]["orders"] == orders + repeated
+    assert found["orders"] == found["accepted"] + found["dead"]
+    assert found["payments"] == found["accepted"] + found["duplicates"]
+    assert found["notifications"] == orders - found["dead"]
+    assert found["records"] == found["orders"] + found["payments"] + found["dead"]
+    assert found["statistics"]["agree"] is found["replay"]["agrees"] is True
+    assert found["replay"]["orders"] == orders
+    assert found["statistics"]["revenue_cents"] == found["replay"]["revenue_cents"]
     return found
+
+
+def check_poison(found: Any, order_id: str) -> None:
+    """One dead letter, which is that order."""
+    assert found["dead"] == 1
+    (letter,) = found["dead_letters"]
+    assert letter == {
+        "order_id": order_id,
+        "deliveries": 5,
+        "reason": "DeclinedError: no terminal takes this payment",
+    }
+
+
+def check_kill(found: Any) -> None:
+    """A worker was killed while it held orders; they went to others, one was charged again."""
+    kill = found["kill"]
+    assert 1 <= kill["held"] <= 10
+    assert kill["pid"] != kill["back_pid"]
+    assert found["duplicates"] == 1
+    assert 1 <= kill["redelivered"] <= kill["held"]
+    assert 0 <= kill["recovered_after"] < 30
 
 
 def test_the_bundled_sample_goes_through_flat_out(run: Run) -> None:
     found = check(run("demo", "--fast", "--json"), orders=12_500)
+    check_poison(found, "260314-000100")
+    check_kill(found)
     assert found["kill"]["payments"] >= 6250
-    assert found["kill"]["recovered_after"] is not None
+    assert found["kill"]["redelivered"] == found["kill"]["held"]
+    assert found["express"] > 1000 and found["delayed"] > 1000
+    assert found["statistics"]["cities"][0] == "Berlin"
     assert len(found["replay"]["revenue_cents_by_city"]) == 10
+    with gzip.open(bundled()) as file:
+        total = sum(json.loads(line)["total_cents"] for line in file)
+    assert found["statistics"]["revenue_cents"] == {"EUR": total}
 
 
 @pytest.mark.parametrize("moment", ["0", "1", "50%", "100%"])
@@ -77,13 +113,15 @@ def test_nothing_is_lost_whenever_payment_is_killed(
 ) -> None:
     result = run("demo", "--fast", "--json", "--orders", some_orders, "--kill-after", moment)
     found = check(result, orders=600)
+    check_poison(found, "o-99")
+    check_kill(found)
     assert found["kill"]["payments"] >= min(600, int(moment.rstrip("%")))
-    assert found["kill"]["committed"] <= found["kill"]["payments"]
 
 
 def test_without_a_kill_nothing_is_paid_twice(run: Run, some_orders: Path) -> None:
     result = run("demo", "--fast", "--json", "--orders", some_orders, "--kill-after", "never")
     found = check(result, orders=600)
+    check_poison(found, "o-99")
     assert found["kill"] is None
     assert found["duplicates"] == 0
 
@@ -91,26 +129,41 @@ def test_without_a_kill_nothing_is_paid_twice(run: Run, some_orders: Path) -> No
 def test_a_single_order_is_paid_again_after_the_kill(run: Run, tmp_path: Path) -> None:
     (tmp_path / "one.ndjson").write_bytes(ndjson([order(1)]))
     found = check(run("demo", "--fast", "--json", "--orders", "one.ndjson"), orders=1)
+    assert found["dead"] == 0  # there would be nothing to notify of
     assert found["duplicates"] == 1
+    assert found["kill"]["held"] == 1
 
 
-@pytest.mark.parametrize("role", ["payment", "notification"])
-def test_a_process_that_dies_unasked_again_and_again_loses_nothing(
-    some_orders: Path, tmp_path: Path, role: str
-) -> None:
+def test_of_a_few_orders_the_last_is_the_poisonous_one(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "few.ndjson").write_bytes(ndjson([order(number) for number in range(3)]))
+    found = check(run("demo", "--fast", "--json", "--orders", "few.ndjson"), orders=3)
+    check_poison(found, "o-2")
+
+
+def planned(directory: Path, orders: Path) -> Plan:
+    """Six hundred orders, flat out, and no kill of the demo's own."""
     expected = Totals()
-    for one in read_orders(str(some_orders), Screen()):
+    for one in read_orders(str(orders), Screen()):
         expected.add(one.id, one.document)
-    (tmp_path / "work").mkdir()
-    plan = Plan(
-        directory=tmp_path / "work",
-        orders=str(some_orders),
+    directory.mkdir()
+    return Plan(
+        directory=directory,
+        orders=str(orders),
         count=600,
         expected=expected,
+        payable=expected,
+        poison=None,
         span=(0.0, 0.0),
         seconds=0.0,
         kill_after=None,
     )
+
+
+@pytest.mark.parametrize("role", ["payment-2", "notification", "statistics"])
+def test_a_process_that_dies_unasked_again_and_again_loses_nothing(
+    some_orders: Path, tmp_path: Path, role: str
+) -> None:
+    plan = planned(tmp_path / "work", some_orders)
     killed: list[int] = []
 
     def watch(progress: Progress) -> None:
@@ -121,10 +174,12 @@ def test_a_process_that_dies_unasked_again_and_again_loses_nothing(
 
     pipeline = Pipeline(plan, lambda text: None, watch)
     outcome = pipeline.run()
-    replay = replay_offline(plan)
+    sent, replay = read_outbox(plan), replay_offline(plan)
     assert outcome.restarts == len(killed) >= 1
-    assert outcome.notified == replay.orders == replay.payments == expected
-    assert outcome.sent == 600
+    assert sent.orders == replay.orders == replay.payments == plan.expected
+    assert sent.lines == 600
+    assert outcome.progress.sales == replay.sales
+    assert _demo.judge(plan, outcome, sent, replay)["passed"] is True
 
 
 def test_intake_that_dies_is_an_error_that_keeps_the_evidence(
@@ -182,7 +237,8 @@ def test_any_json_object_is_an_order(run: Run, tmp_path: Path) -> None:
 def test_an_order_that_comes_twice_is_notified_once_and_said_to_be_repeated(run: Run) -> None:
     lines = ndjson([order(1), order(2), order(1)])
     result = run("demo", "--fast", "--json", "--orders", "-", stdin=lines)
-    assert check(result, orders=2)["orders_repeated_in_input"] == 1
+    assert check(result, orders=2, repeated=1)["orders_repeated_in_input"] == 1
+    assert result.json["dead"] == 0  # the last is none that is there once
 
 
 @pytest.mark.parametrize(
@@ -224,13 +280,18 @@ def test_a_file_that_is_not_there_exits_3(run: Run) -> None:
 
 def test_dir_keeps_store_and_outbox(run: Run, some_orders: Path) -> None:
     check(run("demo", "--fast", "--json", "--orders", some_orders, "--dir", "work"), orders=600)
-    assert sorted(path.name for path in Path("work").iterdir()) == ["notifications.ndjson", "store"]
+    kept = ["notifications.ndjson", "sales.json", "store"]
+    assert sorted(path.name for path in Path("work").iterdir()) == kept
     assert len(run("cat", "work/store", "orders").lines) == 600
     assert run("verify", "work/store").code == 0
-    groups = run("groups", "work/store", "--json").json
-    assert {group["name"]: group["lag"] for group in groups} == {"payment": 0, "notification": 0}
-    payment = run("cat", "work/store", "payments", "--json", "-n", "1").records[0]
-    assert dict(payment["headers"]) == {"order-id": "o-0", "origin": "orders-0:0"}
+    with mqlog.open("work/store") as store:
+        groups = [group for topic in ("orders", "payments") for group in store.groups(topic)]
+    lags = {group.name: group.lag for group in groups}
+    assert lags == {"payment": 0, "notification": 0, "statistics": 0}
+    payments = run("cat", "work/store", "payments", "--json").records
+    headers = [dict(payment["headers"]) for payment in payments]
+    assert {one["origin"] for one in headers} == {f"orders-0:{n}" for n in range(600) if n != 99}
+    assert {one["priority"] for one in headers} == {"4", "9"}
     again = run("demo", "--fast", "--dir", "work")
     assert again.code == 2
     assert "not empty" in again.err
@@ -251,21 +312,27 @@ def test_the_table_says_that_nothing_was_lost(run: Run, some_orders: Path) -> No
     result = run("demo", "--fast", "--orders", some_orders)
     rows = {line[:20].strip(): line[20:].split() for line in result.lines}
     assert rows["orders in"] == ["600"]
-    assert rows["notifications"] == ["600"]
+    assert rows["payments accepted"][0] == "599"
+    assert rows["dead"] == ["1", "order", "o-99,", "after", "5", "deliveries"]
+    assert rows["notifications"][0] == "599"
     assert rows["lost"] == ["0"]
+    assert rows["sales statistics"][:3] == ["agree", "2,397.00", "EUR,"]
     assert rows["offline replay"][0] == "agrees"
-    assert "SIGKILL" in rows["killed at"][-4:] or "SIGKILL," in rows["killed at"]
+    assert rows["it adds up"] == "yes 600 in = 599 accepted + 1 dead".split()
+    assert "SIGKILL," in rows["killed at"]
     assert "recovered after" in rows
+    assert max(map(len, result.lines)) <= 80
     assert len(result.err.splitlines()) == 4  # few lines where nobody watches
+    assert "order o-99 cannot be charged: dead after 5 deliveries" in result.err
 
 
 def test_a_loss_would_be_told_and_exit_1(
     run: Run, some_orders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mqlog.cli._demo_pipeline.read_outbox", lambda path: (Totals(), 0))
+    monkeypatch.setattr("mqlog.cli._demo.read_outbox", lambda plan: Sent())
     result = run("demo", "--fast", "--orders", some_orders, "--json")
     assert result.code == 1
-    assert (result.json["lost"], result.json["passed"]) == (600, False)
+    assert (result.json["lost"], result.json["passed"]) == (599, False)
     assert "everything is in" in result.err
 
 
@@ -283,6 +350,39 @@ def test_a_replay_that_differs_would_be_told_and_exit_1(
     result = run("demo", "--fast", "--orders", some_orders)
     assert result.code == 1
     assert "DIFFERS" in result.out
+    assert "not true: the statistics are those of the replay" in result.out
+
+
+@pytest.mark.parametrize("worse", ["early", "lines"])
+def test_a_sum_that_is_wrong_would_be_told_and_exit_1(
+    run: Run, some_orders: Path, monkeypatch: pytest.MonkeyPatch, worse: str
+) -> None:
+    def read(plan: Plan) -> Sent:
+        sent = read_outbox(plan)
+        setattr(sent, worse, getattr(sent, worse) + 1)
+        return sent
+
+    monkeypatch.setattr("mqlog.cli._demo.read_outbox", read)
+    result = run("demo", "--fast", "--orders", some_orders)
+    assert result.code == 1
+    (row,) = (line for line in result.lines if line.startswith("it adds up"))
+    assert row.split()[3] == "NO" and "not true: " in row
+
+
+def test_statistics_go_on_where_they_were_and_count_each_record_once(tmp_path: Path) -> None:
+    path = tmp_path / "sales.json"
+    sales = Sales.load(path)
+    for number in range(3):
+        sales.add(number, order(number))
+    sales.save(path)
+    again = Sales.load(path)
+    for number in range(1, 5):
+        again.add(number, order(number))
+    assert (again.records, again.position, again.sums()) == (5, 5, {"EUR": 510})
+    assert again.cities() == ["Köln", "Wien"]
+    assert again.by_city() == {"Köln EUR": 306, "Wien EUR": 204}
+    assert money({"EUR": 123456, "-": 100}) == "1,234.56 EUR + 1.00"
+    assert money({"EUR": 1, "PLN": 1, "SEK": 1}) == "3 currencies"
 
 
 def test_ctrl_c_ends_it_quietly_with_all_its_processes(tmp_path: Path, temporary: Path) -> None:
@@ -298,7 +398,7 @@ def test_ctrl_c_ends_it_quietly_with_all_its_processes(tmp_path: Path, temporary
     assert demo.stderr is not None and demo.stdout is not None
     with demo, demo.stdout, demo.stderr:
         assert b"12,500 orders" in demo.stderr.readline()
-        assert b"killed the payment" in demo.stderr.readline()  # all of them are at work
+        read_until(demo.stderr, b"killed the payment")  # all of them are at work
         os.killpg(demo.pid, 2)
         assert demo.wait() == 130
         rest = demo.stderr.read()  # ends when no process holds the pipe any more
@@ -319,16 +419,27 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     )
     assert demo.stderr is not None
     with demo, demo.stderr:
-        demo.stderr.readline()
-        assert b"killed the payment" in demo.stderr.readline()
+        read_until(demo.stderr, b"killed the payment")
         demo.kill()
         demo.wait()
     with mqlog.open(tmp_path / "work" / "store") as store:
+        # A second consumer of a group gets the partition when the first has gone.
+        with store.stream("orders").consumer("statistics") as consumer:
+            while not consumer.position:
+                consumer.poll(1, timeout=0.1)
         for topic, group in (("orders", "payment"), ("payments", "notification")):
-            # A second consumer of a group gets the partition when the first has gone.
-            with store.stream(topic).consumer(group) as consumer:
-                while not consumer.position:
-                    consumer.poll(1, timeout=0.1)
+            queue = store.queue(topic, group=group)
+            while queue.acquired():  # nobody accepts what this one is not given
+                for message in queue.get_many(1000, timeout=0.1):
+                    message.accept()
+
+
+def read_until(stream: IO[bytes], text: bytes) -> None:
+    """Reads lines, up to and including one with that text."""
+    for line in stream:
+        if text in line:
+            return
+    raise AssertionError(f"it ended without {text!r}")
 
 
 # ── the sample ──────────────────────────────────────────────────────────────────────────────────

@@ -145,11 +145,13 @@ def test_an_error_is_one_line_on_a_terminal_too(terminal: Open) -> None:
     assert screen.plain.count("\n") == 1
 
 
-def test_the_demo_shows_three_bars_and_a_table(terminal: Open) -> None:
+def test_the_demo_shows_four_bars_and_a_table(terminal: Open) -> None:
     screen = terminal("demo", "--fast")
     assert screen.end() == 0
-    for word in ("orders", "payments", "notifications", "━━━━", "killed the payment process"):
-        assert word in screen.plain
+    for word in ("orders", "payments", "notifications", "statistics"):
+        assert re.search(rf"{word} .*━━━━", screen.plain)
+    for text in ("killed the payment process", "1 dead", "307,874.90 EUR", "it adds up"):
+        assert text in screen.plain
     assert re.search(r"lost +0 *\n", screen.plain)
     assert COLOUR.search(screen.seen)
 
