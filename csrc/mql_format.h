@@ -396,7 +396,7 @@ typedef struct mql_format_live {
     _Atomic uint32_t capacity[MQL_LIVE_ARRAYS]; /* entries */
     _Atomic int64_t bytes;                      /* of this file */
     _Atomic uint32_t announced; /* not 0: appends provide for this group */
-    uint32_t unsure;    /* not 0: a sync failed, all pages are to be written anew */
+    uint32_t unsure;            /* not 0: a sync failed, all pages are to be written anew */
     uint8_t pad3[32];
     _Atomic int64_t places[MQL_LIVE_ARRAYS][MQL_LIVE_PARTS]; /* file positions; 0: not there */
     uint8_t pad4[120];

@@ -1,10 +1,10 @@
 /* mql_os.h - everything mqlog asks of an operating system, on one page.
  *
- * One file implements it (mql_os_posix.c); tests link another in its place. Results: 0 or a count,
- * or a negative errno; EINTR is retried inside unless said. Names are relative to an open directory
- * and are never followed through a symbolic link; descriptors are close-on-exec. Sizes and
- * positions are bytes. What is in memory is process-shared, so the structs here are opaque but of
- * fixed size.
+ * mql_os_posix.c implements it, and mql_os_identity.c; tests link another in the first one's place.
+ * Results: 0 or a count, or a negative errno; EINTR is retried inside unless said. Names are
+ * relative to an open directory and are never followed through a symbolic link; descriptors are
+ * close-on-exec. Sizes and positions are bytes. What is in memory is process-shared, so the structs
+ * here are opaque but of fixed size.
  */
 #ifndef MQL_OS_H
 #define MQL_OS_H

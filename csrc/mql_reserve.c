@@ -140,10 +140,9 @@ static int touch(mql_live *live) {
 static int sync_state(mql_live *live, bool names) {
     uint64_t changes = atomic_load_explicit(&live->map->changes, memory_order_acquire);
     int rc = MQL_OK;
-    if (MQL_UNLIKELY(live->map->unsure != 0))
-        rc = touch(live);
+    if (MQL_UNLIKELY(live->map->unsure != 0)) rc = touch(live);
     if (rc == MQL_OK) rc = mql_slots_sync(&live->slots, live->log->home->root, names);
-    atomic_store_explicit(&live->map->unsure, rc < 0, memory_order_relaxed);
+    live->map->unsure = rc < 0;
     if (rc == MQL_OK && atomic_load_explicit(&live->map->synced, memory_order_relaxed) < changes)
         atomic_store_explicit(&live->map->synced, changes, memory_order_release);
     return rc;
