@@ -88,9 +88,7 @@ def open(
     """
     if mode not in ("rw", "r"):
         raise ValueError(f'mode={mode!r}: "rw" or "r"')
-    text = os.fsdecode(os.fspath(path))
-    if not text:
-        raise ValueError("the path of a store is empty; '.' is the current directory")
+    place = Path(_options.check_path(path))
     _options.TOPIC["durability"].check("durability", durability)
     given: dict[str, Any] = {}
     if min_free_bytes is not None:
@@ -98,7 +96,7 @@ def open(
     if max_bytes != 0 or isinstance(max_bytes, bool):
         given["max_bytes"] = max_bytes
     given = _options.check_options(_options.STORE, given)
-    store = Store(Path(os.path.abspath(text)), mode, durability)
+    store = Store(place, mode, durability)
     store._open(create, given)
     return store
 
@@ -113,6 +111,7 @@ def temporary(*, clock: Callable[[], float] | None = None) -> Store:
 
     Any thread may call it; it does not block.
     """
+    _options.check_callable("clock", clock)
     memory = "/dev/shm"
     usable = os.path.isdir(memory) and os.access(memory, os.W_OK | os.X_OK)
     path = tempfile.mkdtemp(prefix="mqlog-", dir=memory if usable else None)
@@ -390,8 +389,8 @@ class Store:
 
         The iterator serves one thread at a time. It blocks in `next()`, as long as reading takes.
         """
-        catalog = self._known()
-        names = catalog.names() if topic is None else [topic]
+        _options.check_callable("progress", progress)
+        names = self._known().names() if topic is None else [topic]
         topics = [self._existing(name) for name in names]
         return _facts.verified(self._path, topics, self._log, progress)
 
@@ -432,7 +431,7 @@ class Store:
         core = self._core
         try:
             if core is not None and not core.forked:
-                for consumer in list(self._consumers):
+                for consumer in self._live_consumers():
                     consumer.close()
                 core.close()
         finally:
@@ -530,6 +529,15 @@ class Store:
         if watcher is not None:
             watcher.forget()
 
+    def _join(self, consumer: Consumer[Any]) -> None:
+        """Closing the store closes it."""
+        with self._lock:  # nobody iterates meanwhile
+            self._consumers.add(consumer)
+
+    def _live_consumers(self) -> list[Consumer[Any]]:
+        with self._lock:
+            return list(self._consumers)
+
     def _writable(self, call: str) -> None:
         if self._mode == "r":
             raise ReadOnlyError(f'{call}: {self._path} was opened with mode="r"; open it with "rw"')
@@ -548,7 +556,7 @@ class Store:
             watcher.drop(signal)
 
     def _refuse_held(self, logs: list[_engine.Log], name: str) -> None:
-        mine = {consumer._member for consumer in list(self._consumers)}
+        mine = {consumer._member for consumer in self._live_consumers()}
         who = []
         for member, partitions in _facts.holders(logs, name).items():
             whose = " of this process" if member in mine else ""
@@ -658,8 +666,10 @@ class Store:
         changes: dict[str, Any] = {}
         if "codec" in options:
             codec = options.pop("codec")
-            named = codec is None or isinstance(codec, str)
-            changes["codec"] = codec if named else _codec_name(codec)
+            if isinstance(codec, str):
+                changes["codec"] = _options.check_codec(codec)
+            else:
+                changes["codec"] = None if codec is None else _codec_name(codec)
         if "compression" in options and options["compression"] is None:
             options["compression"] = "none"
         changes.update(_options.check_options(_options.TOPIC, options))
@@ -733,8 +743,9 @@ class Store:
 
 def _codec_name(codec: Any) -> str:
     name = getattr(codec, "name", None)
-    if isinstance(name, str) and callable(getattr(codec, "encode", None)):
-        return name
+    both = callable(getattr(codec, "encode", None)) and callable(getattr(codec, "decode", None))
+    if isinstance(name, str) and both:
+        return _options.check_codec(name)
     raise TypeError(
         f"codec= takes an object with name, encode and decode, such as mqlog.codecs.json, not "
         f"{type(codec).__name__}"
