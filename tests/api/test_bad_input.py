@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from support.damage import snapshot
 from support.disk import mount, run, unavailable
+from support.partition import batch
 
 import mqlog
 
@@ -548,3 +549,15 @@ def test_a_consumer_that_comes_while_the_store_closes_its_consumers_waits(
     for thread in threads:
         thread.join()
     assert len(threads) == len(held)
+
+
+# -- what another program wrote -------------------------------------------------------------------
+@pytest.mark.parametrize("ms", [2**62, -(2**62), 1_700_000_000_000_000, -62_135_596_800_001])
+def test_a_timestamp_that_no_datetime_can_say_is_read_as_a_number(path: Path, ms: int) -> None:
+    (path / f"{TOPIC}-0").mkdir(parents=True)
+    (path / f"{TOPIC}-0" / f"{0:020d}.log").write_bytes(batch(0, b"a", timestamp=ms))
+    with mqlog.open(path, "r") as store:
+        [record] = store.stream(TOPIC)
+        assert (record.timestamp_ms, record.timestamp) == (ms, ms / 1000)
+        with pytest.raises(ValueError, match=f"{TOPIC}-0:0 is {ms} ms"):
+            _ = record.datetime
