@@ -87,7 +87,8 @@ cdef list encoded_pairs(object headers):
         for name, value in (<dict>headers).items():
             out.append(encoded_pair(name, value))
         return out
-    for pair in headers.items() if isinstance(headers, Mapping) else headers:
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    for pair in items_of(pairs, "headers is a mapping, or pairs of str and bytes or None"):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             kind = type(pair).__name__
             raise TypeError(f"a header is a pair of str and bytes or None, not {kind}")
@@ -103,14 +104,27 @@ cdef tuple encoded_pair(object name, object value):
         raise ValueError(f'the header name {name!r} is reserved: none starts with "{RESERVED}"')
     if value is not None and type(value) is not bytes:
         value = bytes(borrow(value, &view, "a header's value"))
-    return PyUnicode_AsUTF8String(name), value
+    try:
+        return PyUnicode_AsUTF8String(name), value
+    except UnicodeEncodeError:
+        raise ValueError(f"the header name {name!r} cannot be written as UTF-8") from None
+
+
+cdef object items_of(object given, str says):
+    """What iterates over it; bytes and str are taken for mistakes."""
+    if not isinstance(given, (str, bytes, bytearray, memoryview)):
+        try:
+            return iter(given)
+        except TypeError:
+            pass
+    raise TypeError(f"{says}, not {type(given).__name__}")
 
 
 cdef tuple column(object given, str name, Py_ssize_t count):
     """Keys, headers or timestamps of append_many: None, or one for each value."""
     if given is None:
         return None
-    cdef tuple out = tuple(given)
+    cdef tuple out = tuple(items_of(given, f"{name} is as many as there are values, or None"))
     if len(out) != count:
         raise ValueError(f"{count} values but {len(out)} {name}: nothing was appended")
     return out
@@ -418,6 +432,7 @@ cdef class Sender:
         cdef str packing = self._compression
         if compression is not None:
             packing = compression_name(compression)
+        values = items_of(values, "append_many() takes many values")
         many.items = self.encoded(tuple(values)) if encode else tuple(values)
         many.count = len(many.items)
         many.keys = column(keys, "keys", many.count)
@@ -516,7 +531,10 @@ cdef class Sender:
         if type(partition) is not int:
             if isinstance(partition, bool):
                 raise TypeError("a partition is an int, not bool")
-            partition = index_of(partition)
+            try:
+                partition = index_of(partition)
+            except TypeError:
+                raise TypeError(f"a partition is an int, not {type(partition).__name__}") from None
         if not 0 <= partition < len(logs):
             last = len(logs) - 1
             raise ValueError(f"there is no partition {partition}: this topic has 0 .. {last}")
@@ -547,6 +565,8 @@ cdef str compression_name(object given):
     """None for no compression."""
     if given is None or given == "none":
         return None
+    if not isinstance(given, str):
+        raise TypeError(f"compression is a str or None, not {type(given).__name__}")
     if given not in _compression.CODES:
         raise ValueError(f"there is no compression {given!r}: {', '.join(_compression.CODES)}")
     return given

@@ -14,6 +14,7 @@ Offsets of a partition, as a consumer sees them:
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from mqlog import _engine, _options
 from mqlog._engine import Record
 from mqlog._tail import OneThread
-from mqlog._times import Deadline, Start, check_seconds, is_offset, reader, resolve
+from mqlog._times import Deadline, Start, check_place, check_seconds, is_offset, reader, resolve
 from mqlog._typing import Generic, Out
 from mqlog.errors import ClosedError, Error, LockLostError, NotFoundError
 
@@ -72,6 +73,8 @@ class Consumer(Generic[Out]):
         stream._store._writable("consumer()")
         if commit not in ("auto", "manual"):
             raise ValueError(f'commit={commit!r}: "auto" or "manual"')
+        _options.check_callable("on_assign", on_assign)
+        check_place(start)
         stream._check()
         self._stream = stream
         self._check = stream._check
@@ -90,7 +93,7 @@ class Consumer(Generic[Out]):
         self._closed = False
         self._signal: Signal | None = None
         self._begin()
-        self._store._consumers.add(self)
+        self._store._join(self)
         try:
             self._balance(tell=False)
         except BaseException:
@@ -192,14 +195,13 @@ class Consumer(Generic[Out]):
 
         One thread at a time. It blocks; signals are served.
         """
-        if isinstance(max_records, bool) or not isinstance(max_records, int):
-            raise TypeError(f"max_records is an int, not {type(max_records).__name__}")
-        if max_records < 1:
+        most = min(_options.check_index("max_records", max_records), sys.maxsize)
+        if most < 1:
             raise ValueError(f"max_records={max_records}: at least 1")
         seconds = check_seconds("timeout", timeout)
         with self._mine():
-            self._gather(max_records, seconds)
-            count = min(max_records, len(self._ahead))
+            self._gather(most, seconds)
+            count = min(most, len(self._ahead))
             records = [self._ahead.popleft() for _ in range(count)]
             for record in records:
                 self._given[record.partition] = record.offset + 1
@@ -281,11 +283,13 @@ class Consumer(Generic[Out]):
         One thread at a time; it does not block.
         """
         with self._mine():
-            if partition is not None and partition not in self._assigned:
+            chosen = self._assigned
+            if partition is not None:
+                chosen = (_options.check_index("partition", partition),)
+            if not set(chosen) <= set(self._assigned):
                 raise ValueError(
                     f"partition {partition} is not this consumer's; it has {list(self._assigned)}"
                 )
-            chosen = self._assigned if partition is None else (partition,)
             if is_offset(to) and len(chosen) > 1:
                 raise ValueError(f"offset {to}: say which partition of {list(chosen)}")
             places = {number: resolve(self._stream._logs[number], to) for number in chosen}
@@ -573,10 +577,10 @@ class _Turn:
 
 
 def _explicit(partitions: Iterable[int], count: int) -> tuple[int, ...]:
-    numbers = tuple(partitions)
+    if not isinstance(partitions, Iterable):
+        raise TypeError(f"partitions is a list of ints or None, not {type(partitions).__name__}")
+    numbers = tuple(_options.check_index("a partition", number) for number in partitions)
     for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise TypeError(f"partitions are ints, not {type(number).__name__}")
         if not 0 <= number < count:
             raise ValueError(f"there is no partition {number}: the topic has {count}, from 0")
     if not numbers or len(set(numbers)) != len(numbers):

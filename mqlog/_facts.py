@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from mqlog import _engine
+from mqlog import _engine, _options
 from mqlog._catalog import Topic
 from mqlog._info import AcquiredInfo, GroupInfo, ProblemInfo, QueueStats, VerifiedInfo
 from mqlog.errors import (
@@ -26,13 +26,17 @@ Progress = Callable[[str, int, int], object]
 
 
 def group_names(store: Path, logs: list[_engine.Log]) -> list[str]:
-    """Every group that has a file in one of the partitions, sorted."""
-    names: set[str] = set()
+    """Every group that has a file in one of the partitions, sorted; other files are nobody's."""
+    files: set[str] = set()
     for log in logs:
         with suppress(FileNotFoundError):
-            files = os.listdir(store / f"{log.topic}-{log.partition}" / "groups")
-            names.update(name for name in files if name.endswith(".offset"))
-    return sorted(name.removesuffix(".offset") for name in names)
+            files.update(os.listdir(store / f"{log.topic}-{log.partition}" / "groups"))
+    names = set()
+    for file in files:
+        with suppress(ValueError):
+            if file.endswith(".offset"):
+                names.add(_options.check_group(file.removesuffix(".offset")))
+    return sorted(names)
 
 
 def group(logs: list[_engine.Log], name: str) -> GroupInfo:

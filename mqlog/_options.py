@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
+import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -126,6 +127,49 @@ def _unescape(name: str) -> str:
     raise ValueError(f"{name!r} was not made by topic_name()")
 
 
+def check_codec(name: str) -> str:
+    """`name`, if a codec may have it: it is stored with the topic."""
+    if 0 < len(name) <= NAME_LIMIT and name.isprintable():
+        return name
+    raise OptionError(
+        f"codec={name[:40]!r}: the name of a codec has 1 to {NAME_LIMIT} printable characters"
+    )
+
+
+# other arguments ---------------------------------------------------------------------------------
+
+
+def check_path(path: str | os.PathLike[str]) -> str:
+    """`path`, absolute.
+
+    Raises:
+        TypeError: Not a path.
+        ValueError: Empty, or with a NUL character.
+    """
+    text = os.fsdecode(os.fspath(path))
+    if not text:
+        raise ValueError("the path of a store is empty; '.' is the current directory")
+    if "\0" in text:
+        raise ValueError(f"{text!r} is no path: it holds a NUL character")
+    return os.path.abspath(text)
+
+
+def check_callable(what: str, value: object) -> None:
+    """`TypeError` if it is neither None nor to be called."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{what} is a callable or None, not {type(value).__name__}")
+
+
+def check_index(what: str, value: Any) -> int:
+    """`value`, if it is a whole number and no bool."""
+    if not isinstance(value, bool):
+        try:
+            return operator.index(value)
+        except TypeError:
+            pass
+    raise TypeError(f"{what} is an int, not {type(value).__name__}")
+
+
 def nearest(name: str, known: Collection[str]) -> str:
     """The end of a message about `name`: the nearest of `known`, or all of a few, or nothing."""
     close = difflib.get_close_matches(name, known, n=1)
@@ -153,30 +197,17 @@ def _bad(name: str, value: object, says: str) -> OptionError:
     return OptionError(f"{name}={value!r}: {says}")
 
 
-def _integer(name: str, value: Any, unit: str) -> int:
-    if not isinstance(value, bool):
-        try:
-            return operator.index(value)
-        except TypeError:
-            pass
-    raise TypeError(f"{name} is {unit} as an int, not {type(value).__name__}")
-
-
-def _count(low: int, high: int, unit: str) -> Check:
-    def check(name: str, value: Any) -> int:
-        count = _integer(name, value, unit)
-        if low <= count <= high:
-            return count
-        raise _bad(name, value, f"{unit}, from {low} to {high}")
-
-    return check
-
-
-def _count_or_none(low: int, high: int, unit: str) -> Check:
-    inner = _count(low, high, unit)
+def _count(low: int, high: int, unit: str, *, none: str = "") -> Check:
+    """`none`: what None means, where it may be given."""
+    or_none = f", or None for {none}" if none else ""
 
     def check(name: str, value: Any) -> int | None:
-        return None if value is None else int(inner(name, value))
+        if value is None and none:
+            return None
+        count = check_index(name, value)
+        if low <= count <= high:
+            return count
+        raise _bad(name, value, f"{unit}, from {low} to {high}{or_none}")
 
     return check
 
@@ -202,8 +233,7 @@ def _choice(*choices: str) -> Check:
             raise TypeError(f"{name} is a str, not {type(value).__name__}")
         if value in choices:
             return value
-        known = ", ".join(repr(one) for one in choices)
-        raise _bad(name, value, f"one of {known}{nearest(value, choices)}")
+        raise _bad(name, value, f"there is no such choice{nearest(value, choices)}")
 
     return check
 
@@ -235,7 +265,7 @@ TOPIC: Final[Mapping[str, Option]] = {
     "batch_bytes": Option(128 * 1024, _count(512, GIB, "bytes")),
     "max_message_bytes": Option(MIB + 12, _count(128, GIB, "bytes")),
     "cleanup_policy": Option("keep", _choice("keep", "delete", "consumed", "compact")),
-    "retention_bytes": Option(None, _count_or_none(0, 2**62, "bytes, or None for no bound,")),
+    "retention_bytes": Option(None, _count(0, 2**62, "bytes", none="no bound")),
     "retention_age": Option(None, _seconds(0.001, _RETENTION_LIMIT, "15 years", none=True)),
     "compression": Option("none", _compression_name),
     "durability": Option("os", _choice("os", "sync")),
@@ -249,15 +279,15 @@ TOPIC: Final[Mapping[str, Option]] = {
 #: Options of a share group.
 GROUP: Final[Mapping[str, Option]] = {
     "lock_duration": Option(30.0, _seconds(0.001, 30 * _DAY, "30 days", none=True)),
-    "max_deliveries": Option(5, _count_or_none(1, 250, "deliveries, or None for no limit,")),
+    "max_deliveries": Option(5, _count(1, 250, "deliveries", none="no limit")),
     "retry_delays": Option((1.0, 10.0, 60.0, 300.0), _delays),
-    "max_acquired": Option(None, _count_or_none(1, 2**31, "records, or None for no bound,")),
+    "max_acquired": Option(None, _count(1, 2**31, "records", none="no bound")),
 }
 
 #: Options of the store itself.
 STORE: Final[Mapping[str, Option]] = {
     "max_bytes": Option(0, _count(0, 2**62, "bytes")),
-    "min_free_bytes": Option(None, _count_or_none(0, 2**62, "bytes, or None for the default,")),
+    "min_free_bytes": Option(None, _count(0, 2**62, "bytes", none="the default")),
 }
 
 #: Stored whatever its maker said: `partitions` and `cleanup_policy` say what a topic is, and

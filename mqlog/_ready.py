@@ -12,7 +12,7 @@ import os
 import select
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mqlog import _engine
@@ -68,6 +68,9 @@ def wait(handles: Sequence[Any], timeout: float | None = None) -> list[Any]:
 
     Any thread may call it. It blocks.
     """
+    if not isinstance(handles, Iterable) or callable(getattr(handles, "_unread", None)):
+        kind = type(handles).__name__
+        raise TypeError(f"wait() takes a list of streams and consumers, not {kind}")
     waitable = list(handles)
     for handle in waitable:
         if not callable(getattr(handle, "_unread", None)):

@@ -94,8 +94,14 @@ cdef class Record:
 
     @property
     def datetime(self):
-        """The timestamp, aware, in UTC."""
-        return None if self._ms == -1 else EPOCH + self._ms * MILLISECOND
+        """The timestamp, aware, in UTC; `ValueError` if it is outside the years 1 to 9999."""
+        if self._ms == -1:
+            return None
+        try:
+            return EPOCH + self._ms * MILLISECOND
+        except OverflowError:
+            what = f"the timestamp of {self.id} is {self._ms} ms"
+            raise ValueError(f"{what}, which no datetime can say: see timestamp_ms") from None
 
     @property
     def value(self):

@@ -52,7 +52,7 @@ def replay(
     if on_corrupt not in ("raise", "skip"):
         raise ValueError(f'on_corrupt={on_corrupt!r}: "raise" or "skip"')
     pace = check_speed(speed)
-    place = Path(os.path.abspath(os.fsdecode(os.fspath(path))))
+    place = Path(_options.check_path(path))
     source = _find(place, topic)
     store = open_store(source.store, "r")
     store._quiet = True  # the iterator owns it

@@ -89,9 +89,7 @@ def open(
     """
     if mode not in ("rw", "r"):
         raise ValueError(f'mode={mode!r}: "rw" or "r"')
-    text = os.fsdecode(os.fspath(path))
-    if not text:
-        raise ValueError("the path of a store is empty; '.' is the current directory")
+    place = Path(_options.check_path(path))
     _options.TOPIC["durability"].check("durability", durability)
     given: dict[str, Any] = {}
     if min_free_bytes is not None:
@@ -99,7 +97,7 @@ def open(
     if max_bytes != 0 or isinstance(max_bytes, bool):
         given["max_bytes"] = max_bytes
     given = _options.check_options(_options.STORE, given)
-    store = Store(Path(os.path.abspath(text)), mode, durability)
+    store = Store(place, mode, durability)
     store._open(create, given)
     return store
 
@@ -114,6 +112,7 @@ def temporary(*, clock: Callable[[], float] | None = None) -> Store:
 
     Any thread may call it; it does not block.
     """
+    _options.check_callable("clock", clock)
     memory = "/dev/shm"
     usable = os.path.isdir(memory) and os.access(memory, os.W_OK | os.X_OK)
     path = tempfile.mkdtemp(prefix="mqlog-", dir=memory if usable else None)
@@ -466,8 +465,8 @@ class Store:
 
         The iterator serves one thread at a time. It blocks in `next()`, as long as reading takes.
         """
-        catalog = self._known()
-        names = catalog.names() if topic is None else [topic]
+        _options.check_callable("progress", progress)
+        names = self._known().names() if topic is None else [topic]
         topics = [self._existing(name) for name in names]
         return _facts.verified(self._path, topics, self._log, progress)
 
@@ -508,7 +507,7 @@ class Store:
         core = self._core
         try:
             if core is not None and not core.forked:
-                for consumer in list(self._consumers):
+                for consumer in self._live_consumers():
                     consumer.close()
                 core.close()
         finally:
@@ -606,6 +605,15 @@ class Store:
         if watcher is not None:
             watcher.forget()
 
+    def _join(self, consumer: Consumer[Any]) -> None:
+        """Closing the store closes it."""
+        with self._lock:  # nobody iterates meanwhile
+            self._consumers.add(consumer)
+
+    def _live_consumers(self) -> list[Consumer[Any]]:
+        with self._lock:
+            return list(self._consumers)
+
     def _writable(self, call: str) -> None:
         if self._mode == "r":
             raise ReadOnlyError(f'{call}: {self._path} was opened with mode="r"; open it with "rw"')
@@ -624,7 +632,7 @@ class Store:
             watcher.drop(signal)
 
     def _refuse_held(self, logs: list[_engine.Log], name: str) -> None:
-        mine = {consumer._member for consumer in list(self._consumers)}
+        mine = {consumer._member for consumer in self._live_consumers()}
         who = []
         for member, partitions in _facts.holders(logs, name).items():
             whose = " of this process" if member in mine else ""

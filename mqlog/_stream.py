@@ -8,7 +8,7 @@ itself whenever the options have changed, the store was closed, or the process w
 from __future__ import annotations
 
 import math
-import operator
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
@@ -17,6 +17,7 @@ from mqlog import _engine, _options
 from mqlog._catalog import Topic
 from mqlog._consumer import Consumer
 from mqlog._engine import Columns, Record
+from mqlog._options import check_index
 from mqlog._store import Store
 from mqlog._tail import ColumnsIterator, Tail, Walk, check_speed, paced
 from mqlog._times import (
@@ -146,7 +147,9 @@ class Partition(Generic[Out]):
         """
         self._stream._store._writable("trim()")
         del force  # share groups come with queues; consumer groups are passed
-        self._log.trim(_index("before", before))
+        log, offset = self._log, check_index("before", before)
+        self._in_the_log(log, offset, log.end_offset)
+        log.trim(offset)
 
     def wait_durable(self, offset: int, timeout: float | None = None) -> None:
         """Waits until the record at `offset`, and all before it, are on stable storage.
@@ -158,14 +161,16 @@ class Partition(Generic[Out]):
         Raises:
             TimeoutError: Not within the time.
             DurabilityError: A sync failed: in the log, not known to be on disk.
+            OffsetOutOfRangeError: A negative offset.
             ReadOnlyError: The store was opened with `mode="r"`.
 
         Any thread may call it. It blocks.
         """
         self._stream._store._writable("wait_durable()")
-        log = self._log
-        upto = min(_index("offset", offset) + 1, log.end_offset)
-        if not log.wait_durable(upto, check_seconds("timeout", timeout)):
+        log, offset = self._log, check_index("offset", offset)
+        end = log.end_offset
+        self._in_the_log(log, min(offset, end), end)
+        if not log.wait_durable(min(offset + 1, end), check_seconds("timeout", timeout)):
             raise TimeoutError(
                 f"offset {offset} of {self.topic}-{self.partition} is not on stable storage after "
                 f"{timeout} s; it still may be later"
@@ -185,7 +190,7 @@ class Partition(Generic[Out]):
         place: Any = offset
         if isinstance(place, slice):
             raise TypeError("a stream has no slices: read(start, stop) iterates over a range")
-        wanted = _index("an offset", place)
+        wanted = check_index("an offset", place)
         log = self._log
         if wanted < 0:
             raise OffsetOutOfRangeError(
@@ -205,6 +210,16 @@ class Partition(Generic[Out]):
             first,
             end,
         )
+
+    def _in_the_log(self, log: _engine.Log, offset: int, end: int) -> None:
+        if not 0 <= offset <= end:
+            first, end = log.start_offset, log.end_offset
+            raise OffsetOutOfRangeError(
+                f"offset {offset}: {self.topic}-{self.partition} has offsets from {first} up to "
+                f"and without {end}",
+                first,
+                end,
+            )
 
     @property
     def _log(self) -> _engine.Log:
@@ -403,7 +418,7 @@ class Stream(_engine.Appender, Generic[Out, In]):
 
         The iterator serves one thread at a time. It does not block.
         """
-        most = _at_least_one("max_records", max_records)
+        most = min(_at_least_one("max_records", max_records), sys.maxsize)
         return ColumnsIterator(self._readers(partition, start, stop), most)
 
     def tail(self, start: Start = LATEST, timeout: float | None = None) -> Iterator[Record[Out]]:
@@ -598,7 +613,7 @@ class Stream(_engine.Appender, Generic[Out, In]):
         """The partitions that a call reads; a bare offset needs that to be one."""
         every = self.partitions
         if partition is not None:
-            number = _index("partition", partition)
+            number = check_index("partition", partition)
             if not 0 <= number < len(every):
                 has = f"topic {self._topic!r} has {len(every)}, from 0"
                 raise ValueError(f"there is no partition {number}: {has}")
@@ -651,17 +666,8 @@ def reader_options(copy: bool, verify: bool, on_corrupt: str) -> dict[str, bool]
     return {"copy": bool(copy), "verify": bool(verify), "skip_corrupt": on_corrupt == "skip"}
 
 
-def _index(what: str, value: Any) -> int:
-    if not isinstance(value, bool):
-        try:
-            return operator.index(value)
-        except TypeError:
-            pass
-    raise TypeError(f"{what} is an int, not {type(value).__name__}")
-
-
 def _at_least_one(what: str, value: Any) -> int:
-    number = _index(what, value)
+    number = check_index(what, value)
     if number < 1:
         raise ValueError(f"{what}={number}: at least 1")
     return number

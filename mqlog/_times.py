@@ -48,6 +48,14 @@ def is_offset(place: Start) -> bool:
     return True
 
 
+def check_place(place: Start) -> None:
+    """`TypeError` if `place` is none at all, `ValueError` if it is a moment that is none."""
+    if isinstance(place, (float, datetime)):
+        moment_ms(place)
+    else:
+        is_offset(place)
+
+
 def _offset(place: Any) -> int:
     if not isinstance(place, bool):
         try:

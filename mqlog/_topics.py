@@ -61,8 +61,10 @@ def alter(store: Store, name: str, options: dict[str, Any]) -> None:
     changes: dict[str, Any] = {}
     if "codec" in options:
         codec = options.pop("codec")
-        named = codec is None or isinstance(codec, str)
-        changes["codec"] = codec if named else _codec_name(codec)
+        if isinstance(codec, str):
+            changes["codec"] = _options.check_codec(codec)
+        else:
+            changes["codec"] = None if codec is None else _codec_name(codec)
     if "compression" in options and options["compression"] is None:
         options["compression"] = "none"
     changes.update(_options.check_options(_options.TOPIC, options))
@@ -92,8 +94,9 @@ def _check_partitions(topic: Topic, wanted: int) -> None:
 
 def _codec_name(codec: Any) -> str:
     name = getattr(codec, "name", None)
-    if isinstance(name, str) and callable(getattr(codec, "encode", None)):
-        return name
+    both = callable(getattr(codec, "encode", None)) and callable(getattr(codec, "decode", None))
+    if isinstance(name, str) and both:
+        return _options.check_codec(name)
     raise TypeError(
         f"codec= takes an object with name, encode and decode, such as mqlog.codecs.json, not "
         f"{type(codec).__name__}"

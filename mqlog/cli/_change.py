@@ -6,7 +6,7 @@ from typing import Any
 import mqlog
 from mqlog.cli import _arguments
 from mqlog.cli._arguments import Verbs
-from mqlog.cli._errors import UsageError
+from mqlog.cli._errors import CommandError, UsageError
 from mqlog.cli._screen import Screen, human_size, plural
 
 ALTER = "change options of a topic, or of the store"
@@ -67,7 +67,10 @@ def alter(args: argparse.Namespace, screen: Screen) -> int:
     changes = dict(option(word) for word in words)
     with mqlog.open(args.store, create=False) as store:
         before = store.options(topic)
-        store.alter(topic, group=args.group, **changes)
+        try:
+            store.alter(topic, group=args.group, **changes)
+        except TypeError as error:
+            raise CommandError(str(error)) from None
         after = store.options(topic)
     changed = {name: (before.get(name), after.get(name)) for name in changes}
     if args.json:

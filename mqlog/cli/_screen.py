@@ -181,8 +181,11 @@ def plural(number: int, noun: str) -> str:
 
 
 def utc(seconds: float) -> str:
-    """Epoch seconds as `2026-03-14T11:03:41.512Z`."""
-    moment = datetime.fromtimestamp(seconds, UTC)
+    """Epoch seconds as `2026-03-14T11:03:41.512Z`; as `@253402300800` where that cannot say it."""
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return f"@{seconds:.0f}"
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

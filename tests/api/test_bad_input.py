@@ -5,13 +5,17 @@ import json
 import os
 import struct
 import tempfile
+import threading
+import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.damage import snapshot
 from support.disk import mount, run, unavailable
+from support.partition import batch
 
 import mqlog
 
@@ -405,3 +409,155 @@ def test_trimming_outside_the_log_names_the_range_and_changes_nothing(
     orders.trim(5)
     orders.trim(10)
     assert orders.append(b"next") == 10
+
+
+# -- arguments ------------------------------------------------------------------------------------
+HUGE = 2**70
+
+
+class Half:
+    """A codec that cannot decode."""
+
+    name = "half"
+
+    def encode(self, value: Any) -> bytes:
+        return bytes(value)
+
+
+BAD: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
+    "a path with NUL": (lambda s: mqlog.open("a\0b"), ValueError, "NUL character"),
+    "an empty path to replay": (lambda s: mqlog.replay(""), ValueError, "is empty"),
+    "a path to replay with NUL": (lambda s: mqlog.replay("a\0b"), ValueError, "NUL character"),
+    "a clock": (lambda s: mqlog.temporary(clock=5), TypeError, "clock is a callable"),
+    "a choice": (
+        lambda s: mqlog.open(s.path, durability="x"),
+        mqlog.OptionError,
+        r"durability='x': there is no such choice; there are 'os', 'sync'$",
+    ),
+    "a bound": (
+        lambda s: mqlog.open(s.path, min_free_bytes=-1),
+        mqlog.OptionError,
+        r"min_free_bytes=-1: bytes, from 0 to \d+, or None for the default$",
+    ),
+    "a size": (lambda s: s.stream("x", segment_bytes=1.5), TypeError, "segment_bytes is an int,"),
+    "one handle to wait for": (lambda s: mqlog.wait(s.stream(TOPIC)), TypeError, "not Stream"),
+    "nothing to wait for": (lambda s: mqlog.wait(None), TypeError, "takes a list .* not NoneType"),
+    "progress": (lambda s: s.verify(progress=5), TypeError, "progress is a callable"),
+    "an empty codec": (lambda s: s.alter(TOPIC, codec=""), mqlog.OptionError, "printable"),
+    "a codec's name": (lambda s: s.alter(TOPIC, codec="\udc80"), mqlog.OptionError, "printable"),
+    "a long codec": (lambda s: s.alter(TOPIC, codec="x" * 246), mqlog.OptionError, "1 to 245"),
+    "half a codec": (lambda s: s.stream(TOPIC, codec=Half()), TypeError, "encode and decode"),
+}
+BAD_TO_STREAMS: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
+    "headers": (lambda o: o.append(b"v", headers=5), TypeError, "headers is a mapping.* not int"),
+    "text as headers": (lambda o: o.append(b"v", headers=""), TypeError, "headers is .* not str"),
+    "a header's name": (
+        lambda o: o.append(b"v", headers={"\udc80": b"1"}),
+        ValueError,
+        r"header name '\\udc80' cannot be written as UTF-8",
+    ),
+    "a partition": (lambda o: o.append(b"v", partition=1.5), TypeError, "a partition is an int"),
+    "one value as many": (lambda o: o.append_many(b"v"), TypeError, "many values, not bytes"),
+    "one text as many": (lambda o: o.append_many("v"), TypeError, "many values, not str"),
+    "a view as many": (lambda o: o.append_many(memoryview(b"v")), TypeError, "not memoryview"),
+    "no values": (lambda o: o.append_many(None), TypeError, "many values, not NoneType"),
+    "one key for many": (lambda o: o.append_many([b"v"], keys=b"k"), TypeError, "keys is as many"),
+    "one moment for many": (
+        lambda o: o.append_many([b"v"], timestamps=1.0),
+        TypeError,
+        "timestamps is as many",
+    ),
+    "compression": (lambda o: o.append_many([b"v"], compression=[]), TypeError, "is a str or None"),
+    "huge to trim": (lambda o: o.trim(HUGE), mqlog.OffsetOutOfRangeError, r"orders-0 has .* 10$"),
+    "below zero to trim": (lambda o: o.trim(-1), mqlog.OffsetOutOfRangeError, "orders-0 has"),
+    "below zero to wait for": (
+        lambda o: o.wait_durable(-HUGE),
+        mqlog.OffsetOutOfRangeError,
+        "orders-0 has offsets from 0 up to and without 10",
+    ),
+    "an end of a group": (
+        lambda o: o.consumer("g", start=float("nan")),
+        ValueError,
+        "epoch seconds",
+    ),
+    "partitions": (lambda o: o.consumer("g", partitions=5), TypeError, "partitions is a list of"),
+    "one of partitions": (lambda o: o.consumer("g", partitions=["0"]), TypeError, "is an int"),
+    "on_assign": (lambda o: o.consumer("g", on_assign=5), TypeError, "on_assign is a callable"),
+    "a partition to seek": (
+        lambda o: o.consumer("g").seek(mqlog.LATEST, partition=0.0),
+        TypeError,
+        "partition is an int",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_argument_is_named_and_nothing_is_changed(
+    orders: mqlog.Stream[bytes, Any], store: mqlog.Store, what: str
+) -> None:
+    call, kind, says = BAD[what]
+    orders.consumer("g").close()
+    files = sorted(os.listdir(store.path))
+    options = store.options(TOPIC)
+    with pytest.raises(kind, match=says):
+        call(store)
+    assert (sorted(os.listdir(store.path)), store.options(TOPIC)) == (files, options)
+    lost_nothing(orders)
+
+
+@pytest.mark.parametrize("what", BAD_TO_STREAMS)
+def test_a_bad_argument_to_a_stream_is_named_and_nothing_is_appended(
+    orders: mqlog.Stream[bytes, Any], what: str
+) -> None:
+    call, kind, says = BAD_TO_STREAMS[what]
+    orders.consumer("g").close()  # a group that is not new judges `start` too
+    with pytest.raises(kind, match=says):
+        call(orders)
+    lost_nothing(orders)
+
+
+def test_as_many_as_there_will_ever_be_is_as_many_as_there_are(
+    orders: mqlog.Stream[bytes, Any],
+) -> None:
+    [columns] = orders.columns(max_records=HUGE)
+    assert len(columns) == 10
+    with orders.consumer("g") as consumer:
+        assert len(consumer.poll(HUGE, timeout=HUGE)) == 10
+    orders.wait_durable(HUGE)
+
+
+def test_a_consumer_that_comes_while_the_store_closes_its_consumers_waits(
+    orders: mqlog.Stream[bytes, Any], store: mqlog.Store
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def join() -> None:
+        with suppress(mqlog.ClosedError):
+            orders.consumer("h")
+
+    class Watched(weakref.WeakSet[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            for consumer in super().__iter__():
+                threads.append(threading.Thread(target=join))
+                threads[-1].start()
+                threads[-1].join(0.1)  # time enough to disturb
+                yield consumer
+
+    held = [orders.consumer("g"), orders.consumer("g")]
+    store._consumers = Watched(held)
+    store.close()
+    for thread in threads:
+        thread.join()
+    assert len(threads) == len(held)
+
+
+# -- what another program wrote -------------------------------------------------------------------
+@pytest.mark.parametrize("ms", [2**62, -(2**62), 1_700_000_000_000_000, -62_135_596_800_001])
+def test_a_timestamp_that_no_datetime_can_say_is_read_as_a_number(path: Path, ms: int) -> None:
+    (path / f"{TOPIC}-0").mkdir(parents=True)
+    (path / f"{TOPIC}-0" / f"{0:020d}.log").write_bytes(batch(0, b"a", timestamp=ms))
+    with mqlog.open(path, "r") as store:
+        [record] = store.stream(TOPIC)
+        assert (record.timestamp_ms, record.timestamp) == (ms, ms / 1000)
+        with pytest.raises(ValueError, match=f"{TOPIC}-0:0 is {ms} ms"):
+            _ = record.datetime

@@ -436,7 +436,7 @@ def test_explicit_partitions_are_there_and_each_once(
 ) -> None:
     with pytest.raises(kind, match="partition"):
         spread.consumer("billing", partitions=partitions)
-    with pytest.raises(TypeError, match="partitions are ints, not bool"):
+    with pytest.raises(TypeError, match="a partition is an int, not bool"):
         spread.consumer("billing", partitions=[True])
 
 

@@ -105,9 +105,9 @@ def test_headers_are_a_mapping_or_pairs_and_come_back_as_pairs(handle, log):
         ({"__mqlog.due": b""}, ValueError, "reserved"),
         ({"a": "text"}, TypeError, "a header's value"),
         ({b"a": b""}, TypeError, "name is str"),
-        ("ab", TypeError, "pair of str"),
+        ("ab", TypeError, "headers is a mapping, or pairs"),
         ([("a", b"1", b"2")], TypeError, "pair of str"),
-        (7, TypeError, "iterable"),
+        (7, TypeError, "headers is a mapping, or pairs"),
     ],
 )
 def test_bad_headers_are_refused(handle, log, headers, kind, words):

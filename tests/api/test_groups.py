@@ -103,3 +103,13 @@ def test_deleting_a_group_that_is_not_there_names_the_nearest(store: mqlog.Store
         store.delete_group("orders", "biling")
     with pytest.raises(mqlog.NotFoundError, match="no topic 'clicks'"):
         store.groups("clicks")
+
+
+def test_other_files_among_the_groups_are_nobodys(store: mqlog.Store) -> None:
+    orders = store.stream("orders")
+    orders.consumer("billing").close()
+    for name in ("not a name.offset", ".offset", "billing.offset~", "README"):
+        (store.path / "orders-0" / "groups" / name).write_bytes(b"mine")
+    assert [group.name for group in store.groups("orders")] == ["billing"]
+    store.delete_group("orders", "billing")
+    assert len(list((store.path / "orders-0" / "groups").iterdir())) == 4

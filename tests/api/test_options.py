@@ -155,7 +155,7 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("compression", "lz5", "there are none, gzip, snappy, lz4, zstd"),
     ("compression", "snappy", "use lz4, gzip or zstd"),
     ("durability", "disk", "'os', 'sync'"),
-    ("intake", "shut", "'open', 'closed'"),
+    ("intake", "shut", "'closed', 'open'"),
     ("maxsize", -1, "records, from 0"),
 ]
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.partition import batch
 
 import mqlog
 
@@ -141,3 +142,10 @@ def test_a_store_can_be_looked_at_while_it_is_written(ok: Run, store: Path) -> N
         fill(opened.stream("orders"), range(3))
         assert ok("ls", store).lines[1].split()[2] == "3"
         assert ok("info", store, "orders", "--json").json["records"] == 3
+
+
+def test_info_shows_times_that_no_calendar_has(ok: Run, store: Path) -> None:
+    (store / "orders-0").mkdir(parents=True)
+    data = batch(0, b"a", timestamp=1_700_000_000_000_000)  # microseconds, somebody thought
+    (store / "orders-0" / f"{0:020d}.log").write_bytes(data)
+    assert "@1700000000000" in ok("info", store, "orders").out

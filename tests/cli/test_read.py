@@ -37,6 +37,7 @@ def test_it_prints_values_a_line_each(ok: Run, orders: Path, verb: str) -> None:
         (("--from", "3", "--to", "3"), range(0)),
         (("--from", "5", "--to", "3"), range(0)),
         (("-n", "4"), range(4)),
+        (("-n", "9" * 30), range(10)),
         (("-n", "0"), range(0)),
         (("--from", "8", "-n", "4"), range(8, 10)),
         (("--from", "2001-09-09T01:46:43Z"), range(3, 10)),
