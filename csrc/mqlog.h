@@ -512,7 +512,8 @@ MQL_PUBLIC int mql_share_describe(mql_share *share, mql_share_info *out);
 MQL_PUBLIC int64_t mql_share_waiting(mql_share *share);
 /* The offsets that would be acquired next, at most `capacity`; how many. */
 MQL_PUBLIC int64_t mql_share_peek(mql_share *share, int64_t *offsets, int64_t capacity);
-/* What is acquired, in no order, at most `capacity`; how many. */
+/* What is acquired, in no order, at most `capacity`; how many. What dead processes held is released
+ * first. */
 MQL_PUBLIC int64_t mql_share_holders(mql_share *share, mql_acquired *out, int64_t capacity);
 /* The first offset in [start, stop) that is not final; `stop` if there is none. */
 MQL_PUBLIC int64_t mql_share_unfinished(mql_share *share, int64_t start, int64_t stop);

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import errno
 import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from mqlog import _letters
-from mqlog._engine import ARCHIVE, DEAD, MOVE, PARK, PASSED, Message
-from mqlog.errors import CorruptError, LockLostError
+from mqlog._engine import ARCHIVE, DEAD, MOVE, PARK, PASSED, RELEASE, UNCOUNTED, Message
+from mqlog._times import later_ms
+from mqlog.errors import CorruptError, Full, LockLostError, NotFoundError
 
 if TYPE_CHECKING:
     from mqlog._queue import Queue
@@ -26,6 +27,9 @@ LOGGER: Final = logging.getLogger("mqlog")
 
 #: Until a move that the disk had no room for is tried again.
 _PAUSE: Final = 1.0
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+#: Of what is driven back now; a sync may take long.
+_LOCK_MS: Final = 60_000
 #: Of a record that was driven back: the dead letter that it was.
 _REDRIVEN: Final = "__mqlog.redriven"
 
@@ -38,39 +42,35 @@ def bury(
     """Moves messages that are held to the dead letters; those whose lock was lost."""
     lost = settle(messages, MOVE, letters._logs[0].end_offset, 0)
     held = [one for one in messages if one not in lost]
-    _append(letters, held, [_letters.headers_of(one, reason) for one in held], settle)
-    for one in held:
-        LOGGER.info("%s went to the dead letters: %s", one.id, reason or "rejected")
+    if held and _append(letters, held, reason, settle):
+        for one in held:
+            LOGGER.info("%s went to the dead letters: %s", one.id, reason or "rejected")
     return lost
 
 
 def _append(
-    letters: Queue[Any, Any],
-    messages: list[Message[Any]],
-    headers: Sequence[list[tuple[str, bytes | None]]],
-    settle: Settle,
-) -> None:
-    """The second and the third step; what there is no room for waits for its turn."""
-    if not messages:
-        return
+    letters: Queue[Any, Any], messages: list[Message[Any]], reason: str, settle: Settle
+) -> bool:
+    """The second and the third step; False: the disk has no room, and it waits for its turn."""
     values = [b"" if one.raw is None else one.raw for one in messages]
+    headers = [_letters.headers_of(one, reason) for one in messages]
     try:
         letters._send_raw(values, [one.key for one in messages], headers)
-    except OSError as error:
+    except BaseException as error:
         _park(messages, error, settle)
-        return
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return False
+        raise
     settle(messages, ARCHIVE, DEAD, 0)
+    return True
 
 
-def _park(messages: list[Message[Any]], error: OSError, settle: Settle) -> None:
-    settle(messages, PARK, int((time.time() + _PAUSE) * 1000), 0)
-    LOGGER.warning(
-        "%d records cannot be moved to the dead letters now, and are tried again: %s",
-        len(messages),
-        error,
-    )
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        raise error
+def _park(messages: list[Message[Any]], error: BaseException, settle: Settle) -> None:
+    """Their moves are ended by whoever takes them next."""
+    settle(messages, PARK, later_ms(_PAUSE), 0)
+    some = ", ".join(one.id for one in messages[:5])
+    what = "%d records cannot be moved now, which is tried again: %s: %s"
+    LOGGER.warning(what, len(messages), some, error)
 
 
 def _settle_one(messages: list[Message[Any]], event: int, when: int, flags: int) -> list[Any]:
@@ -94,8 +94,7 @@ def finish_burial(letters: Queue[Any, Any], message: Message[Any]) -> None:
             log.wait_durable(record.offset + 1, None)
             _settle_one([message], ARCHIVE, DEAD, 0)
             return
-    reason = "moved after its mover had died"
-    _append(letters, [message], [_letters.headers_of(message, reason)], _settle_one)
+    _append(letters, [message], "moved after its mover had died", _settle_one)
 
 
 def _from(log: Any, offset: int) -> Any:
@@ -112,6 +111,31 @@ def _from(log: Any, offset: int) -> Any:
 # -- back again ------------------------------------------------------------------------------------
 
 
+def redrive(letters: Queue[Any, Any], most: int) -> int:
+    """Puts dead letters back into the queues that they came from; how many."""
+    done, kept = 0, list[Message[Any]]()
+    failure: NotFoundError | None = None
+    try:
+        while done + len(kept) < most:
+            some = letters._gather(1, False, None, _LOCK_MS, False)
+            if not some:
+                break
+            kept += some
+            try:
+                _redrive_one(letters._store, some[0])
+                kept.pop()
+                done += 1
+            except NotFoundError as error:
+                failure = error
+    finally:
+        stay = [one for one in kept if not one.settled]
+        letters._settled(stay, RELEASE, 0, UNCOUNTED)
+    if failure is not None:
+        failure.add_note(f"{done} dead letters were driven back, {len(kept)} stay")
+        raise failure
+    return done
+
+
 def _target(store: Store, message: Message[Any]) -> tuple[Queue[Any, Any], int]:
     topic = (message.header(_letters.TOPIC) or b"").decode()
     group = (message.header(_letters.GROUP) or b"default").decode()
@@ -120,8 +144,7 @@ def _target(store: Store, message: Message[Any]) -> tuple[Queue[Any, Any], int]:
     return queue, partition if partition < len(queue._logs) else 0
 
 
-def redrive(store: Store, message: Message[Any]) -> None:
-    """Puts one dead letter back into the queue that it came from."""
+def _redrive_one(store: Store, message: Message[Any]) -> None:
     queue, partition = _target(store, message)
     message._settle(MOVE, queue._logs[partition].end_offset)
     _drive(queue, partition, message)
@@ -131,17 +154,26 @@ def _drive(queue: Queue[Any, Any], partition: int, message: Message[Any]) -> Non
     own = _letters.own_headers(message)
     group = message.header(_letters.GROUP) or b"default"
     extra = [(b"__mqlog.group", group), (_REDRIVEN.encode(), message.id.encode())]
-    queue._send_one_raw(message.raw or b"", message.key, own, partition, extra)
+    try:
+        queue._send_one_raw(message.raw or b"", message.key, own, partition, extra)
+    except BaseException as error:
+        _park([message], error, _settle_one)
+        raise
     message._settle(ARCHIVE, PASSED)
 
 
-def finish_redrive(store: Store, message: Message[Any]) -> None:
+def finish_redrive(letters: Queue[Any, Any], message: Message[Any]) -> None:
     """A redrive that somebody began and did not end."""
-    queue, partition = _target(store, message)
+    try:
+        queue, partition = _target(letters._store, message)
+    except NotFoundError as error:
+        _park([message], error, _settle_one)
+        return
     log = queue._logs[partition]
     for record in _from(log, message._is_moving):
         if dict(record._all_headers()).get(_REDRIVEN) == message.id.encode():
             log.wait_durable(record.offset + 1, None)
             _settle_one([message], ARCHIVE, PASSED, 0)
             return
-    _drive(queue, partition, message)
+    with suppress(Full, OSError):  # it was parked
+        _drive(queue, partition, message)

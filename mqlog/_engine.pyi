@@ -328,6 +328,8 @@ class Message(Record[_Out]):
     @property
     def _group(self) -> str: ...
     @property
+    def _lock_ms(self) -> int: ...
+    @property
     def _is_moving(self) -> int:
         """Where the other topic ended when a move there began that is not done; -1: none is."""
     def _check_held(self) -> None:
@@ -472,6 +474,10 @@ class Taker(Sender):
     ) -> int: ...
     def _halt(self, immediate: bool) -> None:
         """From now on `_may_wait` is asked before each wait, and each put is `_put`."""
+    def _watch(self) -> None:
+        """From now on `_show` is called after each look at what is there."""
+    def _owns(self, message: object) -> bool:
+        """Whether it was acquired by this handle, or by another of the same queue here."""
     def _gather(
         self, count: int, block: bool, timeout: float | None, lock_ms: int, raises: bool
     ) -> list[Message[Any]]:

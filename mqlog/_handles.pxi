@@ -12,10 +12,11 @@ cdef class Store:
     cdef readonly str path
     cdef readonly bint read_only
     cdef readonly bint closed
+    cdef PyObject *_held  # the messages that were acquired here and not settled, linked; borrowed
     cdef object __weakref__
 
     def __cinit__(self):
-        self._c = NULL
+        self._c = self._held = NULL
         self._forks = FORKS
         self.closed = True
 
@@ -61,10 +62,20 @@ cdef class Store:
         self.closed = True
         if self._forks != FORKS:
             return
+        self.release_all()
         mql_wake(self._c)
         with nogil:
             rc = mql_close(self._c)
         self.end(rc)
+
+    cdef int release_all(self) except -1:
+        """What is held is to be delivered again; where that fails, when this process has ended."""
+        cdef Message message
+        while self._held is not NULL:
+            message = <Message>self._held
+            message.let_go(LOST)
+            message._share.give_back(message.offset, message.token)
+        return 0
 
     cdef inline int enter(self) except -1:
         """What every call does first, and again when it has retaken the GIL."""

@@ -15,6 +15,8 @@ COUNT: Final = "__dlq.errors.delivery.count"
 REASON: Final = "__dlq.errors.message"
 #: None of a record's own headers begins so.
 PREFIX: Final = "__dlq."
+#: Of a reason: what failed need not be told in full.
+_LONGEST: Final = 2000
 
 
 def reason_of(record: Record[Any]) -> str:
@@ -45,5 +47,5 @@ def headers_of(message: Message[Any], reason: str) -> list[tuple[str, bytes | No
         (OFFSET, str(message.offset).encode()),
         (GROUP, message._group.encode()),
         (COUNT, str(message.delivery_count).encode()),
-        (REASON, reason.encode("utf-8", "replace")),
+        (REASON, reason.encode("utf-8", "replace")[:_LONGEST]),
     ]

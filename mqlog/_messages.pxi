@@ -11,18 +11,47 @@ cdef class Message(Record):
     cdef object _queue
     cdef int _state
     cdef int64_t _moving
+    cdef int64_t _lock  # as the group's then, or as `get` was told
+    cdef PyObject *_before  # in the list of its store: borrowed, with the GIL held
+    cdef PyObject *_after
     cdef readonly uint64_t token
     cdef readonly int delivery_count
 
     def __del__(self):
+        cdef Store store
         if self._state == HELD:
-            self._dropped()
+            store = self._share._store
+            if not store.closed and store._forks == FORKS:
+                self._queue._dropped(self)
 
-    def _dropped(self):
-        store = self._share._store
-        if store.closed or store._forks != FORKS:
-            return
-        self._queue._dropped(self)
+    def __dealloc__(self):
+        if self._state == HELD:
+            self.let_go(LOST)
+
+    cdef int hold(self, Share share, const mql_acquired *got, object queue) noexcept:
+        """From now on it is acquired; the store knows."""
+        cdef Store store = share._store
+        self._share, self._queue = share, queue
+        self._moving, self.token, self.delivery_count = got.moving, got.token, <int>got.deliveries
+        self._state = HELD
+        self._before, self._after = NULL, store._held
+        if store._held is not NULL:
+            (<Message>store._held)._before = <PyObject *>self
+        store._held = <PyObject *>self
+        return 0
+
+    cdef int let_go(self, int state) noexcept:
+        """It is held no longer."""
+        cdef Store store = self._share._store
+        if self._before is NULL:
+            store._held = self._after
+        else:
+            (<Message>self._before)._after = self._after
+        if self._after is not NULL:
+            (<Message>self._after)._before = self._before
+        self._before = self._after = NULL
+        self._state = state
+        return 0
 
     @property
     def reason(self):
@@ -64,7 +93,8 @@ cdef class Message(Record):
 
     def renew(self, lock_duration=None):
         """The lock holds from now on as long as at the beginning. See `mqlog.Message`."""
-        self.settle(MQL_RENEW, self._queue._lock_ms(lock_duration), 0)
+        lock = self._lock if lock_duration is None else self._queue._lock_ms(lock_duration)
+        self.settle(MQL_RENEW, lock, 0)
 
     def __enter__(self):
         self.is_held()
@@ -81,6 +111,11 @@ cdef class Message(Record):
     def _settle(self, int event, int64_t when=0, int flags=0):
         """Any event; for the queue's own use."""
         self.settle(event, when, flags)
+
+    @property
+    def _lock_ms(self):
+        """How long its lock was to hold at the beginning, in milliseconds; -1: without an end."""
+        return self._lock
 
     @property
     def _is_moving(self):
@@ -120,10 +155,12 @@ cdef class Message(Record):
         return 0
 
     cdef int settled_as(self, int result, int event) noexcept:
+        if self._state != HELD:
+            return 0
         if result == MQL_E_LOST:
-            self._state = LOST
+            self.let_go(LOST)
         elif result == MQL_OK and event != MQL_RENEW and event != MQL_MOVE:
-            self._state = DONE
+            self.let_go(DONE)
         return 0
 
     def __reduce__(self):
@@ -152,7 +189,7 @@ def settle_many(list messages not None, int event, int64_t when, int flags):
         for i in range(count):
             message = <Message?>messages[i]
             message.is_held()
-            if message._share is not share:
+            if message._share._c is not share._c:
                 raise ValueError(f"{message!r} is of another queue: nothing was changed")
             items[i].offset, items[i].token = message.offset, message.token
             items[i].result = MQL_TIMEOUT
@@ -193,6 +230,7 @@ cdef class Taker(Sender):
     cdef object _postponed  # an error that waits until the messages before it are given out
     cdef bint _plain  # a put may go the short way
     cdef bint _halted  # nothing is given out any more
+    cdef bint _watched  # somebody looks at a descriptor: `_show` after each call that takes
 
     def _bind_shares(self, shares, *, lock_ms, max_acquired, max_deliveries, plain):
         """Says whence messages come, in the order of priority, and under which options."""
@@ -284,13 +322,17 @@ cdef class Taker(Sender):
         self._plain = False
         self._halted = self._halted or immediate
 
+    def _watch(self):
+        """From now on `_show` is called after each look at what is there."""
+        self._watched = True
+
     def get(self, block=True, timeout=None, *, lock_duration=...):
         """Acquires the next record. See `mqlog.Queue.get`."""
         cdef Message message
         if timeout is not None and block:
             check_timeout(timeout)
         if (self._spread == 1 and lock_duration is ... and self._postponed is None
-                and not self._halted and self.current()):
+                and not self._halted and not self._watched and self.current()):
             message = self.get_at_once()
             if message is not None:
                 return message
@@ -313,17 +355,19 @@ cdef class Taker(Sender):
                 continue
             rc = mql_share_acquire(share._c, &how, &got, &count)
             if rc == MQL_OK:
-                return self.accepted_for_delivery(share, &got)
+                return self.accepted_for_delivery(share, &got, self._lock)
             if rc == MQL_E_CORRUPT:  # it is told once
                 self._store.end(rc)
             return None
         return None
 
-    cdef Message accepted_for_delivery(self, Share share, const mql_acquired *got):
+    cdef Message accepted_for_delivery(self, Share share, const mql_acquired *got, int64_t lock):
         """None: nothing to deliver there; what is out of deliveries went to the dead letters."""
         cdef Message message = share.deliver(got, self)
-        if message is not None and (
-                got.moving >= 0 or 0 < self._deliveries < message.delivery_count):
+        if message is None:
+            return None
+        message._lock = lock
+        if got.moving >= 0 or 0 < self._deliveries < message.delivery_count:
             if got.moving < 0:
                 message.delivery_count -= 1  # it was acquired, but is not delivered
             self._bury(message)
@@ -348,6 +392,8 @@ cdef class Taker(Sender):
                 raise error
             seen = mql_doorbell(self._store._c)
             out = [] if self._halted else self.attempt(count, lock)
+            if self._watched:
+                self._show()
             if out or not self._may_wait(raises):
                 return out
             left = slice_until(deadline)
@@ -419,7 +465,7 @@ cdef class Taker(Sender):
                 failed = failure(rc, self._store.path)
             for i in range(some):
                 try:
-                    message = self.accepted_for_delivery(share, &got[i])
+                    message = self.accepted_for_delivery(share, &got[i], lock)
                     if message is not None:
                         out.append(message)
                 except BaseException as error:
@@ -445,5 +491,13 @@ cdef class Taker(Sender):
                 mql_unpin(pinned)
             if rc == MQL_TIMEOUT:
                 PyErr_CheckSignals()
-                self._store.enter()
         return rc
+
+    def _owns(self, message):
+        """Whether it was acquired by this handle, or by another of the same queue here."""
+        cdef Share share
+        if isinstance(message, Message):
+            for share in self._shares:
+                if (<Message>message)._share._c is share._c:
+                    return True
+        return False

@@ -59,7 +59,8 @@ def check_name(kind: str, name: object) -> str:
             f"{name!r} is no name for a {kind}: use a-z, A-Z, 0-9, '.', '_' and '-'; "
             "mqlog.topic_name() turns any str into such a name"
         )
-    if len(name) > NAME_LIMIT:
+    own = name.removesuffix(DEAD_LETTERS) if kind == "topic" else name
+    if len(own) > NAME_LIMIT:
         raise ValueError(
             f"the name of a {kind} has at most {NAME_LIMIT} characters, this one has {len(name)}: "
             f"{name[:40]!r}…; mqlog.topic_name() cannot shorten it either"

@@ -6,11 +6,12 @@ what the rest takes: room to wait for, a partition for the priority, notes in th
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mqlog import _engine, _sharing
 from mqlog._times import Deadline, check_delay, check_seconds, later_ms, moment_ms
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 #: Between two looks at what may have changed.
 _SLICE: Final = 0.25
-#: The same where nobody rings: bytes come back when the engine reclaims them.
-_SLICE_OF_BYTES: Final = 0.02
+#: Between two looks at a bound of the whole topic: nobody rings when there is room again.
+_LOOK: Final = 0.01
 
 PRIORITY: Final = 4
 
@@ -60,7 +61,7 @@ def _put_one(queue: AnyQueue, value: Any, wait: Deadline, how: How, due: int) ->
     while True:
         log = queue._logs[partition]
         try:
-            _check_bytes(queue)
+            _check_room(queue, 1)
             if due:
                 log.make_room()
             offset, found = _append(queue, value, how, partition, (notes, once))
@@ -86,50 +87,88 @@ def _append(
     )
 
 
-def put_many(
-    queue: AnyQueue,
-    values: Iterable[Any],
-    columns: tuple[Iterable[bytes | None] | None, Iterable[Any] | None],
-    how: How,
-) -> Sequence[int]:
-    """Puts all of them, once there is room for all; `columns`: keys and headers."""
-    open_for_puts(queue)
+class Many(NamedTuple):
+    """The records of one `put_many`, in columns; None: none has that."""
+
+    items: tuple[Any, ...]
+    keys: tuple[bytes | None, ...] | None
+    headers: tuple[Any, ...] | None
+
+    def pick(self, places: list[int]) -> Many:
+        """Some of them."""
+        return Many(
+            tuple(self.items[place] for place in places),
+            self.keys and tuple(self.keys[place] for place in places),
+            self.headers and tuple(self.headers[place] for place in places),
+        )
+
+
+def many(values: Iterable[Any], keys: Iterable[Any] | None, headers: Iterable[Any] | None) -> Many:
+    """The columns, once they are found to be of one length."""
     items = tuple(values)
     for item in items:
         _check_value(item)
-    maxsize = queue._options["maxsize"]
-    if 0 < maxsize < len(items):
-        raise ValueError(f"{len(items)} values, and the queue holds maxsize={maxsize}")
-    keys, headers = (None if column is None else tuple(column) for column in columns)
+    columns = [None if column is None else tuple(column) for column in (keys, headers)]
+    for name, column in zip(("keys", "headers"), columns, strict=True):
+        if column is not None and len(column) != len(items):
+            raise ValueError(f"{len(items)} values but {len(column)} {name}: nothing was put")
+    return Many(items, *columns)
+
+
+def put_many(queue: AnyQueue, rows: Many, how: How) -> Sequence[int]:
+    """Puts all of them, once there is room for all."""
+    open_for_puts(queue)
+    maxsize, count = queue._options["maxsize"], len(rows.items)
+    if 0 < maxsize < count:
+        raise ValueError(f"{count} values, and the queue holds maxsize={maxsize}")
     if check_delay("delay", how.delay) > 0:
-        return _put_each(queue, items, (keys, headers), how)
+        return _put_each(queue, rows, how)
     first = first_of(queue, how.priority)
-    spread = queue._width > 1 and keys is not None
-    partition = None if spread else first + _among(queue, None)
+    if queue._width == 1 or rows.keys is None:
+        return _put_some(queue, rows, how, first, first + _among(queue, None))
+    if not maxsize and not queue._options["max_bytes"]:
+        return _put_some(queue, rows, how, first, None)
+    # Each partition's on their own: what was put in one is not put again if the next one is full.
+    offsets = [0] * count
+    for partition, places in _by_partition(queue, rows.keys, first).items():
+        found = _put_some(queue, rows.pick(places), how, first, partition)
+        for place, offset in zip(places, found, strict=True):
+            offsets[place] = offset
+    return offsets
+
+
+def _put_some(
+    queue: AnyQueue, rows: Many, how: How, first: int, partition: int | None
+) -> Sequence[int]:
+    """`partition`: None: the keys say, among those from `first` on."""
     while True:
         try:
-            _check_bytes(queue)
-            return queue._send_many(items, keys, headers, partition, first, how.durable)
+            _check_room(queue, len(rows.items))
+            return queue._send_many(*rows, partition, first, how.durable)
         except Full:
-            _wait_room(queue, first, Deadline(None))
+            _wait_room(queue, first if partition is None else partition, Deadline(None))
 
 
-def _put_each(
-    queue: AnyQueue,
-    items: tuple[Any, ...],
-    columns: tuple[tuple[bytes | None, ...] | None, tuple[Any, ...] | None],
-    how: How,
-) -> list[int]:
+def _by_partition(
+    queue: AnyQueue, keys: tuple[bytes | None, ...], first: int
+) -> dict[int, list[int]]:
+    """The places of the records that go to each partition; those without a key go to one."""
+    keyless = queue._turn()
+    out: dict[int, list[int]] = {}
+    for place, key in enumerate(keys):
+        number = keyless if key is None else _engine.partition_for(key, queue._width)
+        out.setdefault(first + number, []).append(place)
+    return out
+
+
+def _put_each(queue: AnyQueue, rows: Many, how: How) -> list[int]:
     """One by one: a delayed record is a batch of its own."""
-    keys = (None,) * len(items) if columns[0] is None else columns[0]
-    headers = ((),) * len(items) if columns[1] is None else columns[1]
-    for name, column in (("keys", keys), ("headers", headers)):
-        if len(column) != len(items):
-            raise ValueError(f"{len(items)} values but {len(column)} {name}: nothing was put")
-    due = later_ms(how.delay)
+    due, count = later_ms(how.delay), len(rows.items)
+    keys = rows.keys or (None,) * count
+    headers = rows.headers or ((),) * count
     return [
         _put_one(queue, item, Deadline(None), replace(how, key=key, headers=some), due)
-        for item, key, some in zip(items, keys, headers, strict=True)
+        for item, key, some in zip(rows.items, keys, headers, strict=True)
     ]
 
 
@@ -154,16 +193,26 @@ def _check_value(value: Any) -> None:
         )
 
 
+def room(queue: AnyQueue) -> int:
+    """How many records more may be put by `maxsize`; the default group's are counted."""
+    most = int(queue._options["maxsize"])
+    return most - sum(place.waiting() for place in queue._bounds) if most else sys.maxsize
+
+
 def holds_bytes(queue: AnyQueue) -> bool:
     """Whether the topic holds as much as its `max_bytes` says."""
     most = queue._options["max_bytes"]
     return bool(most) and sum(log.describe().bytes for log in queue._logs) >= most
 
 
-def _check_bytes(queue: AnyQueue) -> None:
+def _check_room(queue: AnyQueue, wanted: int) -> None:
+    """The bounds that are not of one partition, which the engine holds, and exactly."""
     if holds_bytes(queue):
         most = queue._options["max_bytes"]
         raise Full(f"topic {queue.name!r} holds as many bytes as its max_bytes={most} says")
+    if len(queue._bounds) > 1 and room(queue) < wanted:
+        most = queue._options["maxsize"]
+        raise Full(f"queue {queue.name!r} holds as many records as its maxsize={most} says")
 
 
 def time_to_wait(block: bool, timeout: float | None) -> Deadline:
@@ -172,10 +221,15 @@ def time_to_wait(block: bool, timeout: float | None) -> Deadline:
 
 
 def _wait_room(queue: AnyQueue, partition: int, wait: Deadline) -> None:
-    left = wait.left(_SLICE_OF_BYTES if queue._options["max_bytes"] else _SLICE)
+    options = queue._options
+    rings = not options["max_bytes"] and len(queue._bounds) < 2
+    left = wait.left(_SLICE if rings else _LOOK)
     if not left:
         raise Full(f"{queue!r} is full, and there was no time to wait any longer")
-    queue._logs[partition].wait_room(left)
+    if rings:
+        queue._logs[partition].wait_room(left)
+    else:
+        time.sleep(left)
     open_for_puts(queue)
 
 

@@ -19,9 +19,16 @@ from mqlog._catalog import Topic
 from mqlog._engine import ACCEPT, ARCHIVE, DEAD, DURABLE, RELEASE, RENEW, UNCOUNTED, Message, Record
 from mqlog._info import AcquiredInfo, QueueStats
 from mqlog._store import Store
-from mqlog._times import Deadline, Start, check_delay, check_seconds, later_ms, resolve
+from mqlog._times import EARLIEST, Deadline, Start, check_delay, check_seconds, later_ms, resolve
 from mqlog._typing import Generic, Headers, In, Out
-from mqlog.errors import ClosedError, Empty, Error, LockLostError, ShutDown, TopicDeletedError
+from mqlog.errors import (
+    ClosedError,
+    Empty,
+    LockLostError,
+    NotFoundError,
+    ShutDown,
+    TopicDeletedError,
+)
 
 if TYPE_CHECKING:
     from mqlog._ready import Signal
@@ -58,6 +65,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         self._codec = codec
         self._logs: list[_engine.Log] = []
         self._places: list[_engine.Share] = []
+        self._letters: Queue[Out, In] | None = None  # where this handle moves messages to
         self._signal: Signal | None = None
         self._closed = False
         self._stopped = False
@@ -181,7 +189,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         Otherwise as `put`.
         """
         how = _put.How(delay=delay, priority=priority, durable=durable)
-        return _put.put_many(self, values, (keys, headers), how)
+        return _put.put_many(self, _put.many(values, keys, headers), how)
 
     def _put(self, value: Any, block: bool, timeout: float | None, **how: Any) -> int:
         """What `put` does when it is not a plain one."""
@@ -325,15 +333,17 @@ class Queue(_engine.Taker, Generic[Out, In]):
             SettledError: One was settled before; nothing was changed.
             ValueError: One is of another queue; nothing was changed.
         """
-        self._settle_all(messages, ACCEPT, 0, DURABLE if durable else 0)
+        lost = self._settled(self._own(messages), ACCEPT, 0, DURABLE if durable else 0)
+        self._raise_lost(lost)
 
     def release(
         self, messages: Iterable[Message[Any]], delay: float = 0.0, reason: str = ""
     ) -> None:
         """Releases all of them that it can, as `Message.release`; else as `accept`."""
+        later = later_ms(check_delay("delay", delay))
         every = self._own(messages)
         again = [one for one in every if not self._is_last(one)]
-        lost = self._settled(again, RELEASE, later_ms(check_delay("delay", delay)), 0)
+        lost = self._settled(again, RELEASE, later, 0)
         last = [one for one in every if self._is_last(one)]
         lost += self._bury_all(last, reason or "released at its last delivery")
         self._raise_lost(lost)
@@ -344,22 +354,23 @@ class Queue(_engine.Taker, Generic[Out, In]):
 
     def renew(self, messages: Iterable[Message[Any]], lock_duration: float | None = None) -> None:
         """Renews all the locks that it can, as `Message.renew`; else as `accept`."""
-        self._settle_all(messages, RENEW, self._lock_ms(lock_duration), 0)
+        every = self._own(messages)
+        by_lock: dict[int, list[Message[Any]]] = {}
+        for one in every:
+            lock = one._lock_ms if lock_duration is None else self._lock_ms(lock_duration)
+            by_lock.setdefault(lock, []).append(one)
+        lost = [self._settled(some, RENEW, lock, 0) for lock, some in by_lock.items()]
+        self._raise_lost([one for some in lost for one in some])
 
     def _own(self, messages: Iterable[Message[Any]]) -> list[Message[Any]]:
-        every = list(messages)
+        every = list(dict.fromkeys(messages))
         for one in every:
             if not isinstance(one, Message):
                 raise TypeError(f"not a message: {type(one).__name__}; nothing was changed")
-            if one.topic != self._topic or one._group != self._share_group:
-                raise ValueError(f"{one!r} is of another queue: nothing was changed")
             one._check_held()
+            if not self._owns(one):
+                raise ValueError(f"{one!r} is of another queue: nothing was changed")
         return every
-
-    def _settle_all(
-        self, messages: Iterable[Message[Any]], event: int, when: int, flags: int
-    ) -> None:
-        self._raise_lost(self._settled(self._own(messages), event, when, flags))
 
     def _settled(
         self, messages: list[Message[Any]], event: int, when: int, flags: int
@@ -381,7 +392,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
     # settling one: what messages ask
 
     def _lock_ms(self, lock_duration: Any) -> int:
-        """What the engine takes: left out or None means the group's."""
+        """What the engine takes: left out, it is the group's; None: until settled."""
         if lock_duration is ...:
             lock_duration = self._group_options["lock_duration"]
         if lock_duration is None:
@@ -427,7 +438,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         """A message that nobody refers to any more, and nobody has settled."""
         try:
             self._release(message, self._back_off(message), "dropped without being settled")
-        except Error as error:
+        except Exception as error:
             LOGGER.error("%r was dropped, and could not be released: %s", message, error)
         warnings.warn(
             f"{message!r} was dropped without being settled: it is delivered again later",
@@ -452,8 +463,26 @@ class Queue(_engine.Taker, Generic[Out, In]):
         self._check()
         if self._is_dead_letters:
             raise ValueError(f"{self._topic!r} are dead letters: they have none of their own")
+        return self._open_letters()
+
+    def _open_letters(self) -> Queue[Out, In]:
         topic = _sharing.dead_letters(self._store, self._topic)
-        return Queue(self._store, topic, "default", 0, self._codec)
+        return Queue(self._store, topic, "default", EARLIEST, self._codec)
+
+    def _own_letters(self) -> Queue[Out, In]:
+        """Those of this handle, also when it was closed: its messages can still be settled."""
+        letters = self._letters
+        if letters is None or not letters._is_usable(self._options["max_message_bytes"]):
+            letters = self._letters = self._open_letters()
+        return letters
+
+    def _is_usable(self, largest: int) -> bool:
+        """Whether dead letters of a queue with so large messages can be put here."""
+        try:
+            self._check()
+        except TopicDeletedError:
+            return False
+        return bool(self._options["max_message_bytes"] >= _sharing.size_of_letters(largest))
 
     def redrive(self, max_records: int | None = None) -> int:
         """Puts dead letters back into the queue that they came from, for the group that failed.
@@ -469,23 +498,17 @@ class Queue(_engine.Taker, Generic[Out, In]):
 
         Raises:
             ValueError: This is no dead-letter queue.
-            NotFoundError: The queue that they came from was deleted.
+            NotFoundError: The queue or the group that some came from was deleted: these stay, all
+                others were driven back.
+            Full: That queue is full. What was begun is ended when there is room.
 
         Any thread may call it. It blocks for syncs.
         """
         if not self._is_dead_letters:
             raise ValueError(f"{self!r} has no dead letters: queue.dead_letters.redrive()")
         self._check()
-        left = self.qsize() if max_records is None else _count("max_records", max_records)
-        done = 0
-        while done < left:
-            some = self._gather(min(left - done, 256), False, None, self._lock_ms(60.0), False)
-            if not some:
-                break
-            for message in some:
-                _dead.redrive(self._store, message)
-                done += 1
-        return done
+        most = self.qsize() if max_records is None else _count("max_records", max_records)
+        return _dead.redrive(self, most)
 
     def _bury_all(self, messages: list[Message[Any]], reason: str) -> list[Message[Any]]:
         """Moves them to the dead letters; those whose lock was lost."""
@@ -493,7 +516,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
             return []
         if self._is_dead_letters:
             return self._settled(messages, ARCHIVE, DEAD, 0)
-        return _dead.bury(self.dead_letters, messages, reason, self._settled)
+        return _dead.bury(self._own_letters(), messages, reason, self._settled)
 
     def _bury(self, message: Message[Any]) -> None:
         """One that the engine hands over: out of deliveries, or with a move to be finished."""
@@ -503,9 +526,9 @@ class Queue(_engine.Taker, Generic[Out, In]):
                 [message], f"not accepted in {most} deliveries: its holders died or were late"
             )
         elif self._is_dead_letters:
-            _dead.finish_redrive(self._store, message)
+            _dead.finish_redrive(self, message)
         else:
-            _dead.finish_burial(self.dead_letters, message)
+            _dead.finish_burial(self._own_letters(), message)
 
     # facts
 
@@ -521,9 +544,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
     def full(self) -> bool:
         """Whether a put would wait now: a hint."""
         self._check()
-        most = self._options["maxsize"]
-        waiting = sum(place.waiting() for place in self._places) if most else -1
-        return waiting >= most or _put.holds_bytes(self)
+        return _put.room(self) < 1 or _put.holds_bytes(self)
 
     def stats(self) -> QueueStats:
         """What there is, counted at one moment of the call.
@@ -599,7 +620,14 @@ class Queue(_engine.Taker, Generic[Out, In]):
         self._check()
         if self._signal is None or self._signal.descriptor < 0:
             self._signal = self._store._watch().signal(self)
+            self._watch()
         return self._signal.descriptor
+
+    def _show(self) -> None:
+        """The descriptor follows what is there now."""
+        signal = self._signal
+        if signal is not None and signal.descriptor >= 0:
+            self._store._watch().show(signal)
 
     def close(self) -> None:
         """Ends this handle; the store stays open. Messages that it gave can still be settled.
@@ -643,12 +671,9 @@ class Queue(_engine.Taker, Generic[Out, In]):
         self._options = topic.options
         self._width = topic.spread
         self._ranks = {4: 0, **{p: rank for rank, p in enumerate(topic.priorities, 1)}}
-        self._group_options = self._store._known().group(self._topic, self._share_group)
-        self._places = [self._open(partition) for partition in self._order()]
-        default = self._share_group == "default"
-        for place in self._places:
-            if default:
-                place.bound(self._options["maxsize"])
+        self._group_options = _sharing.group_options(self._store, topic.name, self._share_group)
+        self._places = self._open_places()
+        self._bounds = _sharing.bound(self._store, topic, self._logs)
         self._bind_to(core, generation)
 
     def _order(self) -> list[int]:
@@ -658,13 +683,29 @@ class Queue(_engine.Taker, Generic[Out, In]):
             rank * self._width + number for _, rank in by_priority for number in range(self._width)
         ]
 
-    def _open(self, partition: int) -> _engine.Share:
-        log = self._logs[partition]
-        for place in self._places:
-            if place.log is log:
-                return place
-        start = resolve(log, self._start) if partition < self._width else log.start_offset
-        return _engine.open_share(log, self._share_group, True, start, self._codec)
+    def _open_places(self) -> list[_engine.Share]:
+        """The group's places, highest priority first; where the group is new it begins at `start`.
+
+        A group that is there in one partition is not new: in another one it begins at the log
+        start, as that partition came later.
+        """
+        logs = [self._logs[partition] for partition in self._order()]
+        found = [self._open(log, None) for log in logs]
+        start = EARLIEST if any(found) else self._start
+        pairs = zip(logs, found, strict=True)
+        return [place or self._made(log, start) for log, place in pairs]
+
+    def _open(self, log: _engine.Log, start: int | None) -> _engine.Share | None:
+        create = start is not None
+        try:
+            return _engine.open_share(log, self._share_group, create, start or 0, self._codec)
+        except NotFoundError:
+            return None
+
+    def _made(self, log: _engine.Log, start: Start) -> _engine.Share:
+        place = self._open(log, resolve(log, start))
+        assert place is not None, "it was to be made"
+        return place
 
     def _bind_to(self, core: _engine.Store, generation: int) -> None:
         options, group = self._options, self._group_options
@@ -679,13 +720,14 @@ class Queue(_engine.Taker, Generic[Out, In]):
             generation=generation,
             spread=self._width,
         )
-        open_ = options["intake"] == "open" and not options["max_bytes"] and not self._stopped
+        open_ = options["intake"] == "open" and not self._stopped
+        checked = options["max_bytes"] or (options["maxsize"] and len(self._logs) > 1)
         self._bind_shares(
             self._places,
             lock_ms=self._lock_ms(...),
             max_acquired=group["max_acquired"] or 0,
             max_deliveries=0 if self._is_dead_letters else group["max_deliveries"] or 0,
-            plain=open_,
+            plain=open_ and not checked,
         )
 
     def _alive(self) -> None:
@@ -718,4 +760,4 @@ def _arrive(
     topic = store._existing(name)
     if topic.id != topic_id:
         raise TopicDeletedError(f"topic {name!r} of {store.path} was deleted, and made again")
-    return Queue(store, topic, group, 0, codec)
+    return Queue(store, topic, group, EARLIEST, codec)

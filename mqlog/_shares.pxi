@@ -22,6 +22,7 @@ cdef enum:
     AT_ONCE = 64  # records acquired in one call of the engine
     LOCK_SLICE_NS = 50_000_000
     FOUND = -1
+    DELIVER, PUT_OFF, DROP, PASS  # what is to be done with a record
 
 # What mqlog itself notes in a record's headers (bytes; numbers as 8 bytes, big-endian).
 cdef bytes DUE = b"__mqlog.due"  # milliseconds since 1970: not delivered before
@@ -188,11 +189,14 @@ cdef class Share:
     cdef Finder _finder
     cdef Source _source
     cdef bytes _group
+    cdef int64_t _damage_start  # what CorruptError told last
+    cdef int64_t _damage_stop
     cdef readonly Log log
     cdef readonly str name
 
     def __cinit__(self):
         self._c = NULL
+        self._damage_start = self._damage_stop = -1
 
     def waiting(self):
         """Records to be delivered, delayed ones included."""
@@ -219,10 +223,19 @@ cdef class Share:
 
     def peek(self, Py_ssize_t count):
         """The records that would be delivered next, at most so many; they are not acquired."""
-        cdef int64_t *offsets = <int64_t *>malloc(<size_t>max(count, 1) * sizeof(int64_t))
-        cdef int64_t found, i
-        cdef Finder finder
+        cdef Py_ssize_t asked = count
         cdef list out = []
+        while count > 0:
+            offsets = self.next_offsets(asked)
+            out = self.look_at(offsets, count)
+            if len(out) == count or len(offsets) < asked:
+                break
+            asked *= 2  # some of them are not for delivery
+        return out
+
+    cdef list next_offsets(self, Py_ssize_t count):
+        cdef int64_t *offsets = <int64_t *>malloc(<size_t>count * sizeof(int64_t))
+        cdef int64_t found, i
         if offsets is NULL:
             raise MemoryError()
         try:
@@ -232,13 +245,22 @@ cdef class Share:
                 mql_unpin(pinned)
             if found < 0:
                 self._store.end(<int>found)
-            for i in range(found):
-                self._store.enter()
-                finder = self.finder()
-                if finder.find(offsets[i]) == FOUND:
-                    out.append(self.fill(finder, Record.__new__(Record)))
+            return [offsets[i] for i in range(found)]
         finally:
             free(offsets)
+
+    cdef list look_at(self, list offsets, Py_ssize_t count):
+        cdef Finder finder = Finder.__new__(Finder)
+        cdef list out = []
+        finder._log = self.log
+        for offset in offsets:
+            self._store.enter()
+            if len(out) == count:
+                break
+            if finder.find(offset) == FOUND and (
+                    finder.view.header_count == 0
+                    or self.judge(finder.view.headers, NULL) == DELIVER):
+                out.append(self.fill(finder, Record.__new__(Record)))
         return out
 
     def holders(self, int64_t most):
@@ -369,6 +391,21 @@ cdef class Share:
                 self._store.enter()
         return rc
 
+    cdef int give_back(self, int64_t offset, uint64_t token) noexcept:
+        """Releases a record, uncounted, while its store is being closed; or parks its move."""
+        cdef mql_settle item
+        cdef mql_settlement how
+        item.offset, item.token, item.result = offset, token, MQL_TIMEOUT
+        how.event, how.flags, how.when, how.slice_ns = MQL_RELEASE, MQL_UNCOUNTED, 0, LOCK_SLICE_NS
+        mql_pin(self._store._c)
+        with nogil:
+            mql_share_settle(self._c, &item, 1, &how)
+            if item.result == MQL_E_LOST:
+                how.event, how.flags = MQL_PARK, 0
+                mql_share_settle(self._c, &item, 1, &how)
+            mql_unpin(self._store._c)
+        return 0
+
     cdef int settle_one(
             self, const mql_acquired *got, int event, int64_t when, int flags) except -1:
         """For what is not for delivery; a lock that was lost meanwhile is another's to look at."""
@@ -376,8 +413,8 @@ cdef class Share:
         item.offset, item.token, item.result = got.offset, got.token, MQL_TIMEOUT
         return self._store.end(self.settle(&item, 1, event, when, flags))
 
-    cdef bint is_for_delivery(self, mql_value headers, const mql_acquired *got) except -1:
-        """Whether a record is due, not expired and this group's, by its headers; else settled."""
+    cdef int judge(self, mql_value headers, int64_t *due) except -1:
+        """What is to be done with a record that has these headers."""
         cdef mql_value name, value
         cdef int64_t now = -1
         while headers.length > 0 and check(mql_header_next(&headers, &name, &value)) == MQL_OK:
@@ -386,23 +423,42 @@ cdef class Share:
             if now < 0:
                 now = time_ns() // 1_000_000
             if is_named(&name, DUE) and number_of(&value) > now:
-                self.settle_one(got, MQL_RELEASE, number_of(&value), MQL_UNCOUNTED)
-                return False
-            if is_named(&name, EXPIRES) and number_of(&value) <= now and got.deliveries == 1:
-                self.settle_one(got, MQL_ARCHIVE, MQL_EXPIRED, 0)
-                return False
+                if due is not NULL:
+                    due[0] = number_of(&value)
+                return PUT_OFF
+            if is_named(&name, EXPIRES) and number_of(&value) <= now:
+                return DROP
             if is_named(&name, GROUP) and not is_named(&value, self._group):
-                self.settle_one(got, MQL_ARCHIVE, MQL_PASSED, 0)
-                return False
-        return True
+                return PASS
+        return DELIVER
+
+    cdef bint is_for_delivery(self, mql_value headers, const mql_acquired *got) except -1:
+        """Whether it is due, this group's and not expired before its first delivery; else settled.
+
+        A move that was begun is ended, whatever the headers say.
+        """
+        cdef int64_t due = 0
+        cdef int verdict = DELIVER if got.moving >= 0 else self.judge(headers, &due)
+        if verdict == PUT_OFF:
+            self.settle_one(got, MQL_RELEASE, due, MQL_UNCOUNTED)
+        elif verdict == DROP and got.deliveries == 1:
+            self.settle_one(got, MQL_ARCHIVE, MQL_EXPIRED, 0)
+        elif verdict == PASS:
+            self.settle_one(got, MQL_ARCHIVE, MQL_PASSED, 0)
+        else:
+            return True
+        return False
 
     cdef Message deliver(self, const mql_acquired *got, object queue):
         """The message of an acquisition; None: there is none, or it is not for delivery now."""
+        self._store.enter()
+        if self._damage_start <= got.offset < self._damage_stop:
+            self.settle_one(got, MQL_ARCHIVE, MQL_DAMAGED, 0)  # the damage was told
+            return None
         cdef Finder finder = self.finder()
         cdef Message out = Message.__new__(Message)
         cdef int64_t found
         cdef bint due = True
-        cdef int rc
         finder.busy = True
         try:
             found = finder.find(got.offset)
@@ -410,7 +466,8 @@ cdef class Share:
                 due = self.is_for_delivery(finder.view.headers, got)
             if found == FOUND and due:
                 self.fill(finder, out)
-        except errors.CorruptError:
+        except errors.CorruptError as error:
+            self._damage_start, self._damage_stop = error.start, error.stop
             self.settle_one(got, MQL_ARCHIVE, MQL_DAMAGED, 0)
             raise
         except BaseException:
@@ -419,19 +476,22 @@ cdef class Share:
         finally:
             finder.busy = False
         if found != FOUND:
-            rc = mql_share_skip(self._c, got.offset, got.token, found)
-            if rc != MQL_E_LOST:
-                self._store.end(rc)
+            self.skip(got, found)
+        if found != FOUND or not due:
             return None
-        if not due:
-            return None
-        out._share = self
-        out._queue = queue
-        out._state = HELD
-        out._moving = got.moving
-        out.token = got.token
-        out.delivery_count = <int>got.deliveries
+        out.hold(self, got, queue)
         return out
+
+    cdef int skip(self, const mql_acquired *got, int64_t following) except -1:
+        """There is no record at the offset, nor any before the following one."""
+        cdef int rc
+        pinned = self._store.begin()
+        with nogil:
+            rc = mql_share_skip(self._c, got.offset, got.token, following)
+            mql_unpin(pinned)
+        if rc != MQL_E_LOST:
+            self._store.end(rc)
+        return 0
 
 
 def open_share(Log log not None, str name not None, bint create, int64_t start, codec):

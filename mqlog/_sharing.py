@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from mqlog.codecs import Codec
 
 LOGGER: Final = logging.getLogger("mqlog")
+
+#: The share group that a queue has if nothing else is said, and whose records `maxsize` counts.
+DEFAULT: Final = "default"
 
 
 def open_queue(
@@ -33,6 +36,9 @@ def open_queue(
     given = _options.check_options(_options.TOPIC, options)
     _refuse_compact(name, given)
     made = {"cleanup_policy": "consumed"} if create else None
+    if name.endswith(_options.DEAD_LETTERS) and name not in store:
+        of = name.removesuffix(_options.DEAD_LETTERS)
+        raise NotFoundError(f"{name!r}: queue {of!r} has no dead letters yet")
     topic = _topics.open_topic(store, name, codec, given, made)
     _refuse_compact(name, topic.options)
     _open_group(store, topic, group, create, of_group)
@@ -97,18 +103,50 @@ def add_priority(store: Store, name: str, priority: int) -> None:
         catalog.add_priority(topic, priority)
 
 
+def group_options(store: Store, topic: str, group: str) -> dict[str, Any]:
+    """Every option of a share group.
+
+    Raises:
+        NotFoundError: It was deleted.
+    """
+    known = store._known()
+    if not known.has_group(topic, group):
+        raise NotFoundError(
+            f"share group {group!r} of topic {topic!r} was deleted: store.queue({topic!r}, "
+            f"group={group!r}) makes it anew"
+        )
+    return known.group(topic, group)
+
+
+def bound(store: Store, topic: Topic, logs: list[_engine.Log]) -> list[_engine.Share]:
+    """Holds all appends of this process to the topic's `maxsize`; whose records are counted."""
+    if not store._known().has_group(topic.name, DEFAULT):
+        return []
+    places = list(_opened(logs, DEFAULT))
+    for place in places:
+        place.bound(topic.options["maxsize"])
+    return places
+
+
+def size_of_letters(largest: int) -> int:
+    """The `max_message_bytes` of dead letters, which have headers more than what they were."""
+    return min(2 * largest, 1 << 30)
+
+
 def dead_letters(store: Store, name: str) -> Topic:
-    """The topic of a queue's dead letters, made if need be."""
+    """The topic of a queue's dead letters, made if need be, with room for the largest of them."""
     source = store._existing(name)
     full = name + _options.DEAD_LETTERS
-    keep = {option: source.options[option] for option in ("max_message_bytes", "durability")}
-    # A dead letter has headers more than what it was.
-    keep["max_message_bytes"] = min(2 * keep["max_message_bytes"], 1 << 30)
+    largest = size_of_letters(source.options["max_message_bytes"])
+    made = {"cleanup_policy": "consumed", "durability": source.options["durability"]}
     with store._changing() as catalog:
-        if catalog.topic(full) is None:
-            catalog.add(full, {"cleanup_policy": "consumed", **keep}, source.codec)
-        if not catalog.has_group(full, "default"):
-            catalog.change_group(full, "default", {"max_deliveries": None})
+        topic = catalog.topic(full)
+        if topic is None:
+            catalog.add(full, {**made, "max_message_bytes": largest}, source.codec)
+        elif topic.options["max_message_bytes"] < largest:
+            catalog.change(topic, {"max_message_bytes": largest})
+        if not catalog.has_group(full, DEFAULT):
+            catalog.change_group(full, DEFAULT, {"max_deliveries": None})
     return store._existing(full)
 
 
@@ -122,15 +160,29 @@ def groups(store: Store, topic: str, logs: list[_engine.Log]) -> list[GroupInfo]
     return [_facts.share(logs, name) for name in names(store, topic, logs)]
 
 
-def delete_share(store: Store, topic: str, name: str, logs: list[_engine.Log]) -> None:
-    """Forgets a share group that nobody holds records of."""
+def delete(store: Store, topic: str, name: str, logs: list[_engine.Log]) -> None:
+    """Forgets a share group that nobody holds records of; its consumers are told so."""
+    if any(place.holders(1) for place in _opened(logs, name)):
+        raise _held(topic, name)
+    with store._changing() as catalog:
+        before = catalog.groups.get(topic, {}).get(name, {})
+        catalog.drop_group(topic, name)
+    for place in _opened(logs, name):
+        if not place.delete():  # somebody was quicker
+            with store._changing() as catalog:
+                catalog.change_group(topic, name, before)
+            raise _held(topic, name)
+    LOGGER.info("%s: share group %r of topic %r was deleted", store.path, name, topic)
+
+
+def _opened(logs: list[_engine.Log], name: str) -> Iterator[_engine.Share]:
     for log in logs:
         with suppress(NotFoundError):
-            if not _engine.open_share(log, name, False, 0, None).delete():
-                raise Error(
-                    f"share group {name!r} of topic {topic!r} has records that consumers hold: "
-                    "let them settle them, or close them"
-                )
-    with store._changing() as catalog:
-        catalog.drop_group(topic, name)
-    LOGGER.info("%s: share group %r of topic %r was deleted", store.path, name, topic)
+            yield _engine.open_share(log, name, False, 0, None)
+
+
+def _held(topic: str, name: str) -> Error:
+    return Error(
+        f"share group {name!r} of topic {topic!r} has records that consumers hold: let them "
+        "settle them, or close them; nothing was deleted"
+    )

@@ -266,10 +266,12 @@ class Store:
             create: Make topic and group if they are not there.
             codec: As in `stream`.
             **options: The topic's (see `stream`; `cleanup_policy` is `"consumed"` unless said):
-                `maxsize`, `max_bytes`, `dedupe_window`, `intake` among them; and the share
-                group's: `lock_duration` (30 s; None: until settled or the holder dies),
+                `maxsize` (0: no bound), `max_bytes`, `dedupe_window`, `intake` among them; and the
+                share group's: `lock_duration` (30 s; None: until settled or the holder dies),
                 `max_deliveries` (5; None: no limit), `retry_delays` (1, 10, 60, 300 s) and
-                `max_acquired` (None: no bound).
+                `max_acquired` (None: no bound). `maxsize` counts what waits in group "default"; it
+                is exact while all records are in one partition. With several partitions, or
+                priorities, puts at one moment may exceed it, and `max_acquired` is of each of them.
 
         Raises:
             NotFoundError: No such topic or group, and `create=False`; names the nearest.
@@ -410,7 +412,7 @@ class Store:
         _options.check_group(name)
         logs = self._logs(self._existing(topic))
         if name in _sharing.names(self, topic, logs):
-            _sharing.delete_share(self, topic, name, logs)
+            _sharing.delete(self, topic, name, logs)
             return
         known = _facts.group_names(self._path, logs)
         if name not in known:

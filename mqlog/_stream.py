@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
-from mqlog import _engine, _options
+from mqlog import _engine, _options, _sharing
 from mqlog._catalog import Topic
 from mqlog._consumer import Consumer
 from mqlog._engine import Columns, Record
@@ -309,6 +309,7 @@ class Stream(_engine.Appender, Generic[Out, In]):
                 durable: Return when it is on stable storage; never weaker than the topic.
 
             Raises:
+                Full: It is a queue too, and holds as many records as its `maxsize` says.
                 RecordTooLargeError: Its batch would be over the topic's `max_message_bytes`.
                 DurabilityError: A sync failed: in the log, not known to be on disk.
                 OSError: `ENOSPC`: the disk, or the store's own bound, is full.
@@ -580,6 +581,8 @@ class Stream(_engine.Appender, Generic[Out, In]):
         core = self._store._live()
         self._logs = self._store._logs(topic)
         self._seen += [0] * (len(self._logs) - len(self._seen))
+        if self._store.mode == "rw":
+            _sharing.bound(self._store, topic, self._logs)
         self._options = topic.options
         self._width = topic.spread
         self._bind_to(core, generation)
