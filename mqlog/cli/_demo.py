@@ -14,7 +14,7 @@ from typing import Any
 from mqlog.cli import _arguments
 from mqlog.cli._arguments import Verbs
 from mqlog.cli._demo_ledger import Replay, Sent, read_outbox, replay_offline
-from mqlog.cli._demo_orders import Order, Totals, bundled, money, read_orders
+from mqlog.cli._demo_orders import Order, Totals, bundled, money, read_orders, shown
 from mqlog.cli._demo_pipeline import (
     LOOK_EVERY,
     PAYERS,
@@ -235,20 +235,9 @@ def notes(now: Progress) -> tuple[str, str, str, str]:
 def judge(plan: Plan, outcome: Outcome, sent: Sent, replay: Replay) -> dict[str, Any]:
     """Everything that is known at the end, as `--json` prints it."""
     now, told = outcome.progress, sent.orders.ids
-    dead = [one.order_id for one in replay.dead]
-    lost = len(plan.expected.ids - told - set(dead))
+    lost = len(plan.expected.ids - told - {one.order_id for one in replay.dead})
     agrees = replay.orders == plan.expected and replay.payments == sent.orders == plan.payable
-    sums = {
-        "every order was accepted or is dead": now.orders == now.accepted + now.dead == plan.count,
-        "every accepted order was paid": now.payments == now.accepted + replay.duplicates,
-        "everybody was told once": sent.lines == len(plan.payable.ids),
-        "nobody was told too early": sent.early == 0,
-        "the dead letter is the poisonous order": dead == ([plan.poison] if plan.poison else []),
-        "it was delivered as often as allowed": {DELIVERIES}.issuperset(
-            one.deliveries for one in replay.dead
-        ),
-        "the statistics are those of the replay": now.sales == replay.sales,
-    }
+    sums = claims(plan, now, sent, replay)
     return {
         "orders": now.orders,
         "orders_repeated_in_input": plan.count - len(plan.expected.ids),
@@ -285,6 +274,20 @@ def judge(plan: Plan, outcome: Outcome, sent: Sent, replay: Replay) -> dict[str,
         },
         "sums": sums,
         "passed": agrees and lost == 0 and all(sums.values()),
+    }
+
+
+def claims(plan: Plan, now: Progress, sent: Sent, replay: Replay) -> dict[str, bool]:
+    """What must be true besides that nothing is lost, and whether it is."""
+    dead = [(one.order_id, one.deliveries) for one in replay.dead]
+    poison = [] if plan.poison is None else [(plan.poison, DELIVERIES)]
+    return {
+        "every order was accepted or is dead": now.orders == now.accepted + now.dead == plan.count,
+        "every accepted order was paid": now.payments == now.accepted + replay.duplicates,
+        "everybody was told once": sent.lines == len(plan.payable.ids),
+        "nobody was told too early": sent.early == 0,
+        "the poisonous order alone is dead, after all its deliveries": dead == poison,
+        "the statistics are those of the replay": now.sales == replay.sales,
     }
 
 
@@ -349,9 +352,7 @@ def count_rows(result: dict[str, Any], *, fast: bool) -> list[Row]:
 
 
 def dead_note(letter: dict[str, Any]) -> str:
-    name = letter["order_id"]
-    name = name if len(name) <= 16 else f"{name[:15]}…"
-    return f"order {name}, after {letter['deliveries']} deliveries"
+    return f"order {shown(letter['order_id'])}, after {letter['deliveries']} deliveries"
 
 
 def kill_rows(kill: dict[str, Any] | None) -> list[Row]:
@@ -368,7 +369,7 @@ def kill_rows(kill: dict[str, Any] | None) -> list[Row]:
 def sum_rows(result: dict[str, Any]) -> list[Row]:
     sales, replay = result["statistics"], result["replay"]
     cities = sales["cities"]
-    where = f", {len(cities)} cities, most in {cities[0]}" if len(cities) > 1 else ""
+    where = f", {len(cities)} cities, most in {shown(cities[0])}" if len(cities) > 1 else ""
     read = f"{replay['records']:,} records, read in {replay['seconds']:.2f} s"
     adds_up = f"{result['orders']:,} in = {result['accepted']:,} accepted + {result['dead']:,} dead"
     wrong = [f"not true: {claim}" for claim, holds in result["sums"].items() if not holds]

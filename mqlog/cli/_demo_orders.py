@@ -120,8 +120,14 @@ class Sales:
 
 def money(sums: dict[str, int]) -> str:
     """Cents by currency, as people read them: `254,123.00 EUR`."""
-    texts = [f"{cents / 100:,.2f} {unit}".removesuffix(" -") for unit, cents in sums.items()]
+    texts = [f"{cents / 100:,.2f} {shown(unit)}".removesuffix(" -") for unit, cents in sums.items()]
     return " + ".join(texts) if len(texts) <= 2 else f"{len(texts)} currencies"
+
+
+def shown(name: str) -> str:
+    """A name from the input as it can be shown on any terminal, in few columns."""
+    text = name if name.isprintable() else ascii(name)
+    return text if len(text) <= 16 else f"{text[:15]}…"
 
 
 def read_orders(path: str, screen: Screen, name: str = "") -> Iterator[Order]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import mqlog
-from mqlog.cli._demo_orders import Sales, Totals
+from mqlog.cli._demo_orders import Sales, Totals, shown
 from mqlog.cli._demo_worker import HOLD
 from mqlog.cli._errors import CommandError
 from mqlog.cli._screen import plural
@@ -295,7 +295,7 @@ class Pipeline:
         if progress == self._progress:
             return
         if progress.dead > self._progress.dead:
-            name, tries = self.plan.poison, 1 + len(RETRY_DELAYS)
+            name, tries = shown(self.plan.poison or "?"), 1 + len(RETRY_DELAYS)
             self._say(f"order {name} cannot be charged: dead after {tries} deliveries")
         self._progress = progress
         self._moved = time.monotonic()

@@ -1,5 +1,6 @@
 """What a person at a terminal sees: rich where it is, plain text where it is not, and questions."""
 
+import json
 import os
 import pty
 import re
@@ -154,6 +155,15 @@ def test_the_demo_shows_four_bars_and_a_table(terminal: Open) -> None:
         assert text in screen.plain
     assert re.search(r"lost +0 *\n", screen.plain)
     assert COLOUR.search(screen.seen)
+
+
+def test_the_demo_shows_strange_names_in_few_plain_columns(terminal: Open, tmp_path: Path) -> None:
+    documents = [{"id": name, "city": name, "currency": name} for name in ("a", "\ud800\x1b[2J")]
+    (tmp_path / "strange.ndjson").write_text("".join(f"{json.dumps(one)}\n" for one in documents))
+    screen = terminal("demo", "--fast", "--orders", "strange.ndjson", COLUMNS="80")
+    assert screen.end() == 0
+    assert "\x1b[2J" not in screen.seen
+    assert r"order '\ud800\x1b[2J', after 5" in screen.plain
 
 
 @pytest.mark.parametrize(
