@@ -149,7 +149,7 @@ def make_plan(args: argparse.Namespace, directory: Path, screen: Screen) -> Plan
                 step(count)
     if not count:
         raise CommandError(f"there is no order in {name}: an order is a JSON object on one line")
-    screen.say(f"{plural(count, 'order')} from {name}, into {directory / 'store'}")
+    screen.say(f"{plural(count, 'order')} from {name} into {directory / 'store'}")
     return Plan(
         directory=directory,
         orders=path,
