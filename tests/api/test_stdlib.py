@@ -299,8 +299,8 @@ def test_logging_goes_through_it(fresh: Open) -> None:
     queue = fresh()
     target = Kept()
     logger = logging.Logger("shop")
-    logger.addHandler(logging.handlers.QueueHandler(queue))  # type: ignore[arg-type]
-    listener = logging.handlers.QueueListener(queue, target)  # type: ignore[arg-type]
+    logger.addHandler(logging.handlers.QueueHandler(queue))
+    listener = logging.handlers.QueueListener(queue, target)
     listener.start()
     for number in range(100):
         logger.warning("order %d is late", number)
@@ -311,11 +311,11 @@ def test_logging_goes_through_it(fresh: Open) -> None:
 
 def test_what_was_logged_before_a_restart_is_handled_after_it(tmp_path: Path) -> None:
     with stdlib.Queue(tmp_path, codec=codecs.pickle) as queue:
-        handler = logging.handlers.QueueHandler(queue)  # type: ignore[arg-type]
+        handler = logging.handlers.QueueHandler(queue)
         handler.handle(logging.makeLogRecord({"msg": "late"}))
     with stdlib.Queue(tmp_path, codec=codecs.pickle) as queue:
         target = Kept()
-        listener = logging.handlers.QueueListener(queue, target)  # type: ignore[arg-type]
+        listener = logging.handlers.QueueListener(queue, target)
         listener.start()
         listener.stop()
     assert target.messages == ["late"]
