@@ -121,7 +121,8 @@ static inline void mql_os_pause(void) {
 }
 
 /* -- clocks and identity ----------------------------------------------------------------------- */
-int64_t mql_os_now_ms(void);        /* wall clock since 1970, coarse */
+int64_t mql_os_now_ms(void);        /* wall clock since 1970, a few ms of grain, cheap */
+int64_t mql_os_wall_ms(void);       /* the same, exact */
 int64_t mql_os_monotonic_ns(void);  /* since boot, suspend included (CLOCK_BOOTTIME) */
 int64_t mql_os_coarse_ns(void);     /* monotonic, a few ms of grain, cheap */
 uint64_t mql_os_random(void);

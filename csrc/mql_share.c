@@ -153,11 +153,12 @@ bool mql_share_due_valid(void *context, const mql_format_timer *timer) {
 }
 
 /* What a heap had no room for has become due. */
-static bool behind_horizon(mql_share *share, int which, int64_t now) {
+static bool behind_horizon(mql_share *share, int which) {
     mql_format_live *map = share->live.map;
     int64_t horizon = atomic_load_explicit(&map->horizon[which], memory_order_relaxed);
     int64_t next = atomic_load_explicit(&map->next[which], memory_order_relaxed);
-    return MQL_UNLIKELY(horizon != INT64_MAX) && horizon <= now && horizon < next;
+    if (MQL_LIKELY(horizon == INT64_MAX)) return false;
+    return horizon <= (which == MQL_LIVE_DUE ? mql_os_wall_ms() : boot_ms()) && horizon < next;
 }
 
 /* Deadlines that nobody has any more go, when there are too many. */
@@ -227,7 +228,7 @@ static int next_due(acquiring *acquire, mql_live_place *place, mql_slots_slot *s
     mql_live *live = &share->live;
     mql_format_timer timer;
     while (mql_arrays_top(&live->arrays, MQL_LIVE_DUE, &timer)) {
-        if (timer.time > 0 && acquire->wall == 0) acquire->wall = mql_os_now_ms();
+        if (timer.time > 0 && acquire->wall == 0) acquire->wall = mql_os_wall_ms();
         if (timer.time > acquire->wall && !acquire->how->any) return MQL_END;
         bool valid = mql_share_due_valid(live, &timer);
         if (valid) mql_live_find(live, timer.offset, place);
@@ -336,8 +337,7 @@ static int acquire_locked(acquiring *acquire, mql_acquired *out, size_t wanted) 
     mql_share *share = acquire->share;
     mql_format_live *map = share->live.map;
     if (!prepared(acquire, wanted)) return MQL_BUSY;
-    if (behind_horizon(share, MQL_LIVE_DEADLINES, acquire->now) ||
-        behind_horizon(share, MQL_LIVE_DUE, mql_os_now_ms())) {
+    if (behind_horizon(share, MQL_LIVE_DEADLINES) || behind_horizon(share, MQL_LIVE_DUE)) {
         int rc = mql_live_rebuild(&share->live, false);
         if (rc < 0) return rc;
     }

@@ -27,7 +27,7 @@ static bool may_find(mql_share *share, int64_t *wait_ns) {
         next = mql_base_min(next, horizon);
         if (next == INT64_MAX) continue;
         int64_t left =
-            next - (which == MQL_LIVE_DUE ? mql_os_now_ms() : mql_os_monotonic_ns() / 1000000);
+            next - (which == MQL_LIVE_DUE ? mql_os_wall_ms() : mql_os_monotonic_ns() / 1000000);
         if (left <= 0) return true;
         if (left < *wait_ns / 1000000) *wait_ns = left * 1000000;
     }

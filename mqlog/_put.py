@@ -6,6 +6,7 @@ what the rest takes: room to wait for, a partition for the priority, notes in th
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -266,8 +267,9 @@ def _due_ms(delay: float, deliver_at: float | datetime | None) -> int:
         return later_ms(seconds)
     if seconds:
         raise ValueError("delay= and deliver_at= say the same: give one of them")
-    moment = moment_ms(deliver_at)
-    return moment if moment > time.time() * 1000 else 0
+    moment_ms(deliver_at)  # refuses what is no moment
+    exact = deliver_at.timestamp() if isinstance(deliver_at, datetime) else deliver_at
+    return math.ceil(exact * 1000) if exact > time.time() else 0
 
 
 def _notes(due: int, ttl: float | None) -> Notes:

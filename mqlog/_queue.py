@@ -409,12 +409,13 @@ class Queue(_engine.Taker, Generic[Out, In]):
     def _release(self, message: Message[Any], delay: float, reason: str) -> None:
         later = later_ms(check_delay("delay", delay))
         if self._is_last(message):
-            self._raise_lost(self._bury_all([message], reason or "released at its last delivery"))
+            self._reject(message, reason or "released at its last delivery")
         else:
             message._settle(RELEASE, later)
 
     def _reject(self, message: Message[Any], reason: str) -> None:
-        self._raise_lost(self._bury_all([message], reason))
+        if self._bury_all([message], reason):
+            message._check_held()  # says that it is lost
 
     def _back_off(self, message: Message[Any]) -> float:
         delays = self._group_options["retry_delays"]

@@ -897,6 +897,7 @@ REALTIME_COARSE = 5
     ("name", "clock", "unit"),
     [
         ("mql_os_now_ms", REALTIME_COARSE, 1_000_000),
+        ("mql_os_wall_ms", time.CLOCK_REALTIME, 1_000_000),
         ("mql_os_monotonic_ns", getattr(time, "CLOCK_BOOTTIME", 7), 1),
         ("mql_os_coarse_ns", MONOTONIC_COARSE, 1),
     ],
