@@ -217,11 +217,10 @@ static void encode_locked(appending *append, uint8_t *out, int64_t offset) {
     if (source->batches != NULL) {
         memcpy(out, source->batches, source->length);
         for (size_t at = 0; at < source->length;) {
-            mql_batch_header header;
+            const uint8_t *given = source->batches + at;
             mql_batch_stamp(out + at, offset, epoch);
-            mql_batch_read_header(out + at, &header);
-            offset = header.last_offset + 1;
-            at += (size_t)header.size;
+            offset += (int64_t)mql_base_get32(given + MQL_BATCH_LAST_DELTA) + 1;
+            at += MQL_BATCH_LOG_OVERHEAD + mql_base_get32(given + MQL_BATCH_LENGTH);
         }
         return;
     }
@@ -253,6 +252,7 @@ static void note_locked(appending *append, int64_t segment, int64_t position) {
     for (int64_t at = position; at < append->end;) {
         mql_batch_header header;
         mql_batch_read_header(active->map + at, &header);
+        if (header.size < MQL_BATCH_HEADER) return; /* spoilt since by who may write there */
         mql_index_note(&active->tail, &tail, &place, header.last_offset, at, header.size,
                        header.max_timestamp);
         at += header.size;
@@ -338,6 +338,8 @@ static int finish_roll_locked(mql_log *log, mql_control_end *end) {
         return rc < 0 ? rc : mql_base_fail(MQL_E_OS, path, "the prepare lock is held for too long");
     atomic_store_explicit(&control->allocated, stat.size, memory_order_relaxed);
     atomic_store_explicit(&control->active_number, 0, memory_order_relaxed);
+    /* It may still have its old name too (mql_os_rename_new): nothing is prepared any more. */
+    atomic_store_explicit(&control->next_number, 0, memory_order_relaxed);
     atomic_store_explicit(&control->dirty, 0, memory_order_relaxed);
     *end = (mql_control_end){.segment = end->offset, .position = 0, .offset = end->offset};
     atomic_fetch_add_explicit(&control->segments_generation, 1, memory_order_release);
@@ -373,8 +375,7 @@ static int repair_tail_locked(mql_log *log, mql_segment *segment, const mql_cont
     mql_segment_window window = {0};
     mql_index_place place = {
         .root = options.root, .directory = options.directory, .base = end->segment};
-    /* The dead owner may have lengthened the index files: look again before their blocks are used.
-     */
+    mql_index_look_again(&segment->tail, &place); /* the dead owner may have lengthened the files */
     return mql_segment_rebuild_index(segment, &window, &tail, &place, end->position, end->offset);
 }
 

@@ -67,6 +67,7 @@ const char *mql_batch_implausible(const mql_batch_header *header, int64_t room) 
     if (header->base_offset < 0) return "the base offset of a batch is negative";
     /* A sum that wrapped is negative, so below the base offset as well. */
     if (header->last_offset < header->base_offset) return "a batch ends before its base offset";
+    if (header->last_offset == INT64_MAX) return "no offset can follow a batch";
     if (header->count < 0) return "the record count of a batch is negative";
     if (codec == MQL_NONE && header->count > (header->size - MQL_BATCH_HEADER) / RECORD_MIN)
         return "a batch is too short for its record count";

@@ -294,24 +294,20 @@ int mql_commit_trim(mql_log *log, int64_t before) {
     return rc;
 }
 
-/* Whether the segment's youngest record is older than the bound. */
-static bool too_old(mql_log *log, int64_t base, int64_t oldest) {
-    mql_index index = {0};
-    int64_t youngest = -1;
-    if (mql_index_open_sealed(&index, log->home->root, log->directory, base, true) == MQL_OK) {
-        uint32_t count = mql_index_count_times(&index.times);
-        int32_t relative;
-        if (count > 0) mql_index_time_entry(&index.times, count - 1, &youngest, &relative);
-        mql_index_close(&index);
-    }
-    if (youngest < 0) { /* no timestamps: by the file's own time, as Kafka does */
-        char path[MQL_PATH_MAX];
-        mql_os_stat stat;
-        mql_base_file_name(path, log->directory, base, ".log");
-        if (mql_os_stat_name(log->home->root, path, &stat) < 0) return false;
-        youngest = stat.modified_ms;
-    }
-    return youngest < oldest;
+/* Whether the segment's youngest record is older than the bound. The time index is derived, so it
+ * is not believed alone; without it the segment is read once its file is that old too. */
+static bool too_old(mql_log *log, int64_t base, int64_t next_base, int64_t oldest) {
+    mql_segment_options options = mql_log_segment_options(log);
+    options.capacity = 0;
+    int64_t youngest = mql_segment_youngest(&options, base, next_base, false);
+    if (youngest >= 0) return youngest < oldest;
+    char path[MQL_PATH_MAX];
+    mql_os_stat stat;
+    mql_base_file_name(path, log->directory, base, ".log");
+    if (mql_os_stat_name(log->home->root, path, &stat) < 0 || stat.modified_ms >= oldest)
+        return false;
+    /* No timestamps at all: by the file's own time, as Kafka does. */
+    return mql_segment_youngest(&options, base, next_base, true) < oldest;
 }
 
 int mql_commit_retain(mql_log *log) {
@@ -335,7 +331,7 @@ int mql_commit_retain(mql_log *log) {
         mql_base_file_name(path, log->directory, bases[i], ".log");
         if (mql_os_stat_name(log->home->root, path, &stat) < 0) break;
         bool large = keep >= 0 && total - stat.size >= keep;
-        if (!large && !(age >= 0 && too_old(log, bases[i], oldest))) break;
+        if (!large && !(age >= 0 && too_old(log, bases[i], bases[i + 1], oldest))) break;
         total -= stat.size;
         before = bases[i + 1];
     }

@@ -24,7 +24,7 @@ bool mql_control_trust(const mql_format_latch *latch, mql_control_end *out) {
     uint32_t crc = atomic_load_explicit(&slot->crc, memory_order_relaxed);
     if (crc != mql_crc32c(0, &end, sizeof end)) return false;
     if (end.segment < 0 || end.position < 0 || end.position > MQL_SEGMENT_BYTES_MAX) return false;
-    if (end.offset < end.segment) return false;
+    if (end.offset < end.segment || end.offset > MQL_OFFSET_MAX) return false;
     *out = end;
     return true;
 }

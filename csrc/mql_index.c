@@ -141,6 +141,19 @@ static bool reach(mql_index_file *file, const mql_index_place *place, const char
     return rc == 0;
 }
 
+static void look_again(mql_index_file *file, const mql_index_place *place, const char *suffix) {
+    char path[MQL_PATH_MAX];
+    mql_os_stat stat;
+    mql_base_file_name(path, place->directory, place->base, suffix);
+    if (mql_os_stat_name(place->root, path, &stat) == 0)
+        file->allocated = mql_base_min(stat.size, (int64_t)file->length);
+}
+
+void mql_index_look_again(mql_index *index, const mql_index_place *place) {
+    look_again(&index->offsets, place, ".index");
+    look_again(&index->times, place, ".timeindex");
+}
+
 static bool newer(const mql_index_tail *tail) {
     return *tail->max_timestamp > *tail->last_time_entry && *tail->max_timestamp >= 0;
 }

@@ -60,6 +60,9 @@ typedef struct mql_index_place {
     int64_t base;
 } mql_index_place;
 
+/* Asks for the files' lengths: what other processes have added may be looked at then. */
+void mql_index_look_again(mql_index *index, const mql_index_place *place);
+
 /* Notes a batch that was just published (format.md 2.3, 2.4: an entry for this batch if more than
  * 4,096 bytes came since the last one). Without room on disk the entry is left out: lookups walk
  * further. */

@@ -327,7 +327,10 @@ int32_t mql_log_epoch_at(mql_log *log, int64_t offset, int64_t *next_start) {
 
 /* -- opening ----------------------------------------------------------------------------------- */
 void mql_log_set(mql_log *log, const mql_log_options *options) {
-    atomic_store_explicit(&log->segment_bytes, options->segment_bytes, memory_order_relaxed);
+    /* Files are whole pages, and none may be larger than Kafka opens. */
+    int64_t most = mql_base_round_down(MQL_SEGMENT_BYTES_MAX, MQL_PAGE);
+    atomic_store_explicit(&log->segment_bytes, mql_base_min(options->segment_bytes, most),
+                          memory_order_relaxed);
     atomic_store_explicit(&log->batch_bytes, options->batch_bytes, memory_order_relaxed);
     atomic_store_explicit(&log->max_message_bytes, options->max_message_bytes,
                           memory_order_relaxed);

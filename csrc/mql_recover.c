@@ -18,8 +18,7 @@
 #include <stdlib.h>
 
 #define COPY_BYTES ((size_t)1 << 20)
-#define OFFSET_MAX (INT64_MAX / 4)   /* no log comes that far */
-#define AHEAD_MAX (INT64_C(1) << 40) /* nor a ceiling that far ahead of the watermark */
+#define AHEAD_MAX (INT64_C(1) << 40) /* no ceiling is that far ahead of its watermark */
 
 /* -- listing ----------------------------------------------------------------------------------- */
 typedef struct lister {
@@ -50,10 +49,11 @@ static int list_one(void *context, const char *name) {
     lister *into = context;
     mql_recover_listing *listing = into->listing;
     size_t length = strlen(name);
-    if (length == 24 && digits(name, 20) && strcmp(name + 20, ".log") == 0 &&
-        strncmp(name, "09223372036854775807", 20) < 0) {
+    if (length == 24 && digits(name, 20) && strcmp(name + 20, ".log") == 0) {
+        int64_t base = strtoll(name, NULL, 10); /* the greatest number, if it is over that */
+        if (base > MQL_OFFSET_MAX) return 0;
         if (grow((void **)&listing->bases, listing->count, &into->capacity) < 0) return -ENOMEM;
-        listing->bases[listing->count++] = strtoll(name, NULL, 10);
+        listing->bases[listing->count++] = base;
     } else if (length > 5 && length < 25 && memcmp(name, "next.", 5) == 0 &&
                digits(name + 5, length - 5)) {
         if (grow((void **)&listing->nexts, listing->next_count, &into->next_capacity) < 0)
@@ -107,7 +107,7 @@ static bool sound(const mql_format_checkpoint *slot) {
     if (slot->crc != checkpoint_crc(slot)) return false;
     bool ordered = slot->segment >= 0 && slot->position >= 0 && slot->log_start >= 0 &&
                    slot->offset >= slot->segment && slot->epoch >= 0 && slot->epoch < INT32_MAX;
-    return ordered && slot->offset <= OFFSET_MAX && slot->log_start <= OFFSET_MAX &&
+    return ordered && slot->offset <= MQL_OFFSET_MAX && slot->log_start <= MQL_OFFSET_MAX &&
            slot->ceiling >= 0 && slot->ceiling - slot->offset <= AHEAD_MAX;
 }
 
@@ -245,6 +245,7 @@ static int copy_out(mql_os_file root, const char *from, int64_t position, int64_
         at += got;
     }
     if (rc == 0) rc = mql_os_sync(target);
+    if (rc < 0 && target != MQL_OS_NO_FILE) mql_os_unlink(root, to); /* a part is of no use */
     mql_os_close(source);
     mql_os_close(target);
     mql_os_free_memory(buffer);

@@ -533,3 +533,50 @@ int mql_segment_seal(const mql_segment_options *options, int64_t base, int64_t n
     mql_segment_release(segment);
     return rc;
 }
+
+/* -- the youngest record ----------------------------------------------------------------------- */
+/* Moves the walk to the batch that the last time entry names, if it is there and as it says. */
+static bool stand_at_youngest(mql_segment_walk *walk) {
+    const mql_index_file *times = &walk->segment->index.times;
+    uint32_t count = mql_index_count_times(times);
+    if (count == 0) return false;
+    int64_t timestamp;
+    int32_t relative;
+    mql_index_time_entry(times, count - 1, &timestamp, &relative);
+    mql_segment_find(walk, walk->segment->base + relative);
+    mql_segment_walk ahead = *walk;
+    return mql_segment_walk_next(&ahead) == MQL_OK && ahead.header.max_timestamp == timestamp &&
+           ahead.header.last_offset == walk->segment->base + relative;
+}
+
+static int64_t youngest_from(mql_segment_walk *walk, int64_t next_base) {
+    int64_t youngest = -1;
+    while (walk->expected < next_base) {
+        int rc = mql_segment_walk_next(walk);
+        if (rc == MQL_E_CORRUPT && mql_segment_resync(walk, next_base) == MQL_OK) continue;
+        if (rc != MQL_OK) break;
+        if (walk->header.count > 0) youngest = mql_base_max(youngest, walk->header.max_timestamp);
+    }
+    return youngest;
+}
+
+int64_t mql_segment_youngest(const mql_segment_options *options, int64_t base, int64_t next_base,
+                             bool whole) {
+    mql_segment *segment;
+    if (mql_segment_open(options, base, &segment) < 0) return -1;
+    mql_segment_open_index(segment, options);
+    mql_segment_window window = {0};
+    mql_segment_walk walk = {.segment = segment,
+                             .window = &window,
+                             .expected = base,
+                             .gaps = options->gaps,
+                             .limit = atomic_load_explicit(&segment->length, memory_order_relaxed),
+                             .max_size = MQL_BATCH_BYTES_MAX,
+                             .index = &segment->index.offsets,
+                             .index_count = mql_index_count_offsets(&segment->index.offsets)};
+    int64_t youngest =
+        whole || stand_at_youngest(&walk) ? youngest_from(&walk, next_base) : -1;
+    mql_segment_window_free(&window);
+    mql_segment_release(segment);
+    return youngest;
+}

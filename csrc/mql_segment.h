@@ -128,4 +128,10 @@ int mql_segment_rebuild_index(mql_segment *segment, mql_segment_window *window,
 int mql_segment_seal(const mql_segment_options *options, int64_t base, int64_t next_base,
                      uint32_t mode, int64_t *freed);
 
+/* The greatest timestamp below `next_base` in a sealed segment, of the batch that its last time
+ * entry names and those behind it; `whole`: of all. -1: none has one, or no batch is what the entry
+ * says. */
+int64_t mql_segment_youngest(const mql_segment_options *options, int64_t base, int64_t next_base,
+                             bool whole);
+
 #endif

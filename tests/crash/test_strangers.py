@@ -1,11 +1,14 @@
 """What other programs do to our files: their bytes are kept, and never taken for ours."""
 
+import errno
+import resource
 from pathlib import Path
 
 import pytest
 from support.partition import (
     DIRECTORY,
     PAGE,
+    Failed,
     Store,
     batch,
     check,
@@ -128,3 +131,35 @@ def test_space_that_was_allocated_and_not_used_is_no_strangers(tmp_path: Path):
         assert (store.log().ends, store.recovered) == ((0, 3, 3), [])
         assert store.log().control.epoch == 0, "only processes died"
     assert file.read_bytes() == whole, "closing gives it its exact length"
+
+
+def test_what_cannot_be_set_aside_stays_where_it_is(tmp_path: Path):
+    """And no part of a copy is left, however often it is tried: the disk may be full."""
+    file = closed_log(tmp_path / "s")
+    strange = STRANGE["much"]
+    with file.open("ab") as out:
+        out.write(strange)
+    before = file.read_bytes()
+    bounds = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, bounds[1]))
+    try:
+        for _ in range(3):
+            with Store(tmp_path / "s") as store, pytest.raises(Failed) as failed:
+                store.log()
+            assert failed.value.errno == errno.EFBIG
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, bounds)
+    assert (file.read_bytes(), set_aside(tmp_path / "s")) == (before, {})
+    with Store(tmp_path / "s") as store:
+        assert store.log().values() == [b"a", b"b", b"c"]
+        assert list(set_aside(tmp_path / "s").values()) == [strange]
+
+
+@pytest.mark.parametrize("base", [2**62, 2**63 - 2, 2**63, 10**20 - 1])
+def test_a_file_with_a_number_that_no_log_comes_to_is_nobodys(tmp_path: Path, base: int):
+    file = closed_log(tmp_path / "s").with_name(log_file(base))
+    file.write_bytes(batch(min(base, 2**63 - 9), b"x"))
+    with Store(tmp_path / "s") as store:
+        assert (store.log().append(b"d"), store.recovered) == (3, [])
+        assert store.log().values() == [b"a", b"b", b"c", b"d"]
+    assert file.exists()

@@ -376,6 +376,40 @@ def test_a_dead_writers_death_is_settled_by_the_last_close(tmp_path: Path):
         assert store.recovered == []
 
 
+def test_a_repair_uses_the_index_that_the_dead_owner_has_written(tmp_path: Path):
+    """And does not walk the log from where this process last knew of an entry."""
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"first")
+        assert log.c.active.tail.offsets.allocated == 0
+
+        def work() -> None:
+            peer = Store(tmp_path / "s").log()
+            for n in range(50):
+                peer.append(b"x" * 2000, timestamp=NOW + n)
+            take(ffi.addressof(peer.control.writer))
+
+        dies(work)
+        count = log.control.index_count
+        check(lib.mql_append_settle(log.c))
+        assert log.c.active.tail.offsets.allocated == PAGE
+        assert log.control.index_count == count > 10
+
+
+def test_a_prepared_segment_that_has_two_names_is_used_once(tmp_path: Path):
+    """Where renaming is a second name and the loss of the first, a roll may die in between."""
+    with Store(tmp_path / "s") as store:
+        log = store.log(**SMALL)
+        log.append(b"x" * 3000)
+        check(lib.mql_room_next(log.c, PAGE))
+        prepared = log.directory / f"next.{log.control.next_number}"
+        os.link(prepared, log.directory / log_file(1))
+        dies(lambda: take(ffi.addressof(log.control.writer)))
+        values = [bytes([n]) * 3000 for n in range(6)]
+        assert [log.append(value) for value in values] == [1, 2, 3, 4, 5, 6]
+        assert log.values() == [b"x" * 3000, *values]
+
+
 def test_a_poisoned_log_takes_nothing_more_and_says_what_to_do(tmp_path: Path):
     with Store(tmp_path / "s") as store:
         log = store.log()

@@ -2,7 +2,8 @@
 
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -331,6 +332,51 @@ def test_retention_by_age_takes_segments_whose_youngest_record_is_too_old(tmp_pa
         check(lib.mql_commit_retain(log.c))
         assert 0 < log.ends[0] <= 9
         assert log.ends[0] == logs_of(log)[0]
+
+
+def age(path: Path, damage: Callable[[bytes], bytes]) -> int:
+    """Log start after retention by age of segments whose records are young, but their files old."""
+    young = time.time_ns() // 1_000_000
+    with Store(path) as store:
+        log = store.log(**deleting(retention_age_ms=3_600_000))
+        for n in range(12):
+            log.append(b"x" * 900, timestamp=young + n)
+        log.sync()
+        for base in logs_of(log)[:-1]:
+            times = log.directory / log_file(base, ".timeindex")
+            times.write_bytes(damage(times.read_bytes()))
+            os.utime(log.directory / log_file(base), (1, 1))
+        check(lib.mql_commit_retain(log.c))
+        return log.ends[0]
+
+
+@pytest.mark.parametrize("place", range(12))
+def test_a_damaged_time_index_takes_no_young_segment(tmp_path: Path, place: int):
+    """What it says is borne out by the log, or the log is asked."""
+
+    def damage(data: bytes) -> bytes:
+        at = len(data) - 12 + place
+        return data[:at] + bytes(1) + data[at + 1 :]
+
+    assert age(tmp_path / "s", damage) == 0
+
+
+def test_a_missing_time_index_takes_no_young_segment(tmp_path: Path):
+    assert age(tmp_path / "s", lambda data: b"") == 0
+
+
+def test_an_index_that_lacks_its_last_entry_takes_no_young_segment(tmp_path: Path):
+    """The entry before it is right, and old: what comes behind it is looked at."""
+    with Store(tmp_path / "s") as store:
+        log = store.log(**deleting(retention_age_ms=3_600_000, segment_bytes=4 * PAGE))
+        for n in range(20):
+            log.append(b"x" * 1500, timestamp=NOW if n % 10 < 9 else time.time_ns() // 1_000_000)
+        log.sync()
+        for base in logs_of(log)[:-1]:
+            times = log.directory / log_file(base, ".timeindex")
+            times.write_bytes(times.read_bytes()[:-12])
+        check(lib.mql_commit_retain(log.c))
+        assert log.ends[0] == 0
 
 
 def test_a_topic_that_keeps_loses_nothing_to_retention(tmp_path: Path):

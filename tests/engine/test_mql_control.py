@@ -104,7 +104,15 @@ def test_a_flipped_low_bit_of_the_generation_gives_the_end_before_or_none():
 
 @pytest.mark.parametrize(
     "end",
-    [(-1, 0, 0), (0, -1, 0), (0, 2**31, 0), (10, 0, 9), (0, 0, -1), (0, -(2**63), 5)],
+    [
+        (-1, 0, 0),
+        (0, -1, 0),
+        (0, 2**31, 0),
+        (10, 0, 9),
+        (0, 0, -1),
+        (0, -(2**63), 5),
+        (0, 0, 2**62),
+    ],
 )
 def test_an_end_that_cannot_be_is_not_trusted_though_its_crc_is_right(end: tuple[int, int, int]):
     latch = new_latch()

@@ -57,6 +57,18 @@ def test_no_file_grows_over_its_segment(tmp_path: Path):
         assert max(size(log, name) for name in names) <= 5 * PAGE
 
 
+@pytest.mark.slow
+def test_the_largest_segment_is_one_that_every_process_can_open(tmp_path: Path):
+    """A file is whole pages, and of 2^31 bytes it would be larger than Kafka opens."""
+    with Store(tmp_path / "s") as store:
+        log = store.log(segment_bytes=2**31 - 1)
+        log.append(b"a")
+        check(lib.mql_room_allocate(log.c, 0, log.c.segment_bytes))
+        assert size(log) < 2**31
+        dies(lambda: Store(tmp_path / "s").log(segment_bytes=2**31 - 1).append(b"b"))
+        assert log.values() == [b"a", b"b"]
+
+
 def test_over_max_bytes_an_append_is_a_full_disk_and_reading_goes_on(tmp_path: Path):
     with Store(tmp_path / "s", max_bytes=200_000) as store:
         log = store.log()
