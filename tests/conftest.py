@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from support.processes import Zygote
 
-# A shell that starts this in its background has it ignore Ctrl-C, and all that the tests start would
-# ignore it too.
+# A shell that starts this in its background has it ignore Ctrl-C, and all that tests start would
+# do so too.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
