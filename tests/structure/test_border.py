@@ -33,8 +33,10 @@ def test_a_call_without_the_gil_pins_its_store(path: Path) -> None:
     for before, inside in calls_without_the_gil(path):
         called = set(re.findall(r"\bmql_\w+(?=\()", inside[0]))
         if not called & UNPINNED:
-            assert re.search(r"pinned = .*\bbegin\(\)$", before), (path.name, inside)
-            assert inside[1:] == ["mql_unpin(pinned)"], (path.name, inside)
+            # `begin()` refuses a closed store; a bare pin is for giving back while it is closed.
+            pin = r"pinned = .*\bbegin\(\)$|mql_pin\(self\._store\._c\)$"
+            assert re.search(pin, before), (path.name, inside)
+            assert inside[-1].startswith("mql_unpin("), (path.name, inside)
 
 
 def test_there_are_calls_without_the_gil() -> None:
