@@ -704,7 +704,7 @@ void mql_os_sleep(int64_t ns) {
     }
 }
 
-/* -- clocks and the process --------------------------------------------------------------------- */
+/* -- clocks and the process -------------------------------------------------------------------- */
 int64_t mql_os_now_ms(void) { return clock_ns(CLOCK_REALTIME_COARSE) / NS_PER_MS; }
 int64_t mql_os_wall_ms(void) { return clock_ns(CLOCK_REALTIME) / NS_PER_MS; }
 int64_t mql_os_monotonic_ns(void) { return clock_ns(CLOCK_BOOTTIME); }

@@ -428,9 +428,8 @@ def test_a_message_dropped_after_its_store_was_closed_is_silent(tmp_path: Any) -
         orders.put(b"1")
         message = orders.get()
     del message
-    with mqlog.open(tmp_path / "s") as store:
-        with store.queue("orders").get(timeout=10) as message:
-            assert message.delivery_count == 1, "closing gave it back, uncounted"
+    with mqlog.open(tmp_path / "s") as store, store.queue("orders").get(timeout=10) as message:
+        assert message.delivery_count == 1, "closing gave it back, uncounted"
 
 
 # -- where it belongs ------------------------------------------------------------------------------
