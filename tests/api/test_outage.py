@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import pytest
 
 import mqlog
+
+
+@pytest.fixture
+def store() -> Iterator[mqlog.Store]:
+    with mqlog.temporary() as opened:
+        yield opened
 
 
 @pytest.mark.slow
