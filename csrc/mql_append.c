@@ -30,6 +30,7 @@ typedef enum need_kind {
     NEED_NEXT,
     NEED_CEILING,
     NEED_SLOTS,
+    NEED_REVIVAL,
     NEED_PREPARE_LOCK
 } need_kind;
 
@@ -293,12 +294,7 @@ static int append_locked(appending *append) {
     uint32_t state = atomic_load_explicit(&control->state, memory_order_acquire);
     if (MQL_UNLIKELY(state != 0)) {
         int rc = mql_log_usable(append->log);
-        if (rc < 0) return rc;
-        rc = mql_base_fail(MQL_E_DURABILITY, append->log->directory,
-                           "a sync has failed: nothing can be appended until every process has "
-                           "closed the store and it is reopened");
-        mql_base_error()->os_errno = EIO;
-        return rc;
+        return rc < 0 ? rc : need(append, NEED_REVIVAL, -1, 0); /* a sync has failed */
     }
     mql_format_end *slot = mql_control_current(&control->published);
     mql_control_end end = {.segment = atomic_load_explicit(&slot->segment, memory_order_relaxed),
@@ -426,6 +422,18 @@ int mql_append_settle(mql_log *log) {
 }
 
 /* -- around the lock --------------------------------------------------------------------------- */
+/* A sync has failed: nothing is appended before what it may have lost is written again. */
+static int revive(mql_log *log) {
+    int rc = mql_commit_revive(log);
+    if (rc != MQL_E_DURABILITY) return rc;
+    int code = mql_base_error()->os_errno;
+    rc = mql_base_fail(MQL_E_DURABILITY, log->directory,
+                       "nothing was appended: a sync has failed, and what it may have lost cannot "
+                       "be written again yet");
+    mql_base_error()->os_errno = code;
+    return rc;
+}
+
 static int meet_need(appending *append) {
     mql_log *log = append->log;
     switch (append->need) {
@@ -448,6 +456,8 @@ static int meet_need(appending *append) {
         return mql_room_next(log, append->size);
     case NEED_CEILING:
         return mql_commit_raise(log, append->wanted);
+    case NEED_REVIVAL:
+        return revive(log);
     case NEED_SLOTS:
         return log->home->reserve(log, append->wanted);
     case NEED_NOTHING:

@@ -8,7 +8,7 @@
  * have been told of a failure: `needs_resync` then stands until somebody has made everything dirty
  * again that is not durable, and synced it.
  *
- * Under the commit lock: the checkpoint file, `ceiling`, `sealed`, `log_start`.
+ * Under the commit lock: the checkpoint file, `ceiling`, `sealed`, `log_start`, `round`, `covers`.
  */
 #include "mql_commit.h"
 
@@ -18,11 +18,12 @@
 #define CEILING_LOW (CEILING_STEP / 2)
 #define CHECKPOINT_OS ((int64_t)64 << 20)
 #define CHECKPOINT_SYNC ((int64_t)1 << 20)
+#define ROUNDS_MOST 4 /* that one caller leads, the first of them for itself */
 
 static int poisoned(mql_log *log) {
     int rc = mql_base_fail(MQL_E_DURABILITY, log->directory,
-                           "a sync failed: what was not durable then may be lost; close the store "
-                           "everywhere and reopen it");
+                           "a sync failed: what was not durable then is in the log, but perhaps "
+                           "not on disk; the next call tries to write it again");
     mql_base_error()->os_errno = EIO;
     return rc;
 }
@@ -32,23 +33,48 @@ static bool is_poisoned(mql_log *log) {
             MQL_STATE_POISONED) != 0;
 }
 
-/* Takes the commit lock, of a log that is still there. */
+static mql_format_waiters *waiters_of(mql_format_control *control, uint32_t round) {
+    return &control->waiters_rounds[round & 1];
+}
+
+/* Wakes those whom the last round has served. True: somebody waits for the next one. */
+static bool wake_served(mql_format_control *control) {
+    uint32_t round = atomic_load_explicit(&control->round, memory_order_relaxed);
+    mql_format_waiters *served = waiters_of(control, round);
+    if (mql_control_take_flag(&served->flag)) {
+        atomic_fetch_add_explicit(&served->word, 1, memory_order_release);
+        mql_os_wake(&served->word, INT32_MAX);
+    }
+    return atomic_load_explicit(&waiters_of(control, round + 1)->flag, memory_order_relaxed) != 0;
+}
+
+/* Drops the lock, and only then wakes: somebody may be waiting for it, to lead. The fence in
+ * mql_log_wake pairs with the ones in follow and in mql_control_wait. */
+static void drop(mql_log *log) {
+    mql_os_mutex_drop(&log->control->commit);
+    mql_log_wake(log, &log->control->waiters_durable, &log->control->durable);
+    uint32_t round = atomic_load_explicit(&log->control->round, memory_order_relaxed);
+    if (wake_served(log->control)) mql_os_wake(&waiters_of(log->control, round + 1)->word, 1);
+    mql_control_ring(&log->control->waiters_queue, INT32_MAX);
+}
+
+/* Takes the commit lock, of a log that is still there: what is named from now on is its own. */
 static int take(mql_log *log) {
     int rc = mql_log_lock(log, &log->control->commit, &log->control->needs_resync);
     if (rc < 0) return rc;
     rc = mql_log_in_place(log);
-    if (rc < 0) mql_os_mutex_drop(&log->control->commit);
+    if (rc < 0) drop(log);
     return rc;
 }
-
-static void drop(mql_log *log) { mql_os_mutex_drop(&log->control->commit); }
 
 /* -- the checkpoint ---------------------------------------------------------------------------- */
 static int write_checkpoint_locked(mql_log *log, const mql_control_end *watermark, int64_t ceiling,
                                    bool clean) {
     mql_format_checkpoint checkpoint;
     memset(&checkpoint, 0, sizeof checkpoint);
-    int rc = mql_recover_read_checkpoint(log->home->root, log->directory, &checkpoint);
+    int rc = mql_log_in_place(log);
+    if (rc == MQL_OK)
+        rc = mql_recover_read_checkpoint(log->home->root, log->directory, &checkpoint);
     if (rc < 0) return rc;
     checkpoint.log_start = atomic_load_explicit(&log->control->log_start, memory_order_relaxed);
     checkpoint.segment = watermark->segment;
@@ -58,8 +84,10 @@ static int write_checkpoint_locked(mql_log *log, const mql_control_end *watermar
     checkpoint.epoch = log->control->epoch;
     checkpoint.clean = clean;
     checkpoint.last_number = atomic_load_explicit(&log->control->last_number, memory_order_relaxed);
-    return mql_recover_write_checkpoint(log->home->root, log->directory, &checkpoint,
-                                        log->home->mode);
+    rc = mql_recover_write_checkpoint(log->home->root, log->directory, &checkpoint,
+                                      log->home->mode);
+    if (rc == MQL_OK) log->control->checkpointed = watermark->offset;
+    return rc;
 }
 
 static int raise_locked(mql_log *log, int64_t offset) {
@@ -110,7 +138,8 @@ static int seal_locked(mql_log *log, int64_t active, const mql_control_end *dura
     if (sealed >= active) return MQL_OK;
     int64_t *bases;
     size_t count;
-    int rc = mql_log_bases(log, &bases, &count);
+    int rc = mql_log_in_place(log);
+    if (rc == MQL_OK) rc = mql_log_bases(log, &bases, &count);
     if (rc < 0) return rc;
     mql_segment_options options = mql_log_segment_options(log);
     options.capacity = 0;
@@ -133,8 +162,13 @@ static int seal_locked(mql_log *log, int64_t active, const mql_control_end *dura
 static int sync_active(mql_log *log, const mql_control_end *from, const mql_control_end *to) {
     int64_t start = from->segment == to->segment ? from->position : 0;
     if (start >= to->position) return MQL_OK;
-    mql_segment *segment;
-    int rc = mql_log_segment(log, to->segment, &segment);
+    mql_segment *segment = mql_log_mapped(log, to->segment);
+    int rc = MQL_OK;
+    if (segment == NULL || (int64_t)segment->map_length < to->position) {
+        mql_segment_release(segment);
+        rc = mql_log_in_place(log);
+        if (rc == MQL_OK) rc = mql_log_segment(log, to->segment, &segment);
+    }
     if (rc < 0) return rc;
     if (log->control->needs_resync != 0) mql_segment_touch(segment, start, to->position);
     rc = mql_os_sync_map(segment->map + start, (size_t)(to->position - start));
@@ -154,14 +188,35 @@ static bool checkpoint_due(mql_log *log, const mql_control_end *durable,
     return durable->position / step != before->position / step;
 }
 
-static int commit_locked(mql_log *log) {
-    if (is_poisoned(log)) return poisoned(log);
+/* Whoever reads the number reads `covers` of this round or of a later one, or takes himself to be
+ * served one round later than he is. */
+static void begin_round_locked(mql_format_control *control, int64_t covers) {
+    uint32_t round = atomic_load_explicit(&control->round, memory_order_relaxed) + 1;
+    atomic_store_explicit(&control->round, round, memory_order_release);
+    atomic_store_explicit(&control->covers, covers, memory_order_release);
+}
+
+static void note_durable_locked(mql_log *log, const mql_control_end *end,
+                                const mql_control_end *before) {
+    int64_t ceiling = atomic_load_explicit(&log->control->ceiling, memory_order_relaxed);
+    bool low = ceiling - end->offset < CEILING_LOW;
+    if (!low && !checkpoint_due(log, end, before)) return;
+    if (low) ceiling = end->offset + CEILING_STEP;
+    /* An older watermark only makes recovery scan more, and a low ceiling is raised by the
+     * appender. */
+    if (write_checkpoint_locked(log, end, ceiling, false) == MQL_OK && low)
+        atomic_store_explicit(&log->control->ceiling, ceiling, memory_order_release);
+}
+
+/* One round: all that is published now becomes durable, or the log is poisoned. */
+static int round_locked(mql_log *log) {
     mql_control_end end, durable;
     mql_control_read(&log->control->published, &end);
     mql_control_read(&log->control->durable, &durable);
     int64_t sealed = atomic_load_explicit(&log->control->sealed, memory_order_relaxed);
     if (durable.offset >= end.offset && durable.segment == end.segment && sealed >= end.segment)
         return MQL_OK;
+    begin_round_locked(log->control, end.offset);
     int rc = seal_locked(log, end.segment, &durable);
     if (rc == MQL_OK) rc = sync_active(log, &durable, &end);
     if (rc == MQL_E_OS) {
@@ -176,17 +231,63 @@ static int commit_locked(mql_log *log) {
     if (rc < 0) return rc;
     mql_control_publish(&log->control->durable, &end);
     log->control->needs_resync = 0;
-    mql_log_wake(log, &log->control->waiters_durable, &log->control->durable);
-    mql_control_ring(&log->control->waiters_queue, INT32_MAX);
-    int64_t ceiling = atomic_load_explicit(&log->control->ceiling, memory_order_relaxed);
-    bool low = ceiling - end.offset < CEILING_LOW;
-    if (!low && !checkpoint_due(log, &end, &durable)) return MQL_OK;
-    if (low) ceiling = end.offset + CEILING_STEP;
-    /* An older watermark only makes recovery scan more, and a low ceiling is raised by the
-     * appender. */
-    if (write_checkpoint_locked(log, &end, ceiling, false) == MQL_OK && low)
-        atomic_store_explicit(&log->control->ceiling, ceiling, memory_order_release);
+    note_durable_locked(log, &end, &durable);
     return MQL_OK;
+}
+
+/* Whether what a sync may have lost is still whole in memory: the kernel may have read a page back
+ * that it could not write. */
+static int still_whole(mql_log *log, const mql_control_end *from, const mql_control_end *to) {
+    mql_control_end at = *from;
+    mql_segment_window window = {0};
+    while (at.offset < to->offset) {
+        mql_segment *segment;
+        int rc = mql_log_segment(log, at.segment, &segment);
+        if (rc < 0) return rc;
+        int64_t limit = at.segment == to->segment ? to->position : (int64_t)segment->map_length;
+        mql_segment_walk walk = {.segment = segment,
+                                 .window = &window,
+                                 .position = at.position,
+                                 .expected = at.offset,
+                                 .limit = mql_base_min(limit, (int64_t)segment->map_length),
+                                 .max_size = MQL_BATCH_BYTES_MAX,
+                                 .gaps = mql_log_segment_options(log).gaps,
+                                 .verify = true};
+        while (walk.expected < to->offset && (rc = mql_segment_walk_next(&walk)) == MQL_OK) continue;
+        mql_segment_release(segment);
+        bool rolled = rc == MQL_END && at.segment != to->segment && walk.expected > at.segment;
+        if (rc != MQL_OK && !rolled)
+            return mql_base_fail(MQL_E_DURABILITY, log->directory,
+                                 "a sync failed, and offset %lld is not whole in memory any more: "
+                                 "close the store everywhere and reopen it",
+                                 (long long)walk.expected);
+        at = (mql_control_end){walk.expected, 0, walk.expected};
+    }
+    return MQL_OK;
+}
+
+/* After a failed sync the pages are clean and the disk has old bytes: they are made dirty again,
+ * and synced. Until that has succeeded the log stays poisoned. */
+static int revive_locked(mql_log *log) {
+    mql_control_end end, durable;
+    mql_control_read(&log->control->published, &end);
+    mql_control_read(&log->control->durable, &durable);
+    int rc = still_whole(log, &durable, &end);
+    if (rc < 0) {
+        mql_base_error()->os_errno = EIO;
+        return rc;
+    }
+    log->control->needs_resync = 1;
+    rc = round_locked(log);
+    if (rc < 0) return rc;
+    log->control->needs_resync = 0; /* also where nothing was left to sync */
+    atomic_fetch_and_explicit(&log->control->state, ~(uint32_t)MQL_STATE_POISONED,
+                              memory_order_release);
+    return MQL_OK;
+}
+
+static int commit_locked(mql_log *log) {
+    return is_poisoned(log) ? revive_locked(log) : round_locked(log);
 }
 
 int mql_commit_raise(mql_log *log, int64_t offset) {
@@ -204,21 +305,80 @@ static bool is_durable(mql_log *log, int64_t offset) {
     return durable.offset >= offset;
 }
 
+/* The round that is sure to cover `offset`, which is published: the one under way, or the next. */
+static uint32_t round_for(mql_format_control *control, int64_t offset) {
+    uint32_t round = atomic_load_explicit(&control->round, memory_order_acquire);
+    bool covered = atomic_load_explicit(&control->covers, memory_order_relaxed) >= offset;
+    return covered ? round : round + 1;
+}
+
+/* Sleeps until the round that covers `offset` is over, or until it is to be led: MQL_OK if the
+ * caller holds the lock now; MQL_TIMEOUT: look again. */
+static int follow(mql_log *log, int64_t offset) {
+    mql_format_control *control = log->control;
+    mql_format_waiters *waiters = waiters_of(control, round_for(control, offset));
+    uint32_t seen = atomic_load_explicit(&waiters->word, memory_order_acquire);
+    atomic_store_explicit(&waiters->flag, 1, memory_order_relaxed);
+    /* Pairs with the fence in drop: either the lock is free here, or its holder sees the flag. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (is_durable(log, offset)) return MQL_TIMEOUT;
+    int rc = mql_log_take(log, &control->commit, 0, &control->needs_resync);
+    if (rc != MQL_TIMEOUT) return rc;
+    mql_os_wait(&waiters->word, seen, MQL_SLICE_NS);
+    /* Woken to lead, but served meanwhile: the next one is to be asked. */
+    bool asked = atomic_load_explicit(&waiters->word, memory_order_relaxed) == seen;
+    if (asked && is_durable(log, offset)) mql_os_wake(&waiters->word, 1);
+    int usable = mql_log_usable(log);
+    return usable < 0 ? usable : MQL_TIMEOUT;
+}
+
+/* Leads on while others wait: until one of them was awake, the disk would be idle. What fails then
+ * is told to them. */
+static int lead_locked(mql_log *log) {
+    int rc = commit_locked(log), later = rc;
+    for (int i = 1; i < ROUNDS_MOST && later == MQL_OK; i++) {
+        atomic_thread_fence(memory_order_seq_cst); /* as in drop */
+        if (!wake_served(log->control)) break;
+        later = commit_locked(log);
+    }
+    return rc;
+}
+
+/* Who gets the lock leads: one sync serves all who have appended until it began. The others wait
+ * for their round to be over, not for the lock, so that they need not have it one after another. */
 int mql_commit_until(mql_log *log, int64_t offset) {
-    for (;;) {
-        if (is_durable(log, offset)) return MQL_OK;
-        if (is_poisoned(log)) return poisoned(log);
-        int rc = take(log);
+    bool waited = false;
+    while (!is_durable(log, offset)) {
+        int rc = mql_log_take(log, &log->control->commit, 0, &log->control->needs_resync);
+        if (rc == MQL_TIMEOUT) {
+            waited = true;
+            rc = follow(log, offset);
+        }
         if (rc < 0) return rc;
-        rc = is_durable(log, offset) ? MQL_OK : commit_locked(log);
-        drop(log);
+        bool failed = waited && is_poisoned(log); /* the round that it waited for */
+        if (rc == MQL_OK) {
+            rc = failed ? MQL_OK : lead_locked(log);
+            drop(log);
+        }
+        if (failed) return poisoned(log);
         if (rc < 0) return rc;
     }
+    return MQL_OK;
+}
+
+int mql_commit_revive(mql_log *log) {
+    int rc = is_poisoned(log) ? take(log) : MQL_TIMEOUT;
+    if (rc == MQL_TIMEOUT) return MQL_OK;
+    if (rc < 0) return rc;
+    if (is_poisoned(log)) rc = revive_locked(log);
+    drop(log);
+    return rc;
 }
 
 int mql_commit_wait(mql_log *log, int64_t offset, int64_t timeout_ns) {
     if (is_durable(log, offset)) return MQL_OK;
-    if (is_poisoned(log)) return poisoned(log);
+    int revived = mql_commit_revive(log);
+    if (revived < 0) return revived;
     if (timeout_ns <= 0) return MQL_TIMEOUT;
     atomic_store_explicit(&log->sync_at_once, true, memory_order_release);
     if (!log->home->want_sync(log->home->context)) return mql_commit_until(log, offset);
@@ -227,6 +387,20 @@ int mql_commit_wait(mql_log *log, int64_t offset, int64_t timeout_ns) {
     if (rc == MQL_TIMEOUT && is_poisoned(log)) return poisoned(log);
     int usable = mql_log_usable(log);
     return usable < 0 ? usable : rc;
+}
+
+int mql_commit_tick(mql_log *log) {
+    int rc = is_poisoned(log) ? MQL_TIMEOUT : take(log);
+    if (rc != MQL_OK) return rc < 0 ? rc : MQL_OK;
+    rc = is_poisoned(log) ? MQL_OK : round_locked(log);
+    mql_control_end durable;
+    mql_control_read(&log->control->durable, &durable);
+    if (rc == MQL_OK && mql_log_is_sync(log) && log->control->checkpointed < durable.offset)
+        rc = write_checkpoint_locked(
+            log, &durable, atomic_load_explicit(&log->control->ceiling, memory_order_relaxed),
+            false);
+    drop(log);
+    return rc;
 }
 
 int mql_commit_all(mql_log *log) {

@@ -14,6 +14,13 @@ int mql_commit_until(mql_log *log, int64_t offset);
 int mql_commit_wait(mql_log *log, int64_t offset, int64_t timeout_ns);
 /* Until all is durable that was published before the call. */
 int mql_commit_all(mql_log *log);
+/* After a failed sync each of the above begins by writing again what it may have lost, and so does
+ * mql_commit_revive. MQL_OK unless the log is poisoned still. Blocks. */
+int mql_commit_revive(mql_log *log);
+/* What the sync thread does now and then: as mql_commit_all, and in a "sync" topic a checkpoint, so
+ * that what is acknowledged soon lies below a watermark. A poisoned log is left to whoever needs it
+ * and is to be told. */
+int mql_commit_tick(mql_log *log);
 
 /* Offsets below `offset` may be given out: a ceiling above it is on stable storage. Blocks. */
 int mql_commit_raise(mql_log *log, int64_t offset);

@@ -71,7 +71,8 @@ int mql_control_reset(mql_format_control *control, const mql_control_identity *i
 void mql_control_wake_all(mql_format_control *control) {
     mql_os_wake(mql_control_word(&control->published), INT32_MAX);
     mql_os_wake(mql_control_word(&control->durable), INT32_MAX);
-    mql_format_waiters *others[] = {&control->waiters_queue, &control->waiters_room};
+    mql_format_waiters *others[] = {&control->waiters_queue, &control->waiters_room,
+                                    &control->waiters_rounds[0], &control->waiters_rounds[1]};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         atomic_fetch_add_explicit(&others[i]->word, 1, memory_order_release);
         mql_os_wake(&others[i]->word, INT32_MAX);

@@ -68,7 +68,8 @@ static inline bool mql_format_is_newer(uint32_t layout, uint32_t oldest_writer) 
  *   0x100 writer lock     0x280 prepare lock    0x480 waiters: durable     0x680 log start, changes
  *   0x180 tail state      0x300 published end   0x500 waiters: room        0x700 sealing
  *                         0x380 durable end     0x580 state                0x780 waiters: queue
- *   0x800 slots ready     0x880 .. 0xfff reserved
+ *   0x800 slots ready     0x880 rounds          0x900, 0x980 waiters: of even, odd rounds
+ *   0xa00 .. 0xfff reserved
  */
 #define MQL_CONTROL_BYTES 4096
 #define MQL_CONTROL_MAGIC "MQLCTRL"
@@ -169,7 +170,16 @@ typedef struct mql_format_control {
     _Atomic uint32_t shares_generation; /* moves when a share group comes or goes */
     uint8_t pad9[116];
 
-    uint8_t reserved1[1920];
+    /* volatile: group commit, under the commit lock. A round syncs once, for all who have appended
+     * below `covers` */
+    _Atomic int64_t covers; /* the end that the last round began with */
+    _Atomic uint32_t round; /* the last that has begun */
+    uint32_t reserved2;
+    int64_t checkpointed;   /* the watermark of the last checkpoint of this opening */
+    uint8_t pad10[104];
+    mql_format_waiters waiters_rounds[2]; /* those whom an even, an odd round will have served */
+
+    uint8_t reserved1[1536];
 } mql_format_control;
 
 enum mql_state { MQL_STATE_POISONED = 1, MQL_STATE_DELETED = 2 };
@@ -493,6 +503,10 @@ MQL_AT(control, sealed, 0x700);
 MQL_AT(control, waiters_queue, 0x780);
 MQL_AT(control, slots_ready, 0x800);
 MQL_AT(control, shares_generation, 0x808);
+MQL_AT(control, covers, 0x880);
+MQL_AT(control, round, 0x888);
+MQL_AT(control, checkpointed, 0x890);
+MQL_AT(control, waiters_rounds, 0x900);
 
 MQL_SIZE(checkpoint, MQL_CHECKPOINT_SLOT);
 MQL_AT(checkpoint, sequence, 16);

@@ -13,6 +13,7 @@
 
 #define TICK_NS MQL_SLICE_NS
 #define RETAIN_NS (INT64_C(30) * 1000000000)
+#define CHECKPOINT_NS (INT64_C(100) * 1000000)
 #define LAGGING_ROUNDS 3 /* ticks that a peer gets to sync what it appended */
 
 void mql_keeper_init(mql_keeper *keeper, mql_log *_Atomic *logs, bool enabled) {
@@ -53,12 +54,17 @@ static int retain_idle(mql_log *log, int64_t now_ns) {
     return mql_commit_retain(log);
 }
 
+/* Nanoseconds from the first unsynced byte to its sync; in a "sync" topic, to a checkpoint. */
+static int64_t interval(mql_log *log) {
+    int64_t wanted = atomic_load_explicit(&log->sync_interval_ns, memory_order_relaxed);
+    return mql_log_is_sync(log) ? mql_base_min(wanted, CHECKPOINT_NS) : wanted;
+}
+
 static int sync_one(mql_log *log, int64_t now_ns, bool at_once, int64_t *wait_ns) {
     if (log->control == NULL || mql_log_usable(log) < 0) return MQL_OK;
     mql_log_forget(log);
     if (atomic_load_explicit(&log->unsynced, memory_order_acquire) && log->sync_due_ns == 0)
-        log->sync_due_ns =
-            now_ns + atomic_load_explicit(&log->sync_interval_ns, memory_order_relaxed);
+        log->sync_due_ns = now_ns + interval(log);
     bool asked = atomic_exchange_explicit(&log->sync_at_once, false, memory_order_acq_rel);
     bool due = asked || (log->sync_due_ns != 0 && (at_once || log->sync_due_ns <= now_ns));
     if (!due && log->sync_due_ns != 0) *wait_ns = mql_base_min(*wait_ns, log->sync_due_ns - now_ns);
@@ -67,7 +73,7 @@ static int sync_one(mql_log *log, int64_t now_ns, bool at_once, int64_t *wait_ns
     log->lagging_rounds = 0;
     /* Cleared before the end is sampled: an append that comes in between asks again. */
     atomic_store_explicit(&log->unsynced, false, memory_order_seq_cst);
-    int rc = mql_commit_all(log);
+    int rc = mql_commit_tick(log);
     if (rc == MQL_OK) rc = mql_commit_retain(log);
     if (rc == MQL_OK) rc = mql_shares_keep(log);
     /* The sync write-protected the pages ahead of the tail: have them made writable again. */

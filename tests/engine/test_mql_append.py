@@ -410,22 +410,6 @@ def test_a_prepared_segment_that_has_two_names_is_used_once(tmp_path: Path):
         assert log.values() == [b"x" * 3000, *values]
 
 
-def test_a_poisoned_log_takes_nothing_more_and_says_what_to_do(tmp_path: Path):
-    with Store(tmp_path / "s") as store:
-        log = store.log()
-        log.append(b"a")
-        log.control.state = lib.MQL_STATE_POISONED
-        with pytest.raises(Failed) as failed:
-            log.append(b"b")
-        assert failed.value.code == lib.MQL_E_DURABILITY
-        assert failed.value.errno == 5
-        assert log.values() == [b"a"], "still readable"
-        with pytest.raises(Failed):
-            log.sync()
-        log.control.state = 0
-        assert log.append(b"b") == 1
-
-
 def test_after_a_fork_a_child_opens_the_store_again(tmp_path: Path):
     with Store(tmp_path / "s") as store:
         log = store.log()

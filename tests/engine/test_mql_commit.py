@@ -1,5 +1,6 @@
 """mql_commit: the durable end, the offset ceiling, trimming, exact lengths at the last close."""
 
+import errno
 import os
 import threading
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import fault
 from support.partition import (
     DIRECTORY,
     NOW,
@@ -199,6 +201,223 @@ def test_a_committer_that_lives_writes_nothing_again(tmp_path: Path):
         pretend_synced(log)
         log.sync()
         assert (written_again(log), log.ends) == ([], (0, 5, 5))
+
+
+# -- rounds: one sync for all who wait ------------------------------------------------------------
+def at_work(*calls: Callable[[], object]) -> list[threading.Thread]:
+    threads = [threading.Thread(target=call) for call in calls]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline, "it does not come about"
+        time.sleep(0.001)
+
+
+def test_whoever_comes_while_a_sync_runs_is_served_by_the_next_one(tmp_path: Path):
+    others = 7
+    with fault.Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"first", flags=lib.MQL_DURABLE)
+        begun, syncs = threading.Event(), 0
+
+        def device(call: int, name: str) -> int:
+            nonlocal syncs
+            if call == fault.lib.MQL_FAULT_SYNC_MAP:
+                syncs += 1
+                begun.set()
+                if syncs == 1:  # it takes until all the others have appended, and sleep
+                    until(lambda: log.ends[1] == 2 + others)
+                    until(lambda: log.control.waiters_rounds[(log.control.round + 1) & 1].flag == 1)
+            return 0
+
+        def append() -> None:
+            log.append(b"x", flags=lib.MQL_DURABLE)
+
+        before = log.control.round
+        with fault.hooked(device):
+            threads = at_work(append)
+            begun.wait()
+            threads += at_work(*[append] * others)
+            for thread in threads:
+                thread.join()
+        assert log.ends == (0, 2 + others, 2 + others)
+        assert (syncs, log.control.round - before) == (2, 2), "one for the first, one for the rest"
+
+
+def test_a_sync_that_fails_fails_for_all_who_waited_for_it(tmp_path: Path):
+    with fault.Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"first", flags=lib.MQL_DURABLE)
+        begun, told = threading.Event(), list[int]()
+
+        def device(call: int, name: str) -> int:
+            if call != fault.lib.MQL_FAULT_SYNC_MAP or begun.is_set():
+                return 0
+            begun.set()
+            until(lambda: log.ends[1] == 5)
+            until(lambda: log.control.waiters_rounds[(log.control.round + 1) & 1].flag == 1)
+            return -errno.EIO
+
+        def append() -> None:
+            try:
+                log.append(b"x", flags=lib.MQL_DURABLE)
+            except fault.Failed as failed:
+                told.append(failed.code)
+
+        with fault.hooked(device):
+            threads = at_work(append)
+            begun.wait()
+            threads += at_work(append, append, append)
+            for thread in threads:
+                thread.join()
+        assert told == [lib.MQL_E_DURABILITY] * 4
+        assert log.ends == (0, 5, 1), "all are in the log, none is known to be on disk"
+
+
+# -- after a sync has failed ----------------------------------------------------------------------
+def fails_once(at: int, code: int = errno.EIO) -> Callable[[int, str], int]:
+    calls = 0
+
+    def device(call: int, name: str) -> int:
+        nonlocal calls
+        if call not in (fault.lib.MQL_FAULT_SYNC_MAP, fault.lib.MQL_FAULT_SYNC):
+            return 0
+        calls += 1
+        return -code if calls == at else 0
+
+    return device
+
+
+def poison(log: Any, code: int = errno.EIO) -> None:
+    with fault.hooked(fails_once(1, code)), pytest.raises(fault.Failed) as failed:
+        log.sync()
+    assert (failed.value.code, failed.value.errno) == (lib.MQL_E_DURABILITY, code)
+    assert log.control.state == lib.MQL_STATE_POISONED
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_the_next_append_writes_again_what_a_failed_sync_may_have_lost(tmp_path: Path, code: int):
+    with fault.Store(tmp_path / "s") as store:
+        log = store.log(**SMALL)
+        for n in range(30):
+            log.append(b"%d" % n * 300)
+        poison(log, code)
+        pretend_synced(log)
+        assert log.append(b"next") == 30
+        assert set(written_again(log)) >= set(logs_of(log)[:-1])
+        assert (log.ends, log.control.state) == ((0, 31, 30), 0)
+        log.sync()
+        assert log.ends[2] == 31
+
+
+@pytest.mark.parametrize("call", ["sync", "wait", "until", "trim", "close"])
+def test_every_call_that_needs_the_disk_writes_again_first(tmp_path: Path, call: str):
+    with fault.Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"x" * 9000)
+        log.append(b"y")
+        poison(log)
+        pretend_synced(log)
+        if call == "sync":
+            log.sync()
+        elif call == "wait":
+            assert fault.lib.mql_wait_durable(log.c, 2, 10**9) == lib.MQL_OK
+        elif call == "until":
+            fault.check(fault.lib.mql_commit_until(log.c, 2))
+        elif call == "trim":
+            log.trim(1)
+        if call != "close":
+            assert (log.ends[2], log.control.state) == (2, 0)
+            assert written_again(log) == [0]
+    assert checkpoint(tmp_path / "s").clean == 1, "closed as ever"
+    with Store(tmp_path / "s") as store:
+        assert store.log().ends[1:] == (2, 2)
+
+
+def test_while_the_device_goes_on_failing_nothing_is_appended_and_all_is_readable(tmp_path: Path):
+    with fault.Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"a")
+        poison(log)
+        with fault.hooked(lambda call, name: -errno.EIO):
+            for _ in range(3):
+                with pytest.raises(fault.Failed, match="nothing was appended") as failed:
+                    log.append(b"b")
+                assert (failed.value.code, failed.value.errno) == (lib.MQL_E_DURABILITY, errno.EIO)
+                with pytest.raises(fault.Failed, match="a sync failed"):
+                    log.sync()
+            assert log.values() == [b"a"]
+            assert log.ends == (0, 1, 0)
+        assert log.append(b"b") == 1
+
+
+def test_a_poisoned_log_is_not_revived_behind_everybodys_back(tmp_path: Path):
+    with fault.Store(tmp_path / "s") as store:
+        log = store.log(sync_interval_ns=0)
+        log.append(b"a")
+        poison(log)
+        fault.check(fault.lib.mql_keeper_sync(store.c))
+        assert log.control.state == lib.MQL_STATE_POISONED
+        assert log.ends == (0, 1, 0)
+
+
+def test_what_the_kernel_has_lost_meanwhile_is_not_called_durable(tmp_path: Path):
+    """A page that could not be written may be read back from the disk, as it was there."""
+    store = fault.Store(tmp_path / "s")
+    log = store.log()
+    log.append(b"a" * 100)
+    log.sync()
+    position = log.end[1]
+    log.append(b"b" * 100)
+    poison(log)
+    with (log.directory / log_file(0)).open("r+b") as file:
+        file.seek(position + 80)
+        file.write(b"older")
+    for call in (log.sync, lambda: log.append(b"c"), store.close):
+        with pytest.raises(fault.Failed) as failed:
+            call()
+        assert failed.value.code == lib.MQL_E_DURABILITY
+    store.free()
+    with Store(tmp_path / "s") as store:
+        (first, damage) = store.log().read()
+        assert (first, damage.code, damage.start) == ((0, b"a" * 100), lib.MQL_E_CORRUPT, 1)
+
+
+def test_a_reviver_that_dies_leaves_it_to_the_next(tmp_path: Path):
+    with fault.Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"x" * 9000)
+        poison(log)
+
+        def die() -> None:
+            with fault.hooked(lambda call, name: os.kill(os.getpid(), 9) or 0):
+                fault.Store(tmp_path / "s").log().append(b"y")
+
+        fault.dies(die)
+        assert log.control.state == lib.MQL_STATE_POISONED
+        pretend_synced(log)
+        assert log.append(b"y") == 1
+        assert (written_again(log), log.ends) == ([0], (0, 2, 1))
+
+
+# -- the checkpoint -------------------------------------------------------------------------------
+def test_in_a_sync_topic_the_watermark_follows_what_is_acknowledged(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log(durability=lib.MQL_DURABILITY_SYNC)
+        for _ in range(3):
+            log.append(b"x")
+        assert log.ends[2] == 3
+        assert checkpoint(store.path).offset == 0
+        check(lib.mql_keeper_sync(store.c))
+        assert checkpoint(store.path).offset == 3
+        sequence = checkpoint(store.path).sequence
+        check(lib.mql_keeper_sync(store.c))
+        assert checkpoint(store.path).sequence == sequence, "nothing has moved"
 
 
 # -- the ceiling ----------------------------------------------------------------------------------

@@ -5,7 +5,8 @@
     with hooked(lambda call, name: -errno.ENOSPC if call == lib.MQL_FAULT_ALLOCATE else 0):
         ...
 
-A hook is asked before each allocation, truncation, sync and mapping, with the path of its file.
+A hook is asked before each allocation, truncation, sync and mapping, with the path of its file;
+"" before the sync of a mapping.
 """
 
 import importlib
@@ -55,7 +56,7 @@ def hooked(hook: Hook) -> Iterator[None]:
 
     @ffi.callback("int(int, int)", error=0)
     def ask(call: int, file: int) -> int:
-        return hook(call, os.readlink(f"/proc/self/fd/{file}"))
+        return hook(call, "" if file < 0 else os.readlink(f"/proc/self/fd/{file}"))
 
     lib.mql_os_fault_set(ask)
     try:
