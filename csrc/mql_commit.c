@@ -235,33 +235,43 @@ static int round_locked(mql_log *log) {
     return MQL_OK;
 }
 
+/* Walks what a segment has from `at` on, as far as batches are whole: MQL_END at its end. */
+static int walk_whole(mql_log *log, mql_control_end *at, const mql_control_end *to) {
+    mql_segment *segment;
+    int rc = mql_log_segment(log, at->segment, &segment);
+    if (rc < 0) return rc;
+    mql_segment_window window = {0};
+    int64_t limit = (int64_t)segment->map_length;
+    if (at->segment == to->segment) limit = mql_base_min(limit, to->position);
+    mql_segment_walk walk = {.segment = segment,
+                             .window = &window,
+                             .position = at->position,
+                             .expected = at->offset,
+                             .limit = limit,
+                             .max_size = MQL_BATCH_BYTES_MAX,
+                             .gaps = mql_log_segment_options(log).gaps,
+                             .verify = true};
+    do {
+        rc = mql_segment_walk_next(&walk);
+    } while (rc == MQL_OK && walk.expected < to->offset);
+    mql_segment_release(segment);
+    *at = (mql_control_end){at->segment, walk.position, walk.expected};
+    return rc;
+}
+
 /* Whether what a sync may have lost is still whole in memory: the kernel may have read a page back
  * that it could not write. */
 static int still_whole(mql_log *log, const mql_control_end *from, const mql_control_end *to) {
     mql_control_end at = *from;
-    mql_segment_window window = {0};
     while (at.offset < to->offset) {
-        mql_segment *segment;
-        int rc = mql_log_segment(log, at.segment, &segment);
-        if (rc < 0) return rc;
-        int64_t limit = at.segment == to->segment ? to->position : (int64_t)segment->map_length;
-        mql_segment_walk walk = {.segment = segment,
-                                 .window = &window,
-                                 .position = at.position,
-                                 .expected = at.offset,
-                                 .limit = mql_base_min(limit, (int64_t)segment->map_length),
-                                 .max_size = MQL_BATCH_BYTES_MAX,
-                                 .gaps = mql_log_segment_options(log).gaps,
-                                 .verify = true};
-        while (walk.expected < to->offset && (rc = mql_segment_walk_next(&walk)) == MQL_OK) continue;
-        mql_segment_release(segment);
-        bool rolled = rc == MQL_END && at.segment != to->segment && walk.expected > at.segment;
+        int rc = walk_whole(log, &at, to);
+        bool rolled = rc == MQL_END && at.segment != to->segment && at.offset > at.segment;
         if (rc != MQL_OK && !rolled)
             return mql_base_fail(MQL_E_DURABILITY, log->directory,
                                  "a sync failed, and offset %lld is not whole in memory any more: "
                                  "close the store everywhere and reopen it",
-                                 (long long)walk.expected);
-        at = (mql_control_end){walk.expected, 0, walk.expected};
+                                 (long long)at.offset);
+        if (rolled) at = (mql_control_end){at.offset, 0, at.offset};
     }
     return MQL_OK;
 }
