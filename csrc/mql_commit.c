@@ -235,43 +235,41 @@ static int round_locked(mql_log *log) {
     return MQL_OK;
 }
 
-/* Walks what a segment has from `at` on, as far as batches are whole: MQL_END at its end. */
-static int walk_whole(mql_log *log, mql_control_end *at, const mql_control_end *to) {
+/* Walks what a segment has from `at` on, as far as batches are whole and before `stop`. */
+static int walk_whole(mql_log *log, mql_control_end *at, int64_t stop) {
     mql_segment *segment;
     int rc = mql_log_segment(log, at->segment, &segment);
     if (rc < 0) return rc;
     mql_segment_window window = {0};
-    int64_t limit = (int64_t)segment->map_length;
-    if (at->segment == to->segment) limit = mql_base_min(limit, to->position);
     mql_segment_walk walk = {.segment = segment,
                              .window = &window,
                              .position = at->position,
                              .expected = at->offset,
-                             .limit = limit,
+                             .limit = (int64_t)segment->map_length,
                              .max_size = MQL_BATCH_BYTES_MAX,
                              .gaps = mql_log_segment_options(log).gaps,
                              .verify = true};
-    do {
-        rc = mql_segment_walk_next(&walk);
-    } while (rc == MQL_OK && walk.expected < to->offset);
+    while (rc == MQL_OK && walk.expected < stop) rc = mql_segment_walk_next(&walk);
     mql_segment_release(segment);
     *at = (mql_control_end){at->segment, walk.position, walk.expected};
     return rc;
 }
 
 /* Whether what a sync may have lost is still whole in memory: the kernel may have read a page back
- * that it could not write. */
+ * that it could not write. No byte is looked at behind where a segment ends. */
 static int still_whole(mql_log *log, const mql_control_end *from, const mql_control_end *to) {
     mql_control_end at = *from;
     while (at.offset < to->offset) {
-        int rc = walk_whole(log, &at, to);
-        bool rolled = rc == MQL_END && at.segment != to->segment && at.offset > at.segment;
-        if (rc != MQL_OK && !rolled)
+        int64_t base, next_base;
+        int rc = mql_log_locate(log, at.offset, &base, &next_base);
+        if (rc < 0) return rc;
+        if (base != at.segment) at = (mql_control_end){base, 0, base};
+        rc = walk_whole(log, &at, mql_base_min(next_base, to->offset));
+        if (rc != MQL_OK)
             return mql_base_fail(MQL_E_DURABILITY, log->directory,
                                  "a sync failed, and offset %lld is not whole in memory any more: "
                                  "close the store everywhere and reopen it",
                                  (long long)at.offset);
-        if (rolled) at = (mql_control_end){at.offset, 0, at.offset};
     }
     return MQL_OK;
 }
