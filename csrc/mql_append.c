@@ -482,6 +482,17 @@ static void after(appending *append) {
     mql_log_want_sync(log);
 }
 
+/* Whatever keeps it from being synced now, it is in the log. */
+static int durable_until(mql_log *log, int64_t offset) {
+    int rc = mql_commit_until(log, offset);
+    if (rc != MQL_E_OS && rc != MQL_E_MEMORY) return rc;
+    int code = rc == MQL_E_MEMORY ? ENOMEM : mql_base_error()->os_errno;
+    rc = mql_base_fail(MQL_E_DURABILITY, log->directory,
+                       "it is in the log, but cannot be synced now: it is not known to be on disk");
+    mql_base_error()->os_errno = code;
+    return rc;
+}
+
 /* One try: MQL_OK done; MQL_BUSY: append->need; MQL_TIMEOUT: the lock was not to be had. */
 static int try_once(appending *append, bool nowait) {
     mql_format_control *control = append->log->control;
@@ -526,7 +537,7 @@ int mql_append_source_to(mql_log *log, const mql_append_source *source, int flag
     if (rc != MQL_OK) return MQL_TIMEOUT;
     after(&append);
     *offset = append.offset;
-    return durable ? mql_commit_until(log, append.offset + append.offsets) : MQL_OK;
+    return durable ? durable_until(log, append.offset + append.offsets) : MQL_OK;
 }
 
 int mql_append_one(mql_log *log, const mql_record *record, int flags, int64_t *offset) {

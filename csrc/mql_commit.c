@@ -4,9 +4,9 @@
  * what lies between it and the durable end (older segments with their exact lengths, the directory,
  * then the range in the active segment), and only then moves the durable latch. If any sync fails
  * the log is poisoned before the lock is dropped: the kernel reports a lost page once, so a second
- * sync would succeed and mean nothing. A committer that dies leaves the latch where it was, and may
- * have been told of a failure: `needs_resync` then stands until somebody has made everything dirty
- * again that is not durable, and synced it.
+ * sync would succeed and mean nothing. A committer that dies, or fails with what may be no loss,
+ * leaves the latch where it was, and may have been told of one: `needs_resync` then stands until
+ * somebody has found everything whole that is not durable, made it dirty again, and synced it.
  *
  * Under the commit lock: the checkpoint file, `ceiling`, `sealed`, `log_start`, `round`, `covers`.
  */
@@ -19,6 +19,11 @@
 #define CHECKPOINT_OS ((int64_t)64 << 20)
 #define CHECKPOINT_SYNC ((int64_t)1 << 20)
 #define ROUNDS_MOST 4 /* that one caller leads, the first of them for itself */
+
+/* What the word of a round's waiters counts in its halves: how often all were served, and how often
+ * one was asked to lead. */
+#define SERVED 1u
+#define ASKED (1u << 16)
 
 static int poisoned(mql_log *log) {
     int rc = mql_base_fail(MQL_E_DURABILITY, log->directory,
@@ -42,10 +47,17 @@ static bool wake_served(mql_format_control *control) {
     uint32_t round = atomic_load_explicit(&control->round, memory_order_relaxed);
     mql_format_waiters *served = waiters_of(control, round);
     if (mql_control_take_flag(&served->flag)) {
-        atomic_fetch_add_explicit(&served->word, 1, memory_order_release);
+        atomic_fetch_add_explicit(&served->word, SERVED, memory_order_release);
         mql_os_wake(&served->word, INT32_MAX);
     }
     return atomic_load_explicit(&waiters_of(control, round + 1)->flag, memory_order_relaxed) != 0;
+}
+
+/* Wakes one of those who wait for a round. The word moves, so that who has found the lock taken and
+ * is not asleep yet does not fall asleep. */
+static void ask_to_lead(mql_format_waiters *waiters) {
+    atomic_fetch_add_explicit(&waiters->word, ASKED, memory_order_release);
+    mql_os_wake(&waiters->word, 1);
 }
 
 /* Drops the lock, and only then wakes: somebody may be waiting for it, to lead. The fence in
@@ -54,7 +66,7 @@ static void drop(mql_log *log) {
     mql_os_mutex_drop(&log->control->commit);
     mql_log_wake(log, &log->control->waiters_durable, &log->control->durable);
     uint32_t round = atomic_load_explicit(&log->control->round, memory_order_relaxed);
-    if (wake_served(log->control)) mql_os_wake(&waiters_of(log->control, round + 1)->word, 1);
+    if (wake_served(log->control)) ask_to_lead(waiters_of(log->control, round + 1));
     mql_control_ring(&log->control->waiters_queue, INT32_MAX);
 }
 
@@ -221,8 +233,9 @@ static int round_locked(mql_log *log) {
     if (rc == MQL_OK) rc = sync_active(log, &durable, &end);
     if (rc == MQL_E_OS) {
         int code = mql_base_error()->os_errno;
-        if (code != EIO && code != ENOSPC && code != EDQUOT)
-            return rc; /* nothing was lost: try again later */
+        /* Whatever it is, the sync may have been told of pages that were lost. */
+        log->control->needs_resync = MQL_RESYNC_CHECKED;
+        if (code != EIO && code != ENOSPC && code != EDQUOT) return rc;
         poison(log);
         rc = poisoned(log);
         mql_base_error()->os_errno = code;
@@ -275,17 +288,18 @@ static int still_whole(mql_log *log, const mql_control_end *from, const mql_cont
 }
 
 /* After a failed sync the pages are clean and the disk has old bytes: they are made dirty again,
- * and synced. Until that has succeeded the log stays poisoned. */
+ * and synced. Until that has succeeded the log stays poisoned, or what is owed stays owed. */
 static int revive_locked(mql_log *log) {
     mql_control_end end, durable;
     mql_control_read(&log->control->published, &end);
     mql_control_read(&log->control->durable, &durable);
     int rc = still_whole(log, &durable, &end);
-    if (rc < 0) {
+    if (rc == MQL_E_DURABILITY) {
+        poison(log);
         mql_base_error()->os_errno = EIO;
-        return rc;
     }
-    log->control->needs_resync = 1;
+    if (rc < 0) return rc;
+    log->control->needs_resync = MQL_RESYNC_CHECKED;
     rc = round_locked(log);
     if (rc < 0) return rc;
     log->control->needs_resync = 0; /* also where nothing was left to sync */
@@ -295,7 +309,8 @@ static int revive_locked(mql_log *log) {
 }
 
 static int commit_locked(mql_log *log) {
-    return is_poisoned(log) ? revive_locked(log) : round_locked(log);
+    bool lost = is_poisoned(log) || log->control->needs_resync == MQL_RESYNC_CHECKED;
+    return lost ? revive_locked(log) : round_locked(log);
 }
 
 int mql_commit_raise(mql_log *log, int64_t offset) {
@@ -333,10 +348,11 @@ static int follow(mql_log *log, int64_t offset) {
     int rc = mql_log_take(log, &control->commit, 0, &control->needs_resync);
     if (rc != MQL_TIMEOUT) return rc;
     mql_os_wait(&waiters->word, seen, MQL_SLICE_NS);
-    /* Woken to lead, but served meanwhile: the next one is to be asked. */
-    bool asked = atomic_load_explicit(&waiters->word, memory_order_relaxed) == seen;
-    if (asked && is_durable(log, offset)) mql_os_wake(&waiters->word, 1);
+    /* Woken to lead, but served meanwhile, or closed: the next one is to be asked. */
+    uint32_t word = atomic_load_explicit(&waiters->word, memory_order_relaxed);
     int usable = mql_log_usable(log);
+    bool asked = (word - seen) % ASKED == 0;
+    if (asked && (usable < 0 || is_durable(log, offset))) ask_to_lead(waiters);
     return usable < 0 ? usable : MQL_TIMEOUT;
 }
 
@@ -400,7 +416,7 @@ int mql_commit_wait(mql_log *log, int64_t offset, int64_t timeout_ns) {
 int mql_commit_tick(mql_log *log) {
     int rc = is_poisoned(log) ? MQL_TIMEOUT : take(log);
     if (rc != MQL_OK) return rc < 0 ? rc : MQL_OK;
-    rc = is_poisoned(log) ? MQL_OK : round_locked(log);
+    rc = is_poisoned(log) ? MQL_OK : commit_locked(log);
     mql_control_end durable;
     mql_control_read(&log->control->durable, &durable);
     if (rc == MQL_OK && mql_log_is_sync(log) && log->control->checkpointed < durable.offset)

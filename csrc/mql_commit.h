@@ -6,7 +6,8 @@
 #include "mql_log.h"
 
 /* Every record below `offset` is on stable storage. One committer syncs for all who wait behind it.
- * Blocks. Fails: MQL_E_DURABILITY (and the log is poisoned for every process), MQL_E_OS. */
+ * Blocks. Fails: MQL_E_DURABILITY (and the log is poisoned for every process); MQL_E_OS: it could
+ * not be tried, or not be told whether anything was lost, and the next call writes it again. */
 int mql_commit_until(mql_log *log, int64_t offset);
 /* Asks this process's sync thread for it and waits, at most `timeout_ns` and at most a slice:
  * MQL_TIMEOUT, perhaps spuriously; the thread goes on. Not above 0: asks nobody. Without a thread

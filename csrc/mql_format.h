@@ -98,6 +98,10 @@ typedef struct mql_format_waiters {
     uint8_t pad[120];
 } mql_format_waiters;
 
+/* What is not durable is to be made dirty again before it is synced; CHECKED: if it is still whole,
+ * since somebody may be waiting to be told that it is durable. mql_log_take sets CHECKED. */
+enum { MQL_RESYNC_CHECKED = 1, MQL_RESYNC = 2 };
+
 typedef struct mql_format_control {
     /* identity: whose memory this is; crc over the bytes before it */
     uint8_t magic[8];
@@ -130,7 +134,7 @@ typedef struct mql_format_control {
     uint8_t pad2[88];
 
     mql_os_mutex commit;   /* volatile: one committer */
-    uint32_t needs_resync; /* one died: what it was told of its sync nobody else will hear */
+    uint32_t needs_resync; /* MQL_RESYNC_*: what a sync was told nobody else will hear */
     uint8_t pad3[60];
     mql_os_mutex prepare; /* volatile: file lengths change under it */
     uint8_t pad4[64];

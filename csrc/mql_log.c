@@ -455,7 +455,8 @@ static int make_ready(mql_log *log, const mql_control_identity *identity) {
     atomic_store_explicit(&control->ceiling, now.ceiling, memory_order_relaxed);
     atomic_store_explicit(&control->log_start, now.log_start, memory_order_relaxed);
     atomic_store_explicit(&control->sealed, now.sealed, memory_order_relaxed);
-    control->needs_resync = now.durable.offset < now.end.offset; /* its committer died, if any */
+    /* Its committer died, if there was one; and whoever waited for it. */
+    control->needs_resync = now.durable.offset < now.end.offset ? MQL_RESYNC : 0;
     atomic_store_explicit(&control->last_number, now.last_number, memory_order_relaxed);
     atomic_store_explicit(&control->segments_generation, found.segments_generation + 1,
                           memory_order_relaxed);

@@ -279,6 +279,35 @@ def test_a_sync_that_fails_fails_for_all_who_waited_for_it(tmp_path: Path):
         assert log.ends == (0, 5, 1), "all are in the log, none is known to be on disk"
 
 
+def test_whoever_is_asked_to_lead_just_before_it_sleeps_does_not_sleep(tmp_path: Path):
+    """Who holds the lock finds nobody asleep; the word that is about to be slept on has moved."""
+    with fault.Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"first", flags=lib.MQL_DURABLE)
+        held, sleepy, moved = threading.Event(), threading.Event(), list[bool]()
+        slot = log.control.waiters_rounds[(log.control.round + 1) & 1]
+
+        def device(call: int, name: str) -> int:
+            if call == fault.lib.MQL_FAULT_SYNC_DIRECTORY and not held.is_set():
+                held.set()
+                sleepy.wait(30)
+            if call == fault.lib.MQL_FAULT_WAIT and not moved:
+                before = slot.word
+                sleepy.set()
+                holder.join()
+                moved.append(slot.word != before)
+            return 0
+
+        def hold() -> None:
+            fault.check(fault.lib.mql_commit_raise(log.c, 1 << 40))
+
+        with fault.hooked(device):
+            (holder,) = at_work(hold)
+            held.wait()
+            log.append(b"x", flags=lib.MQL_DURABLE)
+        assert (moved, log.ends) == ([True], (0, 2, 2))
+
+
 # -- after a sync has failed ----------------------------------------------------------------------
 def fails_once(at: int, code: int = errno.EIO) -> Callable[[int, str], int]:
     calls = 0
@@ -313,6 +342,25 @@ def test_the_next_append_writes_again_what_a_failed_sync_may_have_lost(tmp_path:
         assert (log.ends, log.control.state) == ((0, 31, 30), 0)
         log.sync()
         assert log.ends[2] == 31
+
+
+@pytest.mark.parametrize("code", [errno.ENODATA, errno.ENOLINK, errno.EROFS, errno.ENOMEM])
+def test_what_a_sync_may_have_lost_is_written_again_whatever_it_failed_with(
+    tmp_path: Path, code: int
+):
+    """The kernel tells the device's own word for it, and only once; nobody is told of success."""
+    with fault.Store(tmp_path / "s") as store:
+        log = store.log(**SMALL)
+        for n in range(30):
+            log.append(b"%d" % n * 300)
+        with fault.hooked(fails_once(1, code)), pytest.raises(fault.Failed) as failed:
+            log.append(b"x", flags=lib.MQL_DURABLE)
+        assert (failed.value.code, failed.value.errno) == (lib.MQL_E_DURABILITY, code)
+        assert log.ends[1:] == (31, 0), "in the log, not known to be on disk"
+        pretend_synced(log)
+        log.sync()
+        assert set(written_again(log)) >= set(logs_of(log)[:-1])
+        assert (log.ends, log.control.needs_resync) == ((0, 31, 31), 0)
 
 
 @pytest.mark.parametrize("call", ["sync", "wait", "until", "trim", "close"])
@@ -386,6 +434,25 @@ def test_what_the_kernel_has_lost_meanwhile_is_not_called_durable(tmp_path: Path
     with Store(tmp_path / "s") as store:
         (first, damage) = store.log().read()
         assert (first, damage.code, damage.start) == ((0, b"a" * 100), lib.MQL_E_CORRUPT, 1)
+
+
+def test_what_a_dead_committer_has_lost_is_not_called_durable(tmp_path: Path):
+    """It was told of a failed sync and died; the page was dropped and read back as it was."""
+    store = Store(tmp_path / "s")
+    log = store.log()
+    log.append(b"a" * 100)
+    log.sync()
+    position = log.end[1]
+    log.append(b"b" * 100)
+    dies(lambda: take(ffi.addressof(log.control.commit)))
+    with (log.directory / log_file(0)).open("r+b") as file:
+        file.seek(position + 80)
+        file.write(b"older")
+    for call in (log.sync, lambda: log.append(b"c"), store.close):
+        with pytest.raises(Failed) as failed:
+            call()
+        assert failed.value.code == lib.MQL_E_DURABILITY
+    store.free()
 
 
 def test_a_reviver_that_dies_leaves_it_to_the_next(tmp_path: Path):

@@ -6,6 +6,7 @@
 #define mql_os_map real_map
 #define mql_os_map_at real_map_at
 #define mql_os_sync_map real_sync_map
+#define mql_os_wait real_wait
 #include "../../csrc/mql_os_posix.c"
 #undef mql_os_allocate
 #undef mql_os_truncate
@@ -14,6 +15,7 @@
 #undef mql_os_map
 #undef mql_os_map_at
 #undef mql_os_sync_map
+#undef mql_os_wait
 
 #include "mql_os_fault.h"
 
@@ -24,6 +26,7 @@ int mql_os_sync_directory(mql_os_file directory);
 int mql_os_map(mql_os_file file, size_t length, bool writable, void **out);
 int mql_os_map_at(mql_os_file file, int64_t position, size_t length, void **out);
 int mql_os_sync_map(void *address, size_t length);
+int mql_os_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns);
 
 static mql_os_fault_hook *hook;
 static _Thread_local bool inside;
@@ -71,4 +74,9 @@ int mql_os_map_at(mql_os_file file, int64_t position, size_t length, void **out)
 int mql_os_sync_map(void *address, size_t length) {
     int rc = ask(MQL_FAULT_SYNC_MAP, MQL_OS_NO_FILE);
     return rc != 0 ? rc : real_sync_map(address, length);
+}
+
+int mql_os_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns) {
+    int rc = ask(MQL_FAULT_WAIT, MQL_OS_NO_FILE);
+    return rc != 0 ? rc : real_wait(word, expected, timeout_ns);
 }
