@@ -631,7 +631,9 @@ static int make_ready(mql_live *live, bool create, int64_t start, uint32_t pages
             rc = mql_live_rebuild(live, true);
     }
     if (rc < 0) return rc;
-    bool same = memcmp(window.boot, live->log->home->identity.boot, sizeof window.boot) == 0;
+    uint8_t boot[sizeof window.boot];
+    mql_slots_memory(&live->slots, live->log->home->identity.boot, boot);
+    bool same = memcmp(window.boot, boot, sizeof boot) == 0;
     live->map->tokens_ready = same ? (uint32_t)window.boots : 0;
     atomic_store_explicit(&live->map->instance, live->log->home->instance, memory_order_release);
     return MQL_OK;

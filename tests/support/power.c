@@ -31,6 +31,7 @@ typedef struct exploring {
     sim_model *models[DEPTH_MOST + 1];
     sim_image *images[DEPTH_MOST + 1];
     power_ledger *ledgers[DEPTH_MOST + 1];
+    uint8_t boots[DEPTH_MOST + 1][16]; /* in which each was recorded */
     char path[DEPTH_MOST + 1][32];
 } exploring;
 
@@ -156,21 +157,18 @@ static bool check_all(power_check *check, uint64_t seed) {
     return fine;
 }
 
-/* The machine is another one, or the same and the disk was away. */
-static void set_world(sim_disk *disk, uint64_t seed) {
+/* The machine has started again; or it has not, and the disk was away (P6). */
+static void set_world(const exploring *explore, const state *what) {
     static uint64_t mounts = 1000;
-    switch (seed >> 8 & 7) {
-    case 0: /* unmounted and mounted in one boot */
-        disk->mount = ++mounts;
-        sim_now.wall_ms += 1000;
-        return;
-    case 1: /* copied elsewhere, in one boot */
-        disk->device = ++mounts;
-        sim_now.wall_ms += 1000;
-        return;
-    default:
-        power_work_reboot();
-    }
+    sim_disk *disk = sim_disk_get(what->level + 1);
+    power_work_reboot();
+    unsigned how = what->seed >> 8 & 7;
+    if (how > 1) return;
+    memcpy(sim_now.boot, explore->boots[what->level], sizeof sim_now.boot);
+    if (how == 0)
+        disk->mount = ++mounts; /* unmounted and mounted */
+    else
+        disk->device = ++mounts; /* copied elsewhere */
 }
 
 /* Recovers the disk above `level` and compares; nothing is recorded. */
@@ -185,7 +183,7 @@ static bool look(exploring *explore, const state *what) {
                          .extra = -1,
                          .weak = explore->weakly};
     sim_disk *disk = sim_disk_get(work.disk);
-    set_world(disk, what->seed);
+    set_world(explore, what);
     int rc = power_work_open(&work);
     spend(explore, &out->recover_s);
     bool fine = rc < 0 ? failed_to(&check, "recovery", rc) : check_all(&check, what->seed);
@@ -212,7 +210,9 @@ static void accept_recovery(power_work *work, const power_check *check) {
         power_batch *batch = &ledger->batches[i];
         if (check->present[i]) batch->ghost = false;
         bool trimmed = batch->offset + batch->count <= mql_log_start(work->log);
-        if (!check->present[i] && !trimmed && !batch->failed) batch->lost = true;
+        if (check->present[i] || trimmed) continue;
+        batch->lost = true;
+        batch->unborn = batch->offset >= check->promise->published;
     }
     work->now.seen = true;
     work->now.generation++;
@@ -254,7 +254,8 @@ static void go_on(exploring *explore, const state *what, uint64_t key) {
                        .disk = level,
                        .chance = what->seed,
                        .now = *what->promise};
-    set_world(sim_disk_get(level), what->seed);
+    set_world(explore, what);
+    memcpy(explore->boots[level], sim_now.boot, sizeof sim_now.boot);
     trace->note = power_work_note;
     trace->context = &work;
     sim_trace_begin(trace, sim_disk_get(level));
@@ -337,6 +338,7 @@ static void record(exploring *explore, power_work *work) {
     sim_trace *trace = explore->traces[0];
     trace->note = power_work_note;
     trace->context = work;
+    memcpy(explore->boots[0], sim_now.boot, sizeof sim_now.boot);
     sim_trace_begin(trace, fresh_disk());
     power_work_run(work, explore->plan->workload);
 }

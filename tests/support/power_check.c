@@ -61,20 +61,27 @@ static bool pass(reading *read) {
     return true;
 }
 
+/* The batch of the ledger at the place; NULL: there is none. One that was never given an offset
+ * before its power went has none in what came after. */
+static const power_batch *current(reading *read) {
+    const power_check *check = read->check;
+    while (read->at < check->promise->tried && check->promise->seen &&
+           check->ledger->batches[read->at].unborn)
+        read->at++;
+    return read->at < check->promise->tried ? &check->ledger->batches[read->at] : NULL;
+}
+
 /* Everything in the ledger below `offset` is absent. */
 static bool pass_below(reading *read, int64_t offset) {
-    power_check *check = read->check;
-    while (read->at < check->promise->tried && check->ledger->batches[read->at].offset < offset)
+    for (const power_batch *at; (at = current(read)) != NULL && at->offset < offset;)
         if (!pass(read)) return false;
     return true;
 }
 
 /* The log may start inside a batch. */
 static bool pass_trimmed(reading *read) {
-    power_check *check = read->check;
-    for (; read->at < check->promise->tried;) {
-        const power_batch *batch = &check->ledger->batches[read->at];
-        if (batch->offset + batch->count > read->start) break;
+    for (const power_batch *at; (at = current(read)) != NULL;) {
+        if (at->offset + at->count > read->start) break;
         if (!pass(read)) return false;
     }
     return true;
@@ -124,10 +131,9 @@ static bool may_be_there(power_check *check, const power_batch *known, int32_t c
 /* The batch of the ledger that this is: some of them may have had its offset. */
 static bool match(reading *read, const mql_batch *found) {
     power_check *check = read->check;
-    const power_batch *batches = check->ledger->batches;
+    const power_batch *known;
     if (!pass_below(read, found->base_offset)) return false;
-    for (; read->at < check->promise->tried && batches[read->at].offset == found->base_offset;) {
-        const power_batch *known = &batches[read->at];
+    while ((known = current(read)) != NULL && known->offset == found->base_offset) {
         bool gone = known->ghost && read->at < check->promise->repaired;
         if (!gone && same_batch(check, found, known)) {
             if (!may_be_there(check, known, read->cut)) return false;

@@ -27,6 +27,7 @@ typedef struct power_batch {
     bool ghost;  /* its writer died before it was published */
     bool failed; /* the call said so */
     bool lost;   /* a recovery did not find it, and its offsets have been used up */
+    bool unborn; /* likewise, and nobody had seen its offsets */
 } power_batch;
 
 enum power_what { POWER_COMMITTED = 1, POWER_ACQUIRED, POWER_ENDED, POWER_RELEASED };
@@ -49,7 +50,7 @@ typedef struct power_promise {
     int32_t generation;
     bool seen;     /* what recovery made of it */
     bool stranger; /* a file of somebody else's is there */
-    bool commits;  /* a consumer group is there, and durable */
+    bool commits;  /* there may be a consumer group */
     bool shared;   /* the share group has been opened */
 } power_promise;
 
