@@ -493,6 +493,17 @@ static int try_once(appending *append, bool nowait) {
     return rc;
 }
 
+/* What was appended is seen by everybody, so whatever kept it from the disk is told as that. */
+static int commit(mql_log *log, int64_t offset) {
+    int rc = mql_commit_until(log, offset);
+    if (rc != MQL_E_OS && rc != MQL_E_MEMORY) return rc;
+    int code = rc == MQL_E_MEMORY ? ENOMEM : mql_base_error()->os_errno;
+    rc = mql_base_fail(MQL_E_DURABILITY, log->directory,
+                       "appended, and seen by every process, but not known to be on disk");
+    mql_base_error()->os_errno = code;
+    return rc;
+}
+
 int mql_append_source_to(mql_log *log, const mql_append_source *source, int flags,
                          int64_t *offset) {
     int rc = mql_log_writable(log);
@@ -516,7 +527,7 @@ int mql_append_source_to(mql_log *log, const mql_append_source *source, int flag
     if (rc != MQL_OK) return MQL_TIMEOUT;
     after(&append);
     *offset = append.offset;
-    return durable ? mql_commit_until(log, append.offset + append.offsets) : MQL_OK;
+    return durable ? commit(log, append.offset + append.offsets) : MQL_OK;
 }
 
 int mql_append_one(mql_log *log, const mql_record *record, int flags, int64_t *offset) {

@@ -42,7 +42,7 @@ typedef struct reading {
 } reading;
 
 static bool may_be_absent(const power_check *check, const power_batch *batch, int64_t start) {
-    if (check->weak || batch->failed || batch->ghost || batch->lost) return true;
+    if (check->weak || batch->ghost || batch->lost) return true;
     int64_t end = batch->offset + batch->count;
     return end <= start || end > check->promise->durable;
 }
@@ -55,20 +55,21 @@ static bool pass(reading *read) {
         return violated(check, "O1: offset %lld was durable (%lld) and is gone",
                         (long long)batch->offset, (long long)check->promise->durable);
     bool trimmed = batch->offset + batch->count <= read->start;
-    bool counts = !batch->failed && !batch->ghost && !batch->lost && !trimmed;
+    bool counts = !batch->ghost && !batch->lost && !trimmed;
     if (counts) read->cut = batch->generation;
     if (counts) check->lost = true;
     return true;
 }
 
-/* The batch of the ledger at the place; NULL: there is none. One that was never given an offset
- * before its power went has none in what came after. */
+/* The batch of the ledger at the place; NULL: there is none. One that a failed call gave, or that
+ * had no offset yet when its power went, has none: others have got it. */
 static const power_batch *current(reading *read) {
     const power_check *check = read->check;
-    while (read->at < check->promise->tried && check->promise->seen &&
-           check->ledger->batches[read->at].unborn)
-        read->at++;
-    return read->at < check->promise->tried ? &check->ledger->batches[read->at] : NULL;
+    for (; read->at < check->promise->tried; read->at++) {
+        const power_batch *batch = &check->ledger->batches[read->at];
+        if (!batch->failed && !(batch->unborn && check->promise->seen)) return batch;
+    }
+    return NULL;
 }
 
 /* Everything in the ledger below `offset` is absent. */
@@ -120,7 +121,6 @@ static bool same_batch(power_check *check, const mql_batch *found, const power_b
 static bool may_be_there(power_check *check, const power_batch *known, int32_t cut) {
     long long offset = (long long)known->offset;
     if (check->weak) return true;
-    if (known->failed) return violated(check, "O9: offset %lld of a failed call is there", offset);
     if (known->lost && check->promise->seen)
         return violated(check, "O3: offset %lld was gone and came back", offset);
     if (cut == known->generation)

@@ -7,6 +7,7 @@
 #include "power_work.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -269,7 +270,7 @@ static int reopen(power_work *work, bool dies) {
     if (rc == MQL_OK && !dies && end > work->now.durable) work->now.durable = end;
     int opened = power_work_open(work);
     if (opened == MQL_OK) work->now.repaired = work->ledger->count;
-    return rc < 0 ? rc : opened;
+    return opened < 0 ? opened : rc;
 }
 
 static int make_stranger(power_work *work) {
@@ -416,7 +417,22 @@ int power_work_step(power_work *work, char letter) {
     return rc < 0 ? rc : MQL_OK;
 }
 
+/* O9: the failure names what happened, and keeps the system's own word for it. */
+static void judge(power_work *work, int rc) {
+    int given = mql_error_last()->os_errno, expected = sim_now.fault_error;
+    work->refused++;
+    if (sim_now.fault_call == 0) return;
+    bool fine = rc == MQL_E_DURABILITY || rc == MQL_E_OS || rc == MQL_E_MEMORY;
+    if (!fine) wrong(work, "O9: a failing call is told as something else", rc, given);
+    if (rc == MQL_E_OS && given != expected) wrong(work, "O9: another errno", given, expected);
+    if (rc == MQL_E_MEMORY && expected != ENOMEM) wrong(work, "O9: memory?", rc, expected);
+    if (rc == MQL_E_DURABILITY && given != expected && given != EIO)
+        wrong(work, "O9: another errno", given, expected);
+}
+
 void power_work_run(power_work *work, const char *letters) {
-    for (const char *at = letters; *at != 0; at++)
-        if (power_work_step(work, *at) < 0) work->refused++;
+    for (const char *at = letters; *at != 0; at++) {
+        int rc = power_work_step(work, *at);
+        if (rc < 0) judge(work, rc);
+    }
 }
