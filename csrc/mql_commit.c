@@ -14,8 +14,10 @@
 
 #include <errno.h>
 
-#define CEILING_STEP ((int64_t)1 << 20)
-#define CEILING_LOW (CEILING_STEP / 2)
+#ifndef MQL_CEILING_STEP /* tests that cut the power a million times take a smaller one */
+#define MQL_CEILING_STEP ((int64_t)1 << 20)
+#endif
+#define CEILING_LOW (MQL_CEILING_STEP / 2)
 #define CHECKPOINT_OS ((int64_t)64 << 20)
 #define CHECKPOINT_SYNC ((int64_t)1 << 20)
 #define ROUNDS_MOST 4 /* that one caller leads, the first of them for itself */
@@ -107,7 +109,7 @@ static int raise_locked(mql_log *log, int64_t offset) {
     if (offset <= ceiling) return MQL_OK; /* another appender was faster */
     mql_control_end durable;
     mql_control_read(&log->control->durable, &durable);
-    int64_t raised = offset + CEILING_STEP;
+    int64_t raised = offset + MQL_CEILING_STEP;
     int rc = mql_log_sync_directory(log, true);
     if (rc == MQL_OK) rc = write_checkpoint_locked(log, &durable, raised, false);
     if (rc == MQL_OK) rc = mql_log_sync_directory(log, false); /* the checkpoint may be new */
@@ -213,7 +215,7 @@ static void note_durable_locked(mql_log *log, const mql_control_end *end,
     int64_t ceiling = atomic_load_explicit(&log->control->ceiling, memory_order_relaxed);
     bool low = ceiling - end->offset < CEILING_LOW;
     if (!low && !checkpoint_due(log, end, before)) return;
-    if (low) ceiling = end->offset + CEILING_STEP;
+    if (low) ceiling = end->offset + MQL_CEILING_STEP;
     /* An older watermark only makes recovery scan more, and a low ceiling is raised by the
      * appender. */
     if (write_checkpoint_locked(log, end, ceiling, false) == MQL_OK && low)

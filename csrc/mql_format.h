@@ -308,8 +308,8 @@ typedef struct mql_format_share_window {
     _Atomic uint64_t sequence; /* the window with the greater one, whose CRC is right, counts */
     int64_t start;             /* SPSO or below: everything below it is final */
     int64_t folding;           /* chunk that was counted last; -1: none */
-    uint64_t boots;            /* boots in which records were acquired: high half of a token */
-    uint8_t boot[16];          /* the last of them */
+    uint64_t boots;            /* memories in which records were acquired: high half of a token */
+    uint8_t boot[16];          /* the last of them: a boot, and a mount of the file in it */
     int64_t counts[MQL_SHARE_KINDS]; /* final records of chunks that have no page, by kind */
     uint32_t crc;                    /* CRC-32C of all bytes before it */
     uint32_t reserved;

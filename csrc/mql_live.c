@@ -396,6 +396,13 @@ static void rebuild_chunk(const rebuilding *build, uint32_t page, int64_t number
     }
 }
 
+/* A power cut may have taken a page's name and kept what was in it, which is then to be wiped. */
+static bool holds_leftovers(const rebuilding *build, uint32_t page) {
+    if (!build->fresh) return false;
+    const uint8_t *bytes = (const uint8_t *)mql_slots_page(&build->live->slots, page);
+    return bytes[0] != 0 || memcmp(bytes, bytes + 1, MQL_PAGE - 1) != 0;
+}
+
 /* Puts each page where it belongs: clean, retired or in the hash. */
 static void sort_pages(const rebuilding *build) {
     mql_live *live = build->live;
@@ -408,13 +415,13 @@ static void sort_pages(const rebuilding *build) {
         uint32_t other;
         *facts_of(live, page) = (mql_format_live_page){.mark = MARK_RETIRED};
         if (!mql_slots_unword(word, page, &code)) continue; /* damaged: never used again */
-        if (code == 0) {
+        if (code == 0 && !holds_leftovers(build, page)) {
             mql_live_add_clean(live, page);
             continue;
         }
         bool done = (code & MQL_SHARE_DONE) != 0;
         bool old = done && (int64_t)(code & ~MQL_SHARE_DONE) < first_done;
-        if (old || find_code(live, code, &other)) {
+        if (code == 0 || old || find_code(live, code, &other)) {
             add_retired(live, page);
             continue;
         }
@@ -624,7 +631,9 @@ static int make_ready(mql_live *live, bool create, int64_t start, uint32_t pages
             rc = mql_live_rebuild(live, true);
     }
     if (rc < 0) return rc;
-    bool same = memcmp(window.boot, live->log->home->identity.boot, sizeof window.boot) == 0;
+    uint8_t boot[sizeof window.boot];
+    mql_slots_memory(&live->slots, live->log->home->identity.boot, boot);
+    bool same = memcmp(window.boot, boot, sizeof boot) == 0;
     live->map->tokens_ready = same ? (uint32_t)window.boots : 0;
     atomic_store_explicit(&live->map->instance, live->log->home->instance, memory_order_release);
     return MQL_OK;

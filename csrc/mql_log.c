@@ -71,6 +71,8 @@ int mql_log_in_place(mql_log *log) {
     snprintf(path, sizeof path, "%s/control", log->directory);
     int rc = mql_os_stat_name(log->home->root, path, &stat);
     if (rc == 0 && stat.inode == log->control->inode) return MQL_OK;
+    if (rc < 0 && rc != -ENOENT && rc != -ENOTDIR)
+        return mql_base_fail_os(rc, path, "cannot see whether the topic is still there");
     return mql_base_fail(MQL_E_DELETED, log->directory, "the topic was deleted");
 }
 

@@ -450,6 +450,10 @@ static int finish_control(recovery *run) {
     listed(run, run->out->end.segment, &at);
     bool rolled = at + 1 < run->listing.count;
     int64_t dirty = atomic_load_explicit(&control->dirty, memory_order_relaxed);
+    /* The checkpoint is read from memory too, and its last sync may have failed: only the page says
+     * which ceiling is on the disk. */
+    int64_t ceiling = atomic_load_explicit(&control->ceiling, memory_order_relaxed);
+    run->checkpoint.ceiling = mql_base_min(run->checkpoint.ceiling, ceiling);
     int rc = MQL_OK;
     if (!run->task->look_only) {
         if (dirty > run->out->end.position && dirty <= MQL_SEGMENT_BYTES_MAX)

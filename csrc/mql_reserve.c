@@ -168,7 +168,8 @@ int mql_reserve_sync(mql_live *live, uint64_t changes) {
 
 /* The window says that this boot acquires. */
 static int note_boot(mql_live *live, mql_format_share_window *window) {
-    const uint8_t *boot = live->log->home->identity.boot;
+    uint8_t boot[sizeof window->boot];
+    mql_slots_memory(&live->slots, live->log->home->identity.boot, boot);
     int rc = mql_slots_window(&live->slots, window);
     if (rc < 0 || memcmp(window->boot, boot, sizeof window->boot) == 0) return rc;
     mql_live_begin(live);

@@ -104,6 +104,8 @@ int mql_slots_open(mql_slots *slots, mql_os_file root, uint32_t mode, bool creat
     if (slots->regions == NULL)
         return mql_base_fail(MQL_E_MEMORY, slots->path, "no memory for a share group");
     slots->inode = stat.inode;
+    slots->device = stat.device;
+    slots->mount = stat.mount;
     *pages = pages_of(stat.size);
     return check_header(slots, create);
 }
@@ -204,6 +206,14 @@ void mql_slots_touch(const mql_slots *slots, uint32_t pages) {
         _Atomic uint64_t *word = mql_slots_page(slots, page);
         atomic_fetch_or_explicit(word, 0, memory_order_relaxed);
     }
+}
+
+void mql_slots_memory(const mql_slots *slots, const uint8_t boot[16], uint8_t out[16]) {
+    uint64_t words[2];
+    memcpy(words, boot, sizeof words);
+    words[0] ^= slots->mount;
+    words[1] ^= slots->inode ^ (slots->device << 32 | slots->device >> 32);
+    memcpy(out, words, sizeof words);
 }
 
 /* -- words ------------------------------------------------------------------------------------- */

@@ -34,6 +34,7 @@ typedef struct mql_slots {
     mql_format_share *header;     /* owns the mapping of one page */
     uint8_t *_Atomic *regions;    /* owns: mappings of whole regions; NULL: not mapped yet */
     uint64_t inode;               /* of the file: another may get its name */
+    uint64_t device, mount;       /* likewise: another mount of it may hold older bytes */
     char path[MQL_PATH_MAX + 16]; /* within the store */
 } mql_slots;
 
@@ -55,6 +56,10 @@ void mql_slots_forget(const mql_slots *slots, uint32_t pages);
 int mql_slots_sync(const mql_slots *slots, mql_os_file root, bool names);
 /* Makes pages [0, pages) and the header dirty again: a sync that fails leaves them clean. */
 void mql_slots_touch(const mql_slots *slots, uint32_t pages);
+
+/* Of which boot's memory of this very file the caller sees: what acquired records before may be
+ * gone from the disk if the answer is another one. */
+void mql_slots_memory(const mql_slots *slots, const uint8_t boot[16], uint8_t out[16]);
 
 /* -- pages ------------------------------------------------------------------------------------- */
 static inline uint8_t *mql_slots_region(const mql_slots *slots, uint32_t page) {

@@ -732,3 +732,25 @@ def test_the_last_closer_ends_partitions_that_it_never_opened(tmp_path: Path):
     one = checkpoint(tmp_path / "s")
     assert (one.clean, one.offset) == (1, 1)
     headers_of((tmp_path / "s" / DIRECTORY / log_file(0)).read_bytes())
+
+
+def test_a_ceiling_whose_sync_failed_is_raised_again_by_who_opens_next(tmp_path: Path) -> None:
+    """The file says it, in memory; a power cut may still take it, and offsets would come twice."""
+
+    def broken(call: int, name: str) -> int:
+        return -errno.EIO if call == fault.lib.MQL_FAULT_SYNC else 0
+
+    with fault.Store(tmp_path / "s") as store:
+        log = store.log()
+        with fault.hooked(broken):
+            with pytest.raises(fault.Failed):
+                log.append(b"not acknowledged")
+            with pytest.raises(fault.Failed):
+                store.close()
+    synced: list[str] = []
+    with (
+        fault.Store(tmp_path / "s") as store,
+        fault.hooked(lambda call, name: synced.append(Path(name).name) or 0),
+    ):
+        assert store.log().append(b"first") == 0
+        assert "checkpoint" in synced

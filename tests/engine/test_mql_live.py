@@ -377,3 +377,22 @@ def test_horizons_of_both_heaps_hold_when_what_is_due_does_not_fit(log: Log) -> 
         assert share.map.horizon[lib.MQL_LIVE_DEADLINES] == deadline
         assert share.map.timers[lib.MQL_LIVE_DEADLINES] == 16
         check(lib.mql_live_map(share.live))
+
+
+def test_a_page_that_lost_its_name_to_a_power_cut_is_no_clean_one(tmp_path: Path) -> None:
+    """What is left in it would be taken for records that somebody has, and nobody would get them."""
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"a", b"b")
+        share = Share(log.c)
+        share.acquire(2)
+        path, page = share.path, find(share, 0)
+    assert page is not None
+    data = bytearray(path.read_bytes())
+    at = lib.MQL_PAGE + 8 * page  # the page's name, in the directory before the pages
+    assert any(data[at : at + 8])
+    data[at : at + 8] = bytes(8)
+    path.write_bytes(data)
+    with Store(tmp_path / "s") as store:
+        again = Share(store.log().c)
+        assert [one.offset for one in again.acquire(2)] == [0, 1]

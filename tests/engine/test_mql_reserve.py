@@ -2,6 +2,7 @@
 
 import errno
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -349,3 +350,18 @@ def test_nothing_is_acquired_before_the_boot_is_on_stable_storage(log: Log) -> N
         share.acquire()
     assert share.info().acquired == 0
     assert share.acquire()[0].token >> 32 == 1
+
+
+def test_a_disk_that_was_away_may_have_lost_tokens_so_they_go_on_above(
+    tmp_path: Path, log: Log
+) -> None:
+    """Unmounted after a power cut of its own and mounted again, or copied, all in one boot."""
+    log.append(b"a", b"b")
+    share = Share(log.c)
+    share.settle("release", *share.acquire())
+    shutil.copytree(tmp_path / "s", tmp_path / "copy")
+    before = share.acquire()[0]
+    with Store(tmp_path / "copy") as store:
+        after = Share(store.log().c).acquire()[0]
+    assert (after.offset, before.offset) == (0, 0)
+    assert after.token > before.token

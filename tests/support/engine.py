@@ -10,7 +10,8 @@ files exist. Functions without a body in csrc/ are left out of `lib`; static inl
 
 The engine is compiled with asserts on, once for each state of its sources, into build/engine/.
 `load(os_file=...)`, or MQLOG_OS_FILE in the environment, puts another file in the place of
-mql_os_posix.c; what the header of the same name beside it declares is then in `lib` too.
+mql_os_posix.c and of whatever else of csrc/ it includes; what the header of the same name beside it
+declares is then in `lib` too. `also`: more C files, each with such a header. `defines`: for the compiler.
 MQLOG_MODULES="mql_base mql_batch" compiles just those, while others do not compile.
 
 With sanitizers (the build is another one, kept beside the first; Python itself has to be started
@@ -75,18 +76,22 @@ class Engine(NamedTuple):
 
 
 @functools.cache
-def load(os_file: Path | None = None) -> Engine:
+def load(
+    os_file: Path | None = None, also: tuple[Path, ...] = (), defines: tuple[str, ...] = ()
+) -> Engine:
     """Compiles what is not compiled yet and gives `ffi` and `lib`."""
     chosen = Path(os_file or os.environ.get("MQLOG_OS_FILE", OS_FILE)).resolve()
-    flags = FLAGS + (SANITIZERS if os.environ.get("MQLOG_SANITIZE", "0") not in ("", "0") else [])
-    sources = [*sorted(set(CSRC.glob("*.c")) - {OS_FILE}), chosen]
+    flags = FLAGS + [f"-D{one}" for one in defines]
+    flags += SANITIZERS if os.environ.get("MQLOG_SANITIZE", "0") not in ("", "0") else []
+    sources = [*sorted(set(CSRC.glob("*.c")) - _replaced(chosen)), chosen, *also]
     headers = sorted(CSRC.glob("*.h"))
     if only := os.environ.get("MQLOG_MODULES", "").split():
         sources = [source for source in sources if source.stem in only]
         headers = [header for header in headers if header.stem in {"mqlog", "mql_format", *only}]
-    if chosen != OS_FILE and chosen.with_suffix(".h").exists():
-        headers.append(chosen.with_suffix(".h"))
-    key = _key([*sources, *headers, OS_FILE, Path(__file__)], flags)
+    if chosen != OS_FILE:
+        given = [source.with_suffix(".h") for source in (chosen, *also)]
+        headers += [header for header in given if header.exists()]
+    key = _key([*sources, *headers, *sorted(_replaced(chosen)), Path(__file__)], flags)
     name = f"_mqlog_engine_{key}"
     place = CACHE / key
     if not place.exists():
@@ -103,6 +108,12 @@ def exact(engine: Engine, data: bytes | bytearray) -> Any:
 
 
 # -- building -------------------------------------------------------------------------------------
+def _replaced(os_file: Path) -> set[Path]:
+    """The files of csrc/ that `os_file` takes the place of."""
+    included = re.findall(r'#include "../../csrc/(\w+\.c)"', os_file.read_text())
+    return {OS_FILE, *(CSRC / name for name in included)}
+
+
 def _key(files: list[Path], flags: list[str]) -> str:
     compiler = subprocess.run([CC, "--version"], capture_output=True, check=True).stdout
     digest = hashlib.sha256(compiler)

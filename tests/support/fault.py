@@ -19,7 +19,10 @@ from types import ModuleType
 
 from support import engine
 
-faulty = engine.load(Path(__file__).with_name("mql_os_fault.c"))
+HERE = Path(__file__).parent
+DISKS = tuple(HERE / name for name in ("sim_disk.c", "sim_trace.c"))
+
+faulty = engine.load(HERE / "mql_os_fault.c", DISKS)
 ffi, lib = faulty.ffi, faulty.lib
 
 

@@ -1,4 +1,8 @@
-/* mql_os_fault.h - an operating system that tests look into, and make fail. */
+/* mql_os_fault.h - an operating system that tests look into, and make fail.
+ *
+ * What lies below "/simulated/" is on disks in memory (sim_disk.h); everything else is on the real
+ * ones, where a hook may fail the calls that a full or broken disk fails.
+ */
 #ifndef MQL_OS_FAULT_H
 #define MQL_OS_FAULT_H
 
