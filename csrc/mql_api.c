@@ -70,6 +70,8 @@ int mql_doorbell_wait(mql_store *store, uint32_t seen, int64_t timeout_ns) {
     return mql_store_wait(store, seen, timeout_ns);
 }
 void mql_wake(mql_store *store) { mql_store_wake(store); }
+int64_t mql_wall(const mql_store *store) { return mql_store_wall(store); }
+void mql_set_wall(mql_store *store, int64_t now_ms) { mql_store_set_wall(store, now_ms); }
 
 int mql_recovered_at(mql_store *store, size_t index, mql_recovered *out) {
     return mql_store_recovered_at(store, index, out);

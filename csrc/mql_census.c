@@ -87,7 +87,7 @@ static int64_t size_of(mql_share *share, const char *path) {
 /* The first offset to be delivered, and how many are not due yet. Under the lock. */
 static void look_at_due(mql_share *share, mql_share_info *out) {
     mql_live *live = &share->live;
-    int64_t now = mql_os_wall_ms();
+    int64_t now = mql_log_wall_ms(live->log->home);
     for (uint32_t i = 0; i < live->map->timers[MQL_LIVE_DUE]; i++) {
         mql_format_timer timer = *mql_arrays_timer(&live->arrays, MQL_LIVE_DUE, i);
         if (!mql_share_due_valid(live, &timer)) continue;
@@ -128,7 +128,7 @@ static int ascending(const void *a, const void *b) {
 
 /* The smallest of what is due. */
 static int64_t peek_due(mql_live *live, int64_t *offsets, int64_t capacity) {
-    int64_t now = mql_os_wall_ms(), count = 0;
+    int64_t now = mql_log_wall_ms(live->log->home), count = 0;
     for (uint32_t i = 0; i < live->map->timers[MQL_LIVE_DUE]; i++) {
         mql_format_timer timer = *mql_arrays_timer(&live->arrays, MQL_LIVE_DUE, i);
         if (timer.time > now || !mql_share_due_valid(live, &timer)) continue;

@@ -526,7 +526,9 @@ static bool overflowed(const mql_live *live) {
 
 int mql_live_rebuild(mql_live *live, bool fresh) {
     rebuilding build = {
-        .live = live, .fresh = fresh, .now = {mql_os_now_ms(), mql_os_monotonic_ns() / 1000000}};
+        .live = live,
+        .fresh = fresh,
+        .now = {mql_log_wall_ms(live->log->home), mql_os_monotonic_ns() / 1000000}};
     int rc = mql_slots_window(&live->slots, &build.window);
     if (rc < 0) return rc;
     for (build.pass = PASS_ALL; build.pass <= PASS_DUE; build.pass++) {

@@ -28,7 +28,14 @@ typedef struct mql_log_home {
     int (*reserve)(mql_log *log, int64_t offset); /* slots in every share group, below `offset` */
     uint64_t (*new_member)(void *context);         /* an id that was never given before */
     bool (*alive)(void *context, uint64_t member); /* false only when the kernel says so */
+    _Atomic int64_t wall_ms; /* where the wall clock stands; 0: the kernel's runs */
 } mql_log_home;
+
+/* The wall clock of mql_wall. */
+static inline int64_t mql_log_wall_ms(const mql_log_home *home) {
+    int64_t stands = atomic_load_explicit(&home->wall_ms, memory_order_relaxed);
+    return MQL_LIKELY(stands == 0) ? mql_os_wall_ms() : stands;
+}
 
 /* One known segment: mapped when somebody needed it. */
 typedef struct mql_log_slot {

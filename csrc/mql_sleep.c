@@ -26,8 +26,8 @@ static bool may_find(mql_share *share, int64_t *wait_ns) {
         int64_t horizon = atomic_load_explicit(&map->horizon[which], memory_order_relaxed);
         next = mql_base_min(next, horizon);
         if (next == INT64_MAX) continue;
-        int64_t left =
-            next - (which == MQL_LIVE_DUE ? mql_os_wall_ms() : mql_os_monotonic_ns() / 1000000);
+        int64_t left = next - (which == MQL_LIVE_DUE ? mql_log_wall_ms(share->live.log->home)
+                                                     : mql_os_monotonic_ns() / 1000000);
         if (left <= 0) return true;
         if (left < *wait_ns / 1000000) *wait_ns = left * 1000000;
     }

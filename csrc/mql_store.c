@@ -732,6 +732,12 @@ uint32_t mql_store_bell(mql_store *store) {
     return seen;
 }
 
+int64_t mql_store_wall(const mql_store *store) { return mql_log_wall_ms(&store->home); }
+
+void mql_store_set_wall(mql_store *store, int64_t now_ms) {
+    atomic_store_explicit(&store->home.wall_ms, now_ms, memory_order_relaxed);
+}
+
 int mql_store_wait(mql_store *store, uint32_t seen, int64_t timeout_ns) {
     int rc = usable(store);
     if (rc < 0) return rc;

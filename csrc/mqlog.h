@@ -148,6 +148,12 @@ MQL_PUBLIC uint32_t mql_doorbell(mql_store *store);
 MQL_PUBLIC int mql_doorbell_wait(mql_store *store, uint32_t seen, int64_t timeout_ns);
 MQL_PUBLIC void mql_wake(mql_store *store);
 
+/* The wall clock that delays, windows of idempotent puts and retention go by, in milliseconds since
+ * 1970: the kernel's, unless mql_set_wall has told this process's store another time, at which it
+ * stands until it is told again; 0: the kernel's again. For tests. Locks do not go by it. */
+MQL_PUBLIC int64_t mql_wall(const mql_store *store);
+MQL_PUBLIC void mql_set_wall(mql_store *store, int64_t now_ms);
+
 /* What opening found and cut or set aside, one line each. Index from 0; MQL_END behind the last. */
 typedef struct mql_recovered {
     char topic[256];
@@ -255,6 +261,7 @@ typedef struct mql_once {
     mql_value key;
     int64_t window_ms;
     int64_t ignore; /* records at this offset and later are not looked at; -1: none */
+    int look;       /* appends nothing: MQL_FULL in place of it */
 } mql_once;
 MQL_PUBLIC int mql_append_once(mql_log *log, const mql_record *record, const mql_once *once,
                                int flags, int64_t *offset);

@@ -376,6 +376,8 @@ cdef class Sender:
             if self._store is None:
                 raise errors.ClosedError(f"this {type(self).__name__} was never opened")
             self._store.enter()
+        if self._clock is not None:
+            mql_set_wall(self._store._c, max(1, ms_of(self._clock())))
         return 0
 
     cdef inline int64_t quick(

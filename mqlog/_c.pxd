@@ -78,6 +78,8 @@ cdef extern from "mqlog.h" nogil:
     uint32_t mql_doorbell(mql_store *store)
     int mql_doorbell_wait(mql_store *store, uint32_t seen, int64_t timeout_ns)
     void mql_wake(mql_store *store)
+    int64_t mql_wall(const mql_store *store)
+    void mql_set_wall(mql_store *store, int64_t now_ms)
 
     ctypedef struct mql_recovered:
         char topic[256]
@@ -161,6 +163,7 @@ cdef extern from "mqlog.h" nogil:
         mql_value key
         int64_t window_ms
         int64_t ignore
+        int look
 
     int mql_append_once(mql_log *log, const mql_record *record, const mql_once *once, int flags,
                         int64_t *offset)

@@ -57,7 +57,7 @@ def _append(
     try:
         letters._send_raw(values, [one.key for one in messages], headers)
     except BaseException as error:
-        _park(messages, error, settle)
+        _park(letters, messages, error, settle)
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             return False
         raise
@@ -65,9 +65,11 @@ def _append(
     return True
 
 
-def _park(messages: list[Message[Any]], error: BaseException, settle: Settle) -> None:
+def _park(
+    queue: Queue[Any, Any], messages: list[Message[Any]], error: BaseException, settle: Settle
+) -> None:
     """Their moves are ended by whoever takes them next."""
-    settle(messages, PARK, later_ms(_PAUSE), 0)
+    settle(messages, PARK, later_ms(_PAUSE, queue._store._now()), 0)
     some = ", ".join(one.id for one in messages[:5])
     what = "%d records cannot be moved now, which is tried again: %s: %s"
     LOGGER.warning(what, len(messages), some, error)
@@ -157,7 +159,7 @@ def _drive(queue: Queue[Any, Any], partition: int, message: Message[Any]) -> Non
     try:
         queue._send_one_raw(message.raw or b"", message.key, own, partition, extra)
     except BaseException as error:
-        _park([message], error, _settle_one)
+        _park(queue, [message], error, _settle_one)
         raise
     message._settle(ARCHIVE, PASSED)
 
@@ -167,7 +169,7 @@ def finish_redrive(letters: Queue[Any, Any], message: Message[Any]) -> None:
     try:
         queue, partition = _target(letters._store, message)
     except NotFoundError as error:
-        _park([message], error, _settle_one)
+        _park(letters, [message], error, _settle_one)
         return
     log = queue._logs[partition]
     for record in _from(log, message._is_moving):

@@ -456,6 +456,7 @@ class Taker(Sender):
         extra: list[tuple[bytes, bytes]],
         once_key: bytes,
         window_ms: int,
+        full: bool,
     ) -> tuple[int, bool]:
         """The same, but where that key came within the window; and whether it is that one's."""
     def _send_many(

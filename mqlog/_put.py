@@ -52,20 +52,21 @@ def put(queue: AnyQueue, value: Any, wait: Deadline, how: How) -> int:
     """Puts one record as soon as there is room; `Full` when the time is over."""
     open_for_puts(queue)
     _check_value(value)
-    return _put_one(queue, value, wait, how, _due_ms(how.delay, how.deliver_at))
+    return _put_one(queue, value, wait, how, _due_ms(how, queue._store._now()))
 
 
 def _put_one(queue: AnyQueue, value: Any, wait: Deadline, how: How, due: int) -> int:
     """`due`: milliseconds since 1970; 0: at once."""
-    notes, once = _notes(due, how.ttl), _once(queue, how.dedupe)
+    notes = _notes(due, how.ttl, queue._store._now())
+    once = _once(queue, how.dedupe)
     partition = first_of(queue, how.priority) + _among(queue, how.key or once)
     while True:
         log = queue._logs[partition]
         try:
-            _check_room(queue, 1)
+            lack = _lack_of_room(queue, 1)
             if due:
                 log.make_room()
-            offset, found = _append(queue, value, how, partition, (notes, once))
+            offset, found = _append(queue, value, how, partition, (notes, once), lack)
             if due and not found:  # enters every group's window at once, so that no get walks far
                 log.delay(offset, due)
             return offset
@@ -74,17 +75,27 @@ def _put_one(queue: AnyQueue, value: Any, wait: Deadline, how: How, due: int) ->
 
 
 def _append(
-    queue: AnyQueue, value: Any, how: How, partition: int, own: tuple[Notes, bytes | None]
+    queue: AnyQueue,
+    value: Any,
+    how: How,
+    partition: int,
+    own: tuple[Notes, bytes | None],
+    lack: str,
 ) -> tuple[int, bool]:
-    """The offset, and whether it was put before; `own`: notes, and the key of an idempotent put."""
+    """The offset, and whether it was put before, for which nothing is lacking.
+
+    `own`: notes, and the key of an idempotent put.
+    """
     notes, once = own
+    if lack and once is None:
+        raise Full(lack)
     if once is None:
         send = queue._send(value, how.key, how.headers, partition, how.durable, notes or None)
         return send, False
     window = round(queue._options["dedupe_window"] * 1000)
     notes = [*notes, (b"__mqlog.dedupe", once)]
     return queue._send_once(
-        value, how.key, how.headers, partition, how.durable, notes, once, window
+        value, how.key, how.headers, partition, how.durable, notes, once, window, bool(lack)
     )
 
 
@@ -144,7 +155,8 @@ def _put_some(
     """`partition`: None: the keys say, among those from `first` on."""
     while True:
         try:
-            _check_room(queue, len(rows.items))
+            if lack := _lack_of_room(queue, len(rows.items)):
+                raise Full(lack)
             return queue._send_many(*rows, partition, first, how.durable)
         except Full:
             _wait_room(queue, first if partition is None else partition, Deadline(None))
@@ -164,7 +176,7 @@ def _by_partition(
 
 def _put_each(queue: AnyQueue, rows: Many, how: How) -> list[int]:
     """One by one: a delayed record is a batch of its own."""
-    due, count = later_ms(how.delay), len(rows.items)
+    due, count = later_ms(how.delay, queue._store._now()), len(rows.items)
     keys = rows.keys or (None,) * count
     headers = rows.headers or ((),) * count
     return [
@@ -206,14 +218,15 @@ def holds_bytes(queue: AnyQueue) -> bool:
     return bool(most) and sum(log.describe().bytes for log in queue._logs) >= most
 
 
-def _check_room(queue: AnyQueue, wanted: int) -> None:
-    """The bounds that are not of one partition, which the engine holds, and exactly."""
+def _lack_of_room(queue: AnyQueue, wanted: int) -> str:
+    """Why there is none by the bounds that are not of one partition; the engine holds those."""
     if holds_bytes(queue):
         most = queue._options["max_bytes"]
-        raise Full(f"topic {queue.name!r} holds as many bytes as its max_bytes={most} says")
+        return f"topic {queue.name!r} holds as many bytes as its max_bytes={most} says"
     if len(queue._bounds) > 1 and room(queue) < wanted:
         most = queue._options["maxsize"]
-        raise Full(f"queue {queue.name!r} holds as many records as its maxsize={most} says")
+        return f"queue {queue.name!r} holds as many records as its maxsize={most} says"
+    return ""
 
 
 def time_to_wait(block: bool, timeout: float | None) -> Deadline:
@@ -261,18 +274,18 @@ def _among(queue: AnyQueue, key: bytes | None) -> int:
 # -- notes in the headers --------------------------------------------------------------------------
 
 
-def _due_ms(delay: float, deliver_at: float | datetime | None) -> int:
-    seconds = check_delay("delay", delay)
+def _due_ms(how: How, now: float) -> int:
+    seconds, deliver_at = check_delay("delay", how.delay), how.deliver_at
     if deliver_at is None:
-        return later_ms(seconds)
+        return later_ms(seconds, now)
     if seconds:
         raise ValueError("delay= and deliver_at= say the same: give one of them")
     moment_ms(deliver_at)  # refuses what is no moment
     exact = deliver_at.timestamp() if isinstance(deliver_at, datetime) else deliver_at
-    return math.ceil(exact * 1000) if exact > time.time() else 0
+    return math.ceil(exact * 1000) if exact > now else 0
 
 
-def _notes(due: int, ttl: float | None) -> Notes:
+def _notes(due: int, ttl: float | None, now: float) -> Notes:
     """What mqlog itself notes in the record's headers."""
     out = []
     if due:
@@ -280,7 +293,7 @@ def _notes(due: int, ttl: float | None) -> Notes:
     if ttl is not None:
         if check_delay("ttl", ttl) == 0:
             raise ValueError("ttl=0: seconds, over 0")
-        out.append((b"__mqlog.expires", later_ms(ttl).to_bytes(8, "big")))
+        out.append((b"__mqlog.expires", later_ms(ttl, now).to_bytes(8, "big")))
     return out
 
 

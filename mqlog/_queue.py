@@ -340,7 +340,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         self, messages: Iterable[Message[Any]], delay: float = 0.0, reason: str = ""
     ) -> None:
         """Releases all of them that it can, as `Message.release`; else as `accept`."""
-        later = later_ms(check_delay("delay", delay))
+        later = later_ms(check_delay("delay", delay), self._store._now())
         every = self._own(messages)
         again = [one for one in every if not self._is_last(one)]
         lost = self._settled(again, RELEASE, later, 0)
@@ -407,7 +407,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         return bool(most) and message.delivery_count >= most and not self._is_dead_letters
 
     def _release(self, message: Message[Any], delay: float, reason: str) -> None:
-        later = later_ms(check_delay("delay", delay))
+        later = later_ms(check_delay("delay", delay), self._store._now())
         if self._is_last(message):
             self._reject(message, reason or "released at its last delivery")
         else:
@@ -553,7 +553,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         Any thread may call it; it takes the share lock of each partition for a moment.
         """
         self._check()
-        return _facts.stats(self._places)
+        return _facts.stats(self._places, self._store._now())
 
     def acquired(self) -> list[AcquiredInfo]:
         """What is acquired now, by whom and for how long still; by partition and offset.

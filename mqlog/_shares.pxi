@@ -421,7 +421,7 @@ cdef class Share:
             if name.length < 8 or name.data[0] != 95:
                 continue
             if now < 0:
-                now = time_ns() // 1_000_000
+                now = mql_wall(self._store._c)
             if is_named(&name, DUE) and number_of(&value) > now:
                 if due is not NULL:
                     due[0] = number_of(&value)
@@ -433,13 +433,14 @@ cdef class Share:
         return DELIVER
 
     cdef bint is_for_delivery(self, mql_value headers, const mql_acquired *got) except -1:
-        """Whether it is due, this group's and not expired before its first delivery; else settled.
+        """Whether it is this group's, and at its first delivery due and not expired; else settled.
 
-        A move that was begun is ended, whatever the headers say.
+        One that was delivered is not early, though the clock may have been set back since. A move
+        that was begun is ended, whatever the headers say.
         """
         cdef int64_t due = 0
         cdef int verdict = DELIVER if got.moving >= 0 else self.judge(headers, &due)
-        if verdict == PUT_OFF:
+        if verdict == PUT_OFF and got.deliveries == 1:
             self.settle_one(got, MQL_RELEASE, due, MQL_UNCOUNTED)
         elif verdict == DROP and got.deliveries == 1:
             self.settle_one(got, MQL_ARCHIVE, MQL_EXPIRED, 0)

@@ -16,6 +16,7 @@ import shutil
 import stat
 import tempfile
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -108,7 +109,9 @@ def temporary(*, clock: Callable[[], float] | None = None) -> Store:
     For tests: everything works as on a disk, several processes included, but for power cuts.
 
     Args:
-        clock: Gives the timestamp of records that are appended without one, in seconds since 1970.
+        clock: The store's wall clock, in seconds since 1970: timestamps that are not given, delays,
+            `ttl` and `dedupe_window` go by it. It is asked in each call, also in one that waits, a
+            few times a second. Locks go by the time since boot, which no clock moves.
 
     Any thread may call it; it does not block.
     """
@@ -182,6 +185,9 @@ class Store:
     def _state(self) -> str:
         read_only = " read-only" if self._mode == "r" else ""
         return read_only + (" closed" if self._closed else "")
+
+    def _now(self) -> float:
+        return time.time() if self._clock is None else self._clock()
 
     # topics
 

@@ -25,6 +25,7 @@ import zlib
 from pathlib import Path
 
 import mqlog
+from mqlog._store import Store
 
 LARGEST_SEGMENT = 2**31 - 1
 
@@ -180,9 +181,28 @@ def consume(path: str, topic: str, group: str, ledger: str) -> None:
         os.write(file, b"%.9f\n" % time.monotonic())
 
 
+def take(path: str, topic: str, most: str, clock: str) -> None:
+    """Takes what a queue has, at most so many, by a wall clock that stands; holds it until killed.
+
+    For each "PARTITION OFFSET COUNT TOKEN", then "taken".
+    """
+    store = Store(Path(path), "rw", "os", clock=lambda: float(clock))
+    store._open(False, {})
+    queue = store.queue(topic, create=False)
+    tell("ready")
+    held = queue.get_many(int(most), timeout=0)
+    for one in held:
+        tell(f"{one.partition} {one.offset} {one.delivery_count} {one.token}")
+    tell("taken")
+    signal.pause()
+
+
 VERBS = {
     verb.__name__: verb
-    for verb in (append, append_many, acknowledge, acknowledge_many, fill, hold, repeat, consume)
+    for verb in (
+        *(append, append_many, acknowledge, acknowledge_many, fill, hold, repeat, consume),
+        take,
+    )
 }
 
 
