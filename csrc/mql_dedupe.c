@@ -302,7 +302,11 @@ static int put_locked(mql_dedupe *dedupe, const mql_append_source *source, const
         *offset = earlier;
         return MQL_FOUND;
     }
-    if (once->look) return MQL_FULL;
+    if (once->look) {
+        mql_base_error()->start = 1;
+        mql_base_error()->stop = 0;
+        return MQL_FULL;
+    }
     rc = mql_append_source_to(dedupe->log, source, flags | MQL_APPEND_UNSYNCED, offset);
     if (rc != MQL_OK) return rc;
     if (dedupe->map->scanned == *offset) { /* else others have appended: read them next time */

@@ -380,6 +380,7 @@ static void set_home(mql_store *store, const mql_open_options *options) {
     store->home.recovered = home_recovered;
     store->home.new_member = home_new_member;
     store->home.reserve = mql_shares_reserve;
+    store->home.backlog = mql_shares_backlog;
     store->home.alive = home_alive;
     mql_os_mutex_init_private(&store->lock);
     mql_keeper_init(&store->keeper, &store->logs, options->threads != 0);

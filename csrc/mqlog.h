@@ -50,7 +50,7 @@
 enum mql_result {
     MQL_OK = 0,
     MQL_END = 1,     /* nothing more to read now */
-    MQL_FULL = 2,    /* a bound is reached */
+    MQL_FULL = 2,    /* a bound is reached; wanted were mql_error.start records of .stop bytes */
     MQL_TIMEOUT = 3, /* the time given has passed */
     MQL_BUSY = 4,    /* it would have blocked, and MQL_NOWAIT was given; nothing was done */
     MQL_FOUND = 5,   /* it is there already; nothing was done */
@@ -496,10 +496,15 @@ MQL_PUBLIC int mql_share_skip(mql_share *share, int64_t offset, uint64_t token, 
  * Afterwards: it is not acquired before `due_ms`, and then at once, whatever stands before it. */
 MQL_PUBLIC int mql_share_make_room(mql_log *log);
 MQL_PUBLIC int mql_share_delay(mql_log *log, int64_t offset, int64_t due_ms);
-/* Appends on this handle give MQL_FULL while group `share` has `maxsize` records to deliver; 0: no
- * bound. mql_share_wait_room: until it may have fewer. Blocks as mql_share_wait does. */
-MQL_PUBLIC int mql_share_bound(mql_share *share, int64_t maxsize);
-MQL_PUBLIC int mql_share_wait_room(mql_log *log, int64_t timeout_ns);
+/* Appends of this process give MQL_FULL if group `share` then had more than `maxsize` records to
+ * deliver, or a backlog of more than `max_bytes`; 0: no bound. Its backlog is the log from the batch
+ * on that holds its first record that is not final. A call over `max_bytes`: MQL_E_TOO_LARGE.
+ * mql_share_wait_room: until there may be room for so much. Blocks as mql_share_wait does. */
+MQL_PUBLIC int mql_share_bound(mql_share *share, int64_t maxsize, int64_t max_bytes);
+MQL_PUBLIC int mql_share_wait_room(mql_log *log, int64_t records, int64_t bytes,
+                                   int64_t timeout_ns);
+/* The bytes of the backlog. Blocks: for a sync where a segment was just ended. */
+MQL_PUBLIC int mql_share_backlog(mql_share *share, int64_t *bytes);
 /* Until every record below `offset` is final. Blocks as mql_share_wait does. */
 MQL_PUBLIC int mql_share_wait_final(mql_share *share, int64_t offset, int64_t timeout_ns);
 

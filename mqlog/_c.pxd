@@ -333,8 +333,9 @@ cdef extern from "mqlog.h" nogil:
     int mql_share_skip(mql_share *share, int64_t offset, uint64_t token, int64_t next)
     int mql_share_make_room(mql_log *log)
     int mql_share_delay(mql_log *log, int64_t offset, int64_t due_ms)
-    int mql_share_bound(mql_share *share, int64_t maxsize)
-    int mql_share_wait_room(mql_log *log, int64_t timeout_ns)
+    int mql_share_bound(mql_share *share, int64_t maxsize, int64_t max_bytes)
+    int mql_share_wait_room(mql_log *log, int64_t records, int64_t bytes, int64_t timeout_ns)
+    int mql_share_backlog(mql_share *share, int64_t *bytes)
     int mql_share_wait_final(mql_share *share, int64_t offset, int64_t timeout_ns)
 
     ctypedef struct mql_share_info:

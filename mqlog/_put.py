@@ -70,8 +70,8 @@ def _put_one(queue: AnyQueue, value: Any, wait: Deadline, how: How, due: int) ->
             if due and not found:  # enters every group's window at once, so that no get walks far
                 log.delay(offset, due)
             return offset
-        except Full:
-            _wait_room(queue, partition, wait)
+        except Full as full:
+            _wait_room(queue, partition, wait, full)
 
 
 def _append(
@@ -158,8 +158,9 @@ def _put_some(
             if lack := _lack_of_room(queue, len(rows.items)):
                 raise Full(lack)
             return queue._send_many(*rows, partition, first, how.durable)
-        except Full:
-            _wait_room(queue, first if partition is None else partition, Deadline(None))
+        except Full as full:
+            where = first if partition is None else partition
+            _wait_room(queue, where, Deadline(None), full)
 
 
 def _by_partition(
@@ -213,17 +214,19 @@ def room(queue: AnyQueue) -> int:
 
 
 def holds_bytes(queue: AnyQueue) -> bool:
-    """Whether the topic holds as much as its `max_bytes` says."""
+    """Whether the default group's backlog is as long as `max_bytes` says."""
     most = queue._options["max_bytes"]
-    return bool(most) and sum(log.describe().bytes for log in queue._logs) >= most
+    return bool(most) and sum(place.backlog() for place in queue._bounds) >= most
 
 
 def _lack_of_room(queue: AnyQueue, wanted: int) -> str:
     """Why there is none by the bounds that are not of one partition; the engine holds those."""
+    if len(queue._bounds) < 2:
+        return ""
     if holds_bytes(queue):
         most = queue._options["max_bytes"]
         return f"topic {queue.name!r} holds as many bytes as its max_bytes={most} says"
-    if len(queue._bounds) > 1 and room(queue) < wanted:
+    if room(queue) < wanted:
         most = queue._options["maxsize"]
         return f"queue {queue.name!r} holds as many records as its maxsize={most} says"
     return ""
@@ -234,14 +237,13 @@ def time_to_wait(block: bool, timeout: float | None) -> Deadline:
     return Deadline(check_seconds("timeout", timeout) if block else 0.0)
 
 
-def _wait_room(queue: AnyQueue, partition: int, wait: Deadline) -> None:
-    options = queue._options
-    rings = not options["max_bytes"] and len(queue._bounds) < 2
+def _wait_room(queue: AnyQueue, partition: int, wait: Deadline, full: Full) -> None:
+    rings = len(queue._bounds) < 2
     left = wait.left(_SLICE if rings else _LOOK)
     if not left:
         raise Full(f"{queue!r} is full, and there was no time to wait any longer")
     if rings:
-        queue._logs[partition].wait_room(left)
+        queue._logs[partition].wait_room(*full._wanted, left)
     else:
         time.sleep(left)
     open_for_puts(queue)

@@ -722,7 +722,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
             spread=self._width,
         )
         open_ = options["intake"] == "open" and not self._stopped
-        checked = options["max_bytes"] or (options["maxsize"] and len(self._logs) > 1)
+        checked = len(self._logs) > 1 and (options["max_bytes"] or options["maxsize"])
         self._bind_shares(
             self._places,
             lock_ms=self._lock_ms(...),

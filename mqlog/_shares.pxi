@@ -291,10 +291,21 @@ cdef class Share:
         """The clock of deadlines: milliseconds since boot."""
         return mql_share_now()
 
-    def bound(self, int64_t maxsize):
-        """Appends of this process give `Full` while so many records wait; 0: no bound."""
+    def bound(self, int64_t maxsize, int64_t max_bytes):
+        """Appends of this process give `Full` before more waits, or the backlog is larger."""
         self._store.enter()
-        self._store.end(mql_share_bound(self._c, maxsize))
+        self._store.end(mql_share_bound(self._c, maxsize, max_bytes))
+
+    def backlog(self):
+        """Bytes of the log from the first record on that is not final. Blocks."""
+        cdef int64_t size = 0
+        cdef int rc
+        pinned = self._store.begin()
+        with nogil:
+            rc = mql_share_backlog(self._c, &size)
+            mql_unpin(pinned)
+        self._store.end(rc)
+        return size
 
     def wait_final(self, int64_t offset, timeout):
         """True once all below `offset` is accepted or dead; False at the timeout. Blocks."""

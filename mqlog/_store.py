@@ -275,9 +275,10 @@ class Store:
                 `maxsize` (0: no bound), `max_bytes`, `dedupe_window`, `intake` among them; and the
                 share group's: `lock_duration` (30 s; None: until settled or the holder dies),
                 `max_deliveries` (5; None: no limit), `retry_delays` (1, 10, 60, 300 s) and
-                `max_acquired` (None: no bound). `maxsize` counts what waits in group "default"; it
-                is exact while all records are in one partition. With several partitions, or
-                priorities, puts at one moment may exceed it, and `max_acquired` is of each of them.
+                `max_acquired` (None: no bound). `maxsize` counts what waits in group "default",
+                `max_bytes` the log from the first record on that the group has not finished. They
+                are exact while all records are in one partition. With several partitions, or
+                priorities, puts at one moment may exceed them; `max_acquired` is of each of them.
 
         Raises:
             NotFoundError: No such topic or group, and `create=False`; names the nearest.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from support.processes import Zygote
+from support.workers import make_value
 
 import mqlog
 from mqlog import Queue, Store
@@ -280,3 +283,113 @@ def test_a_put_that_waits_goes_on_when_there_is_room(store: Store) -> None:
     queue.get().accept()
     waiting.join()
     assert drain(queue) == [b"2"]
+
+
+@pytest.mark.slow
+def test_put_many_waits_until_there_is_room_for_all(store: Store) -> None:
+    queue = store.queue("jobs", maxsize=4)
+    queue.put_many([b"1"] * 3)
+    before = time.process_time()
+    waiting = in_background(lambda: queue.put_many([b"2"] * 4))
+    waiting.join(0.5)
+    assert waiting.is_alive()
+    assert time.process_time() - before < 0.25, "it does not sleep"
+    for _ in range(3):
+        queue.get().accept()
+    waiting.join(30.0)
+    assert queue.qsize() == 4
+    with pytest.raises(ValueError, match="maxsize=4"):
+        queue.put_many([b"3"] * 5)
+
+
+def backlog(store: Store) -> int:
+    """Bytes of the log, of a queue that has finished nothing."""
+    return store.topic("jobs").bytes
+
+
+def test_a_backlog_has_at_most_max_bytes(store: Store) -> None:
+    store.queue("sizes").put(b"x" * 100)
+    size = store.topic("sizes").bytes
+    queue = store.queue("jobs", max_bytes=10 * size)
+    for _ in range(10):
+        assert not queue.full()
+        queue.put(b"x" * 100, block=False)
+    assert queue.full() and backlog(store) == 10 * size
+    for value in (b"x" * 100, b""):
+        with pytest.raises(mqlog.Full):
+            queue.put(value, block=False)
+    with pytest.raises(mqlog.Full):
+        queue.put(b"x", timeout=0.02)
+    held = queue.get_many(2)
+    with pytest.raises(mqlog.Full):  # what is acquired may come back
+        queue.put(b"x" * 100, block=False)
+    queue.accept(held[1:])
+    with pytest.raises(mqlog.Full):  # the oldest is still there
+        queue.put(b"x" * 100, block=False)
+    queue.accept(held[:1])
+    queue.put_many([b"x" * 40] * 2)
+    with pytest.raises(mqlog.RecordTooLargeError, match="max_bytes"):
+        queue.put(b"x" * 10 * size, block=False)
+
+
+def test_a_backlog_is_measured_over_segments(store: Store) -> None:
+    queue = store.queue("jobs", max_bytes=40_000, segment_bytes=8192, batch_bytes=1024)
+    put = 0
+    with pytest.raises(mqlog.Full):
+        while True:
+            queue.put(b"x" * 1000, block=False)
+            put += 1
+    assert 35 <= put <= 39  # with its batch header each has some more
+    for _ in range(200):
+        queue.get().accept()
+        queue.put(b"x" * 1000, block=False)
+        with pytest.raises(mqlog.Full):
+            queue.put(b"x" * 1000, block=False)
+    assert queue.qsize() == put
+
+
+def test_appends_to_the_stream_are_bounded_too(store: Store) -> None:
+    queue = store.queue("jobs", max_bytes=2000)
+    stream = store.stream("jobs")
+    stream.append(b"x" * 1500)
+    with pytest.raises(mqlog.Full):
+        stream.append(b"x" * 1500)
+    queue.get().accept()
+    stream.append(b"x" * 1500)
+
+
+@pytest.mark.parametrize("bound", [{"max_bytes": 400}, {"maxsize": 2}])
+def test_a_put_of_another_process_goes_on_when_there_is_room(
+    store: Store, zygote: Zygote, bound: dict[str, int]
+) -> None:
+    queue = store.queue("jobs", **bound)
+    with zygote.start("put", store.path, "jobs", 50) as other:
+        for number in range(50):
+            other.expect("put")
+            assert queue.qsize() <= 2
+            message = queue.get(timeout=30.0)
+            assert message.value == make_value(0, number)
+            message.accept()
+        other.join()
+
+
+@pytest.mark.parametrize("bound", [{"max_bytes": 20_000}, {"maxsize": 10}])
+def test_a_bound_holds_for_writers_at_once(store: Store, bound: dict[str, int]) -> None:
+    """Ten of five hundred at most are there at any moment, whoever puts."""
+    queue = store.queue("jobs", **bound)
+    size = 1900  # ten of them, with their headers, are just under 20,000 bytes
+
+    def put() -> None:
+        for _ in range(125):
+            queue.put(b"x" * size, timeout=30.0)
+
+    writers = [in_background(put) for _ in range(4)]
+    most, taken = 0, 0
+    while taken < 500:
+        most = max(most, sum(place.waiting() for place in queue._places))
+        queue.get(timeout=30.0).accept()
+        taken += 1
+    for writer in writers:
+        writer.join()
+    assert most <= 10
+    assert queue.empty()

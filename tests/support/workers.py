@@ -197,11 +197,21 @@ def take(path: str, topic: str, most: str, clock: str) -> None:
     signal.pause()
 
 
+def put(path: str, topic: str, count: str) -> None:
+    """Puts into a queue, waiting while it is full; tells "put" after each."""
+    with mqlog.open(path) as store:
+        queue = store.queue(topic, create=False)
+        tell("ready")
+        for number in range(int(count)):
+            queue.put(make_value(0, number))
+            tell("put")
+
+
 VERBS = {
     verb.__name__: verb
     for verb in (
         *(append, append_many, acknowledge, acknowledge_many, fill, hold, repeat, consume),
-        take,
+        *(take, put),
     )
 }
 
