@@ -497,8 +497,8 @@ MQL_PUBLIC int mql_share_skip(mql_share *share, int64_t offset, uint64_t token, 
 MQL_PUBLIC int mql_share_make_room(mql_log *log);
 MQL_PUBLIC int mql_share_delay(mql_log *log, int64_t offset, int64_t due_ms);
 /* Appends of this process give MQL_FULL if group `share` then had more than `maxsize` records to
- * deliver, or a backlog of more than `max_bytes`; 0: no bound. Its backlog is the log from the batch
- * on that holds its first record that is not final. A call over `max_bytes`: MQL_E_TOO_LARGE.
+ * deliver, or a backlog of more than `max_bytes`; 0: no bound. Its backlog is the log from the
+ * batch on that holds its first record that is not final. A call over `max_bytes`: MQL_E_TOO_LARGE.
  * mql_share_wait_room: until there may be room for so much. Blocks as mql_share_wait does. */
 MQL_PUBLIC int mql_share_bound(mql_share *share, int64_t maxsize, int64_t max_bytes);
 MQL_PUBLIC int mql_share_wait_room(mql_log *log, int64_t records, int64_t bytes,

@@ -66,6 +66,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         self._logs: list[_engine.Log] = []
         self._places: list[_engine.Share] = []
         self._letters: Queue[Out, In] | None = None  # where this handle moves messages to
+        self._stuck = _dead.Stuck()
         self._signal: Signal | None = None
         self._closed = False
         self._stopped = False
@@ -517,7 +518,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
             return []
         if self._is_dead_letters:
             return self._settled(messages, ARCHIVE, DEAD, 0)
-        return _dead.bury(self._own_letters(), messages, reason, self._settled)
+        return _dead.bury(self, messages, reason, self._settled)
 
     def _bury(self, message: Message[Any]) -> None:
         """One that the engine hands over: out of deliveries, or with a move to be finished."""
@@ -529,7 +530,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         elif self._is_dead_letters:
             _dead.finish_redrive(self, message)
         else:
-            _dead.finish_burial(self._own_letters(), message)
+            _dead.finish_burial(self, message)
 
     # facts
 
