@@ -207,11 +207,25 @@ def put(path: str, topic: str, count: str) -> None:
             tell("put")
 
 
+def accept_late(path: str, topic: str, lock: str) -> None:
+    """Takes a message, says "took", and accepts it when it is told to; tells how that ended."""
+    queue = mqlog.open(path).queue(topic, create=False)
+    tell("ready")
+    message = queue.get(timeout=60.0, lock_duration=float(lock))
+    tell("took")
+    proceed()
+    try:
+        message.accept()
+        tell("accepted")
+    except mqlog.Error as error:
+        tell(type(error).__name__)
+
+
 VERBS = {
     verb.__name__: verb
     for verb in (
         *(append, append_many, acknowledge, acknowledge_many, fill, hold, repeat, consume),
-        *(take, put),
+        *(take, put, accept_late),
     )
 }
 
