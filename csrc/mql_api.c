@@ -70,6 +70,8 @@ int mql_doorbell_wait(mql_store *store, uint32_t seen, int64_t timeout_ns) {
     return mql_store_wait(store, seen, timeout_ns);
 }
 void mql_wake(mql_store *store) { mql_store_wake(store); }
+int64_t mql_wall(const mql_store *store) { return mql_store_wall(store); }
+void mql_set_wall(mql_store *store, int64_t now_ms) { mql_store_set_wall(store, now_ms); }
 
 int mql_recovered_at(mql_store *store, size_t index, mql_recovered *out) {
     return mql_store_recovered_at(store, index, out);
@@ -301,11 +303,15 @@ int mql_share_delay(mql_log *log, int64_t offset, int64_t due_ms) {
     int rc = mql_log_writable(log);
     return rc < 0 ? rc : mql_shares_delay(log, offset, due_ms);
 }
-int mql_share_bound(mql_share *share, int64_t maxsize) {
-    return maxsize < 0 ? bad("maxsize must not be negative") : mql_shares_bound(share, maxsize);
+int mql_share_bound(mql_share *share, int64_t maxsize, int64_t max_bytes) {
+    if (maxsize < 0 || max_bytes < 0) return bad("a bound must not be negative");
+    return mql_shares_bound(share, maxsize, max_bytes);
 }
-int mql_share_wait_room(mql_log *log, int64_t timeout_ns) {
-    return mql_sleep_for_room(log, timeout_ns);
+int mql_share_wait_room(mql_log *log, int64_t records, int64_t bytes, int64_t timeout_ns) {
+    return mql_sleep_for_room(log, records, bytes, timeout_ns);
+}
+int mql_share_backlog(mql_share *share, int64_t *bytes) {
+    return mql_census_backlog(share, bytes);
 }
 int mql_share_wait_final(mql_share *share, int64_t offset, int64_t timeout_ns) {
     return mql_census_wait_final(share, offset, timeout_ns);

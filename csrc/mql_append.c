@@ -31,6 +31,7 @@ typedef enum need_kind {
     NEED_CEILING,
     NEED_SLOTS,
     NEED_REVIVAL,
+    NEED_BACKLOG,
     NEED_PREPARE_LOCK
 } need_kind;
 
@@ -49,6 +50,7 @@ typedef struct appending {
     need_kind need;  /* why it could not be done yet */
     int64_t wanted;  /* room: up to this position; ceiling: up to this offset */
     int64_t segment; /* to which that applies */
+    mql_log_backlog backlog; /* as looked for during this call, or not known */
 } appending;
 
 /* -- sizes ------------------------------------------------------------------------------------- */
@@ -118,6 +120,9 @@ static int measure(appending *append) {
     int64_t segment_bytes = atomic_load_explicit(&log->segment_bytes, memory_order_relaxed);
     if (append->size > segment_bytes)
         return too_large(log, append->size, segment_bytes, "records of one call (segment_bytes)");
+    int64_t backlog = mql_log_most_bytes(log);
+    if (append->size > backlog)
+        return too_large(log, append->size, backlog, "records of one call (the topic's max_bytes)");
     return MQL_OK;
 }
 
@@ -289,6 +294,28 @@ static int ready_locked(appending *append, mql_control_end *end) {
     return MQL_OK;
 }
 
+static int full(const appending *append) {
+    mql_base_error()->start = append->offsets;
+    mql_base_error()->stop = append->size;
+    return MQL_FULL;
+}
+
+/* Whether the bounds allow it. What is known of the backlog may be out of date, but then it is less
+ * by now: it is looked for again before the answer is no. */
+static int within_bounds_locked(appending *append, const mql_control_end *end) {
+    mql_log *log = append->log;
+    if (MQL_UNLIKELY(append->offsets > mql_log_room(log, end->offset))) return full(append);
+    int64_t most = mql_log_most_bytes(log);
+    if (MQL_LIKELY(most == INT64_MAX)) return MQL_OK;
+    const mql_format_live *bounding = mql_log_bounding(log);
+    bool looked = append->backlog.segment == end->segment;
+    if (looked) log->backlog = append->backlog;
+    if (looked) log->backlog_of = bounding;
+    bool known = log->backlog_of == bounding && log->backlog.segment == end->segment;
+    if (known && log->backlog.before + end->position + append->size <= most) return MQL_OK;
+    return looked ? full(append) : need(append, NEED_BACKLOG, end->segment, 0);
+}
+
 static int append_locked(appending *append) {
     mql_format_control *control = append->log->control;
     uint32_t state = atomic_load_explicit(&control->state, memory_order_acquire);
@@ -300,8 +327,8 @@ static int append_locked(appending *append) {
     mql_control_end end = {.segment = atomic_load_explicit(&slot->segment, memory_order_relaxed),
                            .position = atomic_load_explicit(&slot->position, memory_order_relaxed),
                            .offset = atomic_load_explicit(&slot->offset, memory_order_relaxed)};
-    if (MQL_UNLIKELY(append->offsets > mql_log_room(append->log, end.offset))) return MQL_FULL;
-    int rc = ready_locked(append, &end);
+    int rc = within_bounds_locked(append, &end);
+    if (MQL_LIKELY(rc == MQL_OK)) rc = ready_locked(append, &end);
     if (MQL_UNLIKELY(rc != MQL_OK)) return rc;
     append->offset = end.offset;
     append->end = end.position + append->size;
@@ -460,6 +487,8 @@ static int meet_need(appending *append) {
         return revive(log);
     case NEED_SLOTS:
         return log->home->reserve(log, append->wanted);
+    case NEED_BACKLOG:
+        return log->home->backlog(log, &append->backlog);
     case NEED_NOTHING:
         break;
     }
@@ -522,7 +551,7 @@ int mql_append_source_to(mql_log *log, const mql_append_source *source, int flag
     if ((flags & MQL_APPEND_UNSYNCED) != 0) durable = false;
     bool nowait = (flags & MQL_NOWAIT) != 0;
     if (durable && nowait) return MQL_BUSY;
-    appending append = {.log = log, .source = source};
+    appending append = {.log = log, .source = source, .backlog = {.segment = -1}};
     rc = measure(&append);
     if (MQL_UNLIKELY(rc < 0)) return rc;
     for (int i = 0; i < TRIES; i++) {

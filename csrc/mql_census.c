@@ -7,6 +7,8 @@
 
 #include <stdlib.h>
 
+#include "mql_commit.h"
+#include "mql_cursor.h"
 #include "mql_sleep.h"
 
 int64_t mql_census_waiting(mql_share *share) {
@@ -56,6 +58,69 @@ int64_t mql_census_unfinished(mql_share *share, int64_t from, int64_t to) {
     return found;
 }
 
+/* -- the backlog ------------------------------------------------------------------------------- */
+/* The batch that holds `offset`, or the next that can be read. MQL_END: there is none. */
+static int find_batch(mql_log *log, int64_t offset, mql_batch *out) {
+    mql_cursor *cursor;
+    int rc = mql_cursor_make(log, mql_base_max(offset, mql_log_start(log)), MQL_TO_END, &cursor);
+    if (rc < 0) return rc;
+    do {
+        rc = mql_cursor_read(cursor, out);
+    } while (rc == MQL_E_CORRUPT);
+    mql_cursor_end(cursor);
+    return rc;
+}
+
+/* What segments [from, to) hold; they are sealed, so that is what they are long. */
+static int sum_segments(mql_log *log, int64_t from, int64_t to, int64_t *bytes) {
+    int64_t *bases;
+    size_t count;
+    int rc = mql_log_bases(log, &bases, &count);
+    if (rc < 0) return rc;
+    *bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        char path[MQL_PATH_MAX];
+        mql_os_stat stat;
+        if (bases[i] < from || bases[i] >= to) continue;
+        mql_base_file_name(path, log->directory, bases[i], ".log");
+        if (mql_os_stat_name(log->home->root, path, &stat) == 0) *bytes += stat.size;
+    }
+    mql_os_free_memory(bases);
+    return MQL_OK;
+}
+
+int mql_census_measure(mql_share *share, mql_log_backlog *out) {
+    mql_log *log = share->live.log;
+    mql_control_end end;
+    mql_batch batch;
+    mql_log_end(log, &end);
+    int64_t bytes = 0, first = mql_census_unfinished(share, 0, end.offset);
+    int rc = first < end.offset ? find_batch(log, first, &batch) : MQL_END;
+    if (rc == MQL_END) batch = (mql_batch){.segment = end.segment, .position = end.position};
+    if (rc >= 0 && batch.segment < end.segment) {
+        rc = mql_log_sealed(log) < end.segment ? mql_commit_until(log, end.offset) : MQL_OK;
+        if (rc >= 0) rc = sum_segments(log, batch.segment, end.segment, &bytes);
+    }
+    if (rc < 0) return rc;
+    /* The log may have rolled meanwhile: then the batch stands behind that end. */
+    bool beyond = batch.segment > end.segment;
+    *out = (mql_log_backlog){.segment = beyond ? -1 : end.segment,
+                             .before = bytes - batch.position};
+    return MQL_OK;
+}
+
+int mql_census_backlog(mql_share *share, int64_t *bytes) {
+    mql_log_backlog backlog;
+    mql_control_end end;
+    int rc;
+    do {
+        rc = mql_census_measure(share, &backlog);
+        mql_log_end(share->live.log, &end);
+    } while (rc == MQL_OK && backlog.segment != end.segment);
+    if (rc == MQL_OK) *bytes = backlog.before + end.position;
+    return rc;
+}
+
 typedef struct finality {
     mql_share *share;
     int64_t offset;
@@ -87,7 +152,7 @@ static int64_t size_of(mql_share *share, const char *path) {
 /* The first offset to be delivered, and how many are not due yet. Under the lock. */
 static void look_at_due(mql_share *share, mql_share_info *out) {
     mql_live *live = &share->live;
-    int64_t now = mql_os_wall_ms();
+    int64_t now = mql_log_wall_ms(live->log->home);
     for (uint32_t i = 0; i < live->map->timers[MQL_LIVE_DUE]; i++) {
         mql_format_timer timer = *mql_arrays_timer(&live->arrays, MQL_LIVE_DUE, i);
         if (!mql_share_due_valid(live, &timer)) continue;
@@ -128,7 +193,7 @@ static int ascending(const void *a, const void *b) {
 
 /* The smallest of what is due. */
 static int64_t peek_due(mql_live *live, int64_t *offsets, int64_t capacity) {
-    int64_t now = mql_os_wall_ms(), count = 0;
+    int64_t now = mql_log_wall_ms(live->log->home), count = 0;
     for (uint32_t i = 0; i < live->map->timers[MQL_LIVE_DUE]; i++) {
         mql_format_timer timer = *mql_arrays_timer(&live->arrays, MQL_LIVE_DUE, i);
         if (timer.time > now || !mql_share_due_valid(live, &timer)) continue;

@@ -10,6 +10,9 @@ int64_t mql_census_waiting(mql_share *share);
 int64_t mql_census_peek(mql_share *share, int64_t *offsets, int64_t capacity);
 int64_t mql_census_holders(mql_share *share, mql_acquired *out, int64_t capacity);
 int64_t mql_census_unfinished(mql_share *share, int64_t from, int64_t to);
+int mql_census_backlog(mql_share *share, int64_t *bytes);
+/* The same, of a log that goes on meanwhile. Blocks. */
+int mql_census_measure(mql_share *share, mql_log_backlog *out);
 int mql_census_wait_final(mql_share *share, int64_t offset, int64_t timeout_ns);
 
 #endif

@@ -524,7 +524,8 @@ int mql_commit_retain(mql_log *log) {
     rc = mql_log_bases(log, &bases, &count);
     if (rc < 0) return rc;
     int64_t sealed = atomic_load_explicit(&log->control->sealed, memory_order_acquire);
-    int64_t oldest = mql_os_now_ms() - age, before = info.start_offset, total = info.bytes;
+    int64_t oldest = mql_log_wall_ms(log->home) - age;
+    int64_t before = info.start_offset, total = info.bytes;
     for (size_t i = 0; i + 1 < count && bases[i] < sealed; i++) {
         char path[MQL_PATH_MAX];
         mql_os_stat stat;

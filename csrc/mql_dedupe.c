@@ -190,8 +190,9 @@ static int64_t look_up(mql_dedupe *dedupe, uint64_t hash, int64_t since, int64_t
     uint64_t number = *bucket(dedupe, hash), seen = 0;
     while (is_there(dedupe, number) && seen++ < dedupe->map->entries) {
         const mql_format_once *one = entry(dedupe, number);
-        if (one->time < since) return -1; /* and all before it */
-        bool wanted = one->hash == hash && one->offset >= 0 && one->offset < before;
+        /* One that is too old says nothing of those before it: the clock may have jumped. */
+        bool wanted = one->time >= since && one->hash == hash && one->offset >= 0 &&
+                      one->offset < before;
         if (wanted) return one->offset;
         if (one->before >= number) return -1;
         number = one->before;
@@ -286,7 +287,7 @@ static int map_all(mql_dedupe *dedupe) {
 
 static int put_locked(mql_dedupe *dedupe, const mql_append_source *source, const mql_once *once,
                       int flags, int64_t *offset) {
-    int64_t now = mql_os_now_ms(), since = now - once->window_ms;
+    int64_t now = mql_log_wall_ms(dedupe->log->home), since = now - once->window_ms;
     uint64_t hash = hash_of(once->key.data, once->key.length);
     int rc = map_all(dedupe);
     if (rc == MQL_OK && !is_sound(dedupe)) reset(dedupe, FIRST_ENTRIES);
@@ -300,6 +301,11 @@ static int put_locked(mql_dedupe *dedupe, const mql_append_source *source, const
     if (earlier >= 0) {
         *offset = earlier;
         return MQL_FOUND;
+    }
+    if (once->look) {
+        mql_base_error()->start = 1;
+        mql_base_error()->stop = 0;
+        return MQL_FULL;
     }
     rc = mql_append_source_to(dedupe->log, source, flags | MQL_APPEND_UNSYNCED, offset);
     if (rc != MQL_OK) return rc;

@@ -15,6 +15,8 @@
 #include <errno.h>
 #include <stdio.h>
 
+#define PARKED_MS 1000 /* until a move is taken up again, if nothing says when */
+
 enum page_mark { MARK_NONE = 0, MARK_RETIRED = 1, MARK_NOTED = 2 };
 
 static mql_format_live_page *facts_of(mql_live *live, uint32_t page) {
@@ -348,6 +350,15 @@ static void add(_Atomic int64_t *counter, int64_t much) {
                           memory_order_relaxed);
 }
 
+/* When a record that nobody holds is to be taken. When a parked move is, its slot cannot say: if
+ * that is at once, who takes it and cannot end it comes back to it for ever where the heap is full.
+ */
+static int64_t due_of(const rebuilding *build, const mql_slots_slot *slot) {
+    bool parked = slot->sound && slot->state == MQL_SHARE_ARCHIVING && !build->fresh;
+    if (parked) return build->now[MQL_LIVE_DUE] + PARKED_MS;
+    return slot->sound && slot->clock == MQL_CLOCK_WALL ? slot->time : 0;
+}
+
 /* One slot of a chunk that has a page. Counted in the first pass only. */
 static void rebuild_slot(const rebuilding *build, mql_format_slot *at, int64_t offset,
                          mql_format_live_page *facts) {
@@ -372,8 +383,7 @@ static void rebuild_slot(const rebuilding *build, mql_format_slot *at, int64_t o
     bool free = !slot.sound || slot.state == MQL_SHARE_AVAILABLE || slot.member >= MQL_MEMBERS_MAX;
     if (free) {
         if (counts) add(&map->available, 1);
-        bool later = slot.sound && slot.clock == MQL_CLOCK_WALL;
-        push_again(build, MQL_LIVE_DUE, later ? slot.time : 0, offset);
+        push_again(build, MQL_LIVE_DUE, due_of(build, &slot), offset);
         return;
     }
     if (counts) {
@@ -533,7 +543,9 @@ static bool overflowed(const mql_live *live) {
 
 int mql_live_rebuild(mql_live *live, bool fresh) {
     rebuilding build = {
-        .live = live, .fresh = fresh, .now = {mql_os_now_ms(), mql_os_monotonic_ns() / 1000000}};
+        .live = live,
+        .fresh = fresh,
+        .now = {mql_log_wall_ms(live->log->home), mql_os_monotonic_ns() / 1000000}};
     int rc = mql_slots_window(&live->slots, &build.window);
     if (rc < 0) return rc;
     for (build.pass = PASS_ALL; build.pass <= PASS_DUE; build.pass++) {

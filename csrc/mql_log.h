@@ -7,6 +7,13 @@
 #include "mql_recover.h"
 #include "mql_segment.h"
 
+/* What a share group has before it: while the log's end is in `segment`, `before` bytes and as many
+ * as the end's position there. It only gets less. */
+typedef struct mql_log_backlog {
+    int64_t segment; /* -1: not known */
+    int64_t before;
+} mql_log_backlog;
+
 /* What a store lends to its logs; outlives them. */
 typedef struct mql_log_home {
     mql_os_file root;
@@ -26,9 +33,17 @@ typedef struct mql_log_home {
     void (*recovered)(void *context, const mql_recovered *what);
     uint64_t self; /* this process's member id: its number and incarnation */
     int (*reserve)(mql_log *log, int64_t offset); /* slots in every share group, below `offset` */
+    int (*backlog)(mql_log *log, mql_log_backlog *out); /* of the share group that bounds appends */
     uint64_t (*new_member)(void *context);         /* an id that was never given before */
     bool (*alive)(void *context, uint64_t member); /* false only when the kernel says so */
+    _Atomic int64_t wall_ms; /* where the wall clock stands; 0: the kernel's runs */
 } mql_log_home;
+
+/* The wall clock of mql_wall. */
+static inline int64_t mql_log_wall_ms(const mql_log_home *home) {
+    int64_t stands = atomic_load_explicit(&home->wall_ms, memory_order_relaxed);
+    return MQL_LIKELY(stands == 0) ? mql_os_wall_ms() : stands;
+}
 
 /* One known segment: mapped when somebody needed it. */
 typedef struct mql_log_slot {
@@ -69,9 +84,11 @@ struct mql_log {
 
     struct mql_dedupe *_Atomic dedupe; /* owned by mql_dedupe */
 
-    /* what bounds appends: a share group, and how many records may wait in it */
+    /* what bounds appends: a share group, how much may wait in it */
     mql_format_live *_Atomic bounding; /* borrows; NULL: none does */
-    _Atomic int64_t maxsize;
+    _Atomic int64_t maxsize, max_bytes;
+    mql_log_backlog backlog; /* as last looked for, and of which; under the shared writer lock */
+    const mql_format_live *backlog_of;
 
     mql_segment *active; /* owns a reference; under the shared writer lock */
     _Atomic bool remap;  /* `active` is to be looked up again: a longer mapping is in the table */
@@ -175,16 +192,28 @@ static inline void mql_log_ring(mql_log *log, int64_t records) {
     bool alone = atomic_load_explicit(&log->shares_known, memory_order_relaxed) <= 1;
     mql_control_ring(&log->control->waiters_queue, alone ? records : INT64_MAX);
 }
+/* The share group that bounds appends; NULL: none. */
+static inline mql_format_live *mql_log_bounding(mql_log *log) {
+    mql_format_live *bounding = atomic_load_explicit(&log->bounding, memory_order_acquire);
+    bool none =
+        bounding == NULL || atomic_load_explicit(&bounding->removed, memory_order_acquire) != 0;
+    return none ? NULL : bounding;
+}
 /* How many more records may be appended to a log that ends at `end`; INT64_MAX: any number. Exact
  * under the writer lock. */
 static inline int64_t mql_log_room(mql_log *log, int64_t end) {
     int64_t maxsize = atomic_load_explicit(&log->maxsize, memory_order_relaxed);
     if (MQL_LIKELY(maxsize == 0)) return INT64_MAX;
-    mql_format_live *bounding = atomic_load_explicit(&log->bounding, memory_order_acquire);
-    if (bounding == NULL || atomic_load_explicit(&bounding->removed, memory_order_acquire) != 0)
-        return INT64_MAX;
+    mql_format_live *bounding = mql_log_bounding(log);
+    if (bounding == NULL) return INT64_MAX;
     int64_t waiting = end - atomic_load_explicit(&bounding->unavailable, memory_order_acquire);
     return maxsize - mql_base_max(waiting, 0);
+}
+/* How many bytes its backlog may have; INT64_MAX: any number. */
+static inline int64_t mql_log_most_bytes(mql_log *log) {
+    int64_t most = atomic_load_explicit(&log->max_bytes, memory_order_relaxed);
+    if (MQL_LIKELY(most == 0)) return INT64_MAX;
+    return mql_log_bounding(log) == NULL ? INT64_MAX : most;
 }
 /* Something was changed that the background sync is to put on stable storage. */
 static inline void mql_log_want_sync(mql_log *log) {

@@ -25,6 +25,7 @@
 #define NOBODY MQL_MEMBERS_MAX
 
 static int64_t boot_ms(void) { return mql_os_monotonic_ns() / 1000000; }
+static int64_t wall_ms(const mql_share *share) { return mql_log_wall_ms(share->live.log->home); }
 /* So many milliseconds from now, since boot; negative: never. */
 static int64_t deadline_in(int64_t ms, int64_t now) {
     return ms < 0 ? TIME_NEVER : now + mql_base_min(ms, TIME_NEVER - 1 - now);
@@ -158,7 +159,7 @@ static bool behind_horizon(mql_share *share, int which) {
     int64_t horizon = atomic_load_explicit(&map->horizon[which], memory_order_relaxed);
     int64_t next = atomic_load_explicit(&map->next[which], memory_order_relaxed);
     if (MQL_LIKELY(horizon == INT64_MAX)) return false;
-    return horizon <= (which == MQL_LIVE_DUE ? mql_os_wall_ms() : boot_ms()) && horizon < next;
+    return horizon <= (which == MQL_LIVE_DUE ? wall_ms(share) : boot_ms()) && horizon < next;
 }
 
 /* Deadlines that nobody has any more go, when there are too many. */
@@ -228,7 +229,7 @@ static int next_due(acquiring *acquire, mql_live_place *place, mql_slots_slot *s
     mql_live *live = &share->live;
     mql_format_timer timer;
     while (mql_arrays_top(&live->arrays, MQL_LIVE_DUE, &timer)) {
-        if (timer.time > 0 && acquire->wall == 0) acquire->wall = mql_os_wall_ms();
+        if (timer.time > 0 && acquire->wall == 0) acquire->wall = wall_ms(share);
         if (timer.time > acquire->wall && !acquire->how->any) return MQL_END;
         bool valid = mql_share_due_valid(live, &timer);
         if (valid) mql_live_find(live, timer.offset, place);

@@ -245,11 +245,19 @@ int mql_shares_delay(mql_log *log, int64_t offset, int64_t due_ms) {
     return MQL_OK;
 }
 
-int mql_shares_bound(mql_share *share, int64_t maxsize) {
+int mql_shares_bound(mql_share *share, int64_t maxsize, int64_t max_bytes) {
     mql_log *log = share->live.log;
+    atomic_store_explicit(&log->max_bytes, max_bytes, memory_order_relaxed);
     atomic_store_explicit(&log->bounding, share->live.map, memory_order_release);
     atomic_store_explicit(&log->maxsize, maxsize, memory_order_relaxed);
     return MQL_OK;
+}
+
+int mql_shares_backlog(mql_log *log, mql_log_backlog *out) {
+    const mql_format_live *bounding = mql_log_bounding(log);
+    for (mql_share *share = first(log); bounding != NULL && share != NULL; share = share->next)
+        if (share->live.map == bounding) return mql_census_measure(share, out);
+    return MQL_OK; /* it was deleted meanwhile: nobody bounds any more */
 }
 
 int64_t mql_shares_unfinished(mql_log *log, int64_t from, int64_t to) {

@@ -9,11 +9,13 @@ int mql_shares_find(mql_log *log, const char *name, bool create, int64_t start, 
 int mql_shares_remove(mql_share *share);
 int mql_shares_make_room(mql_log *log);
 int mql_shares_delay(mql_log *log, int64_t offset, int64_t due_ms);
-int mql_shares_bound(mql_share *share, int64_t maxsize);
+int mql_shares_bound(mql_share *share, int64_t maxsize, int64_t max_bytes);
 
 /* Slots for all records below `offset` in every share group, those of other processes included.
  * Blocks. Fails: MQL_E_OS (ENOSPC). */
 int mql_shares_reserve(mql_log *log, int64_t offset);
+/* The backlog of the group that bounds appends. MQL_OK without one: nothing. Blocks. */
+int mql_shares_backlog(mql_log *log, mql_log_backlog *out);
 /* One round of the sync thread: stable storage, pages again, blocks given back. */
 int mql_shares_keep(mql_log *log);
 /* Everything done to the groups is on stable storage. Enters none of them. Blocks. */

@@ -26,8 +26,8 @@ static bool may_find(mql_share *share, int64_t *wait_ns) {
         int64_t horizon = atomic_load_explicit(&map->horizon[which], memory_order_relaxed);
         next = mql_base_min(next, horizon);
         if (next == INT64_MAX) continue;
-        int64_t left =
-            next - (which == MQL_LIVE_DUE ? mql_os_wall_ms() : mql_os_monotonic_ns() / 1000000);
+        int64_t left = next - (which == MQL_LIVE_DUE ? mql_log_wall_ms(share->live.log->home)
+                                                     : mql_os_monotonic_ns() / 1000000);
         if (left <= 0) return true;
         if (left < *wait_ns / 1000000) *wait_ns = left * 1000000;
     }
@@ -72,13 +72,26 @@ int mql_sleep_until(mql_log *log, int64_t timeout_ns, mql_sleep_ready *ready, vo
     return rc < 0 ? rc : ready(context) ? MQL_OK : MQL_TIMEOUT;
 }
 
+typedef struct room {
+    mql_log *log;
+    int64_t records, bytes; /* wanted */
+} room;
+
+/* Also when it cannot be told: the append says why. */
 static bool has_room(void *context) {
-    mql_log *log = context;
+    const room *wanted = context;
     mql_control_end end;
-    mql_log_end(log, &end);
-    return mql_log_room(log, end.offset) > 0;
+    mql_log_end(wanted->log, &end);
+    if (mql_log_room(wanted->log, end.offset) < wanted->records) return false;
+    int64_t most = mql_log_most_bytes(wanted->log);
+    mql_log_backlog backlog;
+    if (most == INT64_MAX || wanted->log->home->backlog(wanted->log, &backlog) < 0) return true;
+    mql_log_end(wanted->log, &end);
+    return backlog.segment != end.segment ||
+           backlog.before + end.position + wanted->bytes <= most;
 }
 
-int mql_sleep_for_room(mql_log *log, int64_t timeout_ns) {
-    return mql_sleep_until(log, timeout_ns, has_room, log);
+int mql_sleep_for_room(mql_log *log, int64_t records, int64_t bytes, int64_t timeout_ns) {
+    room wanted = {.log = log, .records = records, .bytes = bytes};
+    return mql_sleep_until(log, timeout_ns, has_room, &wanted);
 }

@@ -380,6 +380,7 @@ static void set_home(mql_store *store, const mql_open_options *options) {
     store->home.recovered = home_recovered;
     store->home.new_member = home_new_member;
     store->home.reserve = mql_shares_reserve;
+    store->home.backlog = mql_shares_backlog;
     store->home.alive = home_alive;
     mql_os_mutex_init_private(&store->lock);
     mql_keeper_init(&store->keeper, &store->logs, options->threads != 0);
@@ -730,6 +731,12 @@ uint32_t mql_store_bell(mql_store *store) {
     atomic_store_explicit(&bell->waiting, 1, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst); /* pairs with mql_log_wake */
     return seen;
+}
+
+int64_t mql_store_wall(const mql_store *store) { return mql_log_wall_ms(&store->home); }
+
+void mql_store_set_wall(mql_store *store, int64_t now_ms) {
+    atomic_store_explicit(&store->home.wall_ms, now_ms, memory_order_relaxed);
 }
 
 int mql_store_wait(mql_store *store, uint32_t seen, int64_t timeout_ns) {

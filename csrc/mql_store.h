@@ -18,6 +18,8 @@ uint32_t mql_store_generation(const mql_store *store);
 int mql_store_set_limits(mql_store *store, uint64_t min_free_bytes, uint64_t max_bytes);
 int mql_store_sync(mql_store *store);
 uint32_t mql_store_bell(mql_store *store);
+int64_t mql_store_wall(const mql_store *store);
+void mql_store_set_wall(mql_store *store, int64_t now_ms);
 int mql_store_wait(mql_store *store, uint32_t seen, int64_t timeout_ns);
 void mql_store_wake(mql_store *store);
 int mql_store_recovered_at(mql_store *store, size_t index, mql_recovered *out);

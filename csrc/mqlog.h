@@ -50,7 +50,7 @@
 enum mql_result {
     MQL_OK = 0,
     MQL_END = 1,     /* nothing more to read now */
-    MQL_FULL = 2,    /* a bound is reached */
+    MQL_FULL = 2,    /* a bound is reached; wanted were mql_error.start records of .stop bytes */
     MQL_TIMEOUT = 3, /* the time given has passed */
     MQL_BUSY = 4,    /* it would have blocked, and MQL_NOWAIT was given; nothing was done */
     MQL_FOUND = 5,   /* it is there already; nothing was done */
@@ -147,6 +147,12 @@ MQL_PUBLIC int mql_sync(mql_store *store);
 MQL_PUBLIC uint32_t mql_doorbell(mql_store *store);
 MQL_PUBLIC int mql_doorbell_wait(mql_store *store, uint32_t seen, int64_t timeout_ns);
 MQL_PUBLIC void mql_wake(mql_store *store);
+
+/* The wall clock that delays, windows of idempotent puts and retention go by, in milliseconds since
+ * 1970: the kernel's, unless mql_set_wall has told this process's store another time, at which it
+ * stands until it is told again; 0: the kernel's again. For tests. Locks do not go by it. */
+MQL_PUBLIC int64_t mql_wall(const mql_store *store);
+MQL_PUBLIC void mql_set_wall(mql_store *store, int64_t now_ms);
 
 /* What opening found and cut or set aside, one line each. Index from 0; MQL_END behind the last. */
 typedef struct mql_recovered {
@@ -255,6 +261,7 @@ typedef struct mql_once {
     mql_value key;
     int64_t window_ms;
     int64_t ignore; /* records at this offset and later are not looked at; -1: none */
+    int look;       /* appends nothing: MQL_FULL in place of it */
 } mql_once;
 MQL_PUBLIC int mql_append_once(mql_log *log, const mql_record *record, const mql_once *once,
                                int flags, int64_t *offset);
@@ -489,10 +496,15 @@ MQL_PUBLIC int mql_share_skip(mql_share *share, int64_t offset, uint64_t token, 
  * Afterwards: it is not acquired before `due_ms`, and then at once, whatever stands before it. */
 MQL_PUBLIC int mql_share_make_room(mql_log *log);
 MQL_PUBLIC int mql_share_delay(mql_log *log, int64_t offset, int64_t due_ms);
-/* Appends on this handle give MQL_FULL while group `share` has `maxsize` records to deliver; 0: no
- * bound. mql_share_wait_room: until it may have fewer. Blocks as mql_share_wait does. */
-MQL_PUBLIC int mql_share_bound(mql_share *share, int64_t maxsize);
-MQL_PUBLIC int mql_share_wait_room(mql_log *log, int64_t timeout_ns);
+/* Appends of this process give MQL_FULL if group `share` then had more than `maxsize` records to
+ * deliver, or a backlog of more than `max_bytes`; 0: no bound. Its backlog is the log from the
+ * batch on that holds its first record that is not final. A call over `max_bytes`: MQL_E_TOO_LARGE.
+ * mql_share_wait_room: until there may be room for so much. Blocks as mql_share_wait does. */
+MQL_PUBLIC int mql_share_bound(mql_share *share, int64_t maxsize, int64_t max_bytes);
+MQL_PUBLIC int mql_share_wait_room(mql_log *log, int64_t records, int64_t bytes,
+                                   int64_t timeout_ns);
+/* The bytes of the backlog. Blocks: for a sync where a segment was just ended. */
+MQL_PUBLIC int mql_share_backlog(mql_share *share, int64_t *bytes);
 /* Until every record below `offset` is final. Blocks as mql_share_wait does. */
 MQL_PUBLIC int mql_share_wait_final(mql_share *share, int64_t offset, int64_t timeout_ns);
 

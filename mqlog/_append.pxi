@@ -152,8 +152,12 @@ cdef inline int put(mql_log *log, const Job *job, int flags, int64_t *offset) no
 
 
 cdef int appended(Log log, int rc) except -1:
+    cdef const mql_error *wanted
     if rc == MQL_FULL:
-        raise errors.Full(f"topic {log.topic!r} holds as many records as its maxsize says")
+        wanted = mql_error_last()
+        full = errors.Full(f"topic {log.topic!r} holds as much as its maxsize or max_bytes says")
+        full._wanted = (wanted.start, wanted.stop)
+        raise full
     return log.store.end(rc)
 
 
@@ -376,6 +380,8 @@ cdef class Sender:
             if self._store is None:
                 raise errors.ClosedError(f"this {type(self).__name__} was never opened")
             self._store.enter()
+        if self._clock is not None:
+            mql_set_wall(self._store._c, max(1, ms_of(self._clock())))
         return 0
 
     cdef inline int64_t quick(

@@ -78,6 +78,8 @@ cdef extern from "mqlog.h" nogil:
     uint32_t mql_doorbell(mql_store *store)
     int mql_doorbell_wait(mql_store *store, uint32_t seen, int64_t timeout_ns)
     void mql_wake(mql_store *store)
+    int64_t mql_wall(const mql_store *store)
+    void mql_set_wall(mql_store *store, int64_t now_ms)
 
     ctypedef struct mql_recovered:
         char topic[256]
@@ -161,6 +163,7 @@ cdef extern from "mqlog.h" nogil:
         mql_value key
         int64_t window_ms
         int64_t ignore
+        int look
 
     int mql_append_once(mql_log *log, const mql_record *record, const mql_once *once, int flags,
                         int64_t *offset)
@@ -330,8 +333,9 @@ cdef extern from "mqlog.h" nogil:
     int mql_share_skip(mql_share *share, int64_t offset, uint64_t token, int64_t next)
     int mql_share_make_room(mql_log *log)
     int mql_share_delay(mql_log *log, int64_t offset, int64_t due_ms)
-    int mql_share_bound(mql_share *share, int64_t maxsize)
-    int mql_share_wait_room(mql_log *log, int64_t timeout_ns)
+    int mql_share_bound(mql_share *share, int64_t maxsize, int64_t max_bytes)
+    int mql_share_wait_room(mql_log *log, int64_t records, int64_t bytes, int64_t timeout_ns)
+    int mql_share_backlog(mql_share *share, int64_t *bytes)
     int mql_share_wait_final(mql_share *share, int64_t offset, int64_t timeout_ns)
 
     ctypedef struct mql_share_info:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +28,7 @@ LOGGER: Final = logging.getLogger("mqlog")
 
 #: Until a move that the disk had no room for is tried again.
 _PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 60.0
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 #: Of what is driven back now; a sync may take long.
 _LOCK_MS: Final = 60_000
@@ -36,41 +38,98 @@ _REDRIVEN: Final = "__mqlog.redriven"
 Settle = Callable[[list[Message[Any]], int, int, int], list[Message[Any]]]
 
 
+class Stuck:
+    """When the disk had no room for a dead letter: until when no other is tried.
+
+    So that who takes messages meets each that waits to be moved once, and is done.
+    """
+
+    def __init__(self) -> None:
+        self.pause = 0.0
+        self._until = 0.0
+
+    def __bool__(self) -> bool:
+        return time.monotonic() < self._until
+
+    def begins(self) -> None:
+        """Again, if it was so before: the pauses grow."""
+        self.pause = min(2 * self.pause or _PAUSE, _LONGEST_PAUSE)
+        self._until = time.monotonic() + self.pause
+
+    def ends(self) -> None:
+        """There was room."""
+        self.pause = self._until = 0.0
+
+
 def bury(
-    letters: Queue[Any, Any], messages: list[Message[Any]], reason: str, settle: Settle
+    queue: Queue[Any, Any], messages: list[Message[Any]], reason: str, settle: Settle
 ) -> list[Message[Any]]:
     """Moves messages that are held to the dead letters; those whose lock was lost."""
-    lost = settle(messages, MOVE, letters._logs[0].end_offset, 0)
+    letters = _letters_of(queue)
+    end = 0 if letters is None else letters._logs[0].end_offset
+    lost = settle(messages, MOVE, end, 0)
     held = [one for one in messages if one not in lost]
-    if held and _append(letters, held, reason, settle):
+    if held and _append(queue, letters, held, reason, settle):
         for one in held:
             LOGGER.info("%s went to the dead letters: %s", one.id, reason or "rejected")
     return lost
 
 
+def _letters_of(queue: Queue[Any, Any]) -> Queue[Any, Any] | None:
+    """Its dead letters; None while the disk has no room to make the queue for them."""
+    if queue._stuck and queue._letters is None:
+        return None
+    try:
+        return queue._own_letters()
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        queue._stuck.begins()
+        LOGGER.warning("%r has no dead letters, and now none can be made: %s", queue, error)
+        return None
+
+
 def _append(
-    letters: Queue[Any, Any], messages: list[Message[Any]], reason: str, settle: Settle
+    queue: Queue[Any, Any],
+    letters: Queue[Any, Any] | None,
+    messages: list[Message[Any]],
+    reason: str,
+    settle: Settle,
 ) -> bool:
     """The second and the third step; False: the disk has no room, and it waits for its turn."""
+    if letters is None or queue._stuck:
+        _park(queue, messages, settle)
+        return False
     values = [b"" if one.raw is None else one.raw for one in messages]
     headers = [_letters.headers_of(one, reason) for one in messages]
     try:
         letters._send_raw(values, [one.key for one in messages], headers)
     except BaseException as error:
-        _park(messages, error, settle)
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        full = isinstance(error, OSError) and error.errno in _NO_ROOM
+        if full:
+            queue._stuck.begins()
+        _park(queue, messages, settle, error)
+        if full:
             return False
         raise
+    queue._stuck.ends()
     settle(messages, ARCHIVE, DEAD, 0)
     return True
 
 
-def _park(messages: list[Message[Any]], error: BaseException, settle: Settle) -> None:
+def _park(
+    queue: Queue[Any, Any],
+    messages: list[Message[Any]],
+    settle: Settle,
+    error: BaseException | None = None,
+) -> None:
     """Their moves are ended by whoever takes them next."""
-    settle(messages, PARK, later_ms(_PAUSE), 0)
-    some = ", ".join(one.id for one in messages[:5])
-    what = "%d records cannot be moved now, which is tried again: %s: %s"
-    LOGGER.warning(what, len(messages), some, error)
+    pause = max(_PAUSE, queue._stuck.pause)
+    settle(messages, PARK, later_ms(pause, queue._store._now()), 0)
+    if error is not None:
+        some = ", ".join(one.id for one in messages[:5])
+        what = "%d records cannot be moved now, which is tried again: %s: %s"
+        LOGGER.warning(what, len(messages), some, error)
 
 
 def _settle_one(messages: list[Message[Any]], event: int, when: int, flags: int) -> list[Any]:
@@ -82,9 +141,12 @@ def _settle_one(messages: list[Message[Any]], event: int, when: int, flags: int)
     return []
 
 
-def finish_burial(letters: Queue[Any, Any], message: Message[Any]) -> None:
+def finish_burial(queue: Queue[Any, Any], message: Message[Any]) -> None:
     """A move that somebody began and did not end."""
-    wanted = message.id
+    wanted, letters = message.id, _letters_of(queue)
+    if letters is None or queue._stuck:
+        _park(queue, [message], _settle_one)
+        return
     log = letters._logs[0]
     for record in _from(log, message._is_moving):
         if (
@@ -94,7 +156,9 @@ def finish_burial(letters: Queue[Any, Any], message: Message[Any]) -> None:
             log.wait_durable(record.offset + 1, None)
             _settle_one([message], ARCHIVE, DEAD, 0)
             return
-    _append(letters, [message], "moved after its mover had died", _settle_one)
+    _append(
+        queue, letters, [message], "moved later: its mover died, or found no space", _settle_one
+    )
 
 
 def _from(log: Any, offset: int) -> Any:
@@ -157,7 +221,7 @@ def _drive(queue: Queue[Any, Any], partition: int, message: Message[Any]) -> Non
     try:
         queue._send_one_raw(message.raw or b"", message.key, own, partition, extra)
     except BaseException as error:
-        _park([message], error, _settle_one)
+        _park(queue, [message], _settle_one, error)
         raise
     message._settle(ARCHIVE, PASSED)
 
@@ -167,7 +231,7 @@ def finish_redrive(letters: Queue[Any, Any], message: Message[Any]) -> None:
     try:
         queue, partition = _target(letters._store, message)
     except NotFoundError as error:
-        _park([message], error, _settle_one)
+        _park(letters, [message], _settle_one, error)
         return
     log = queue._logs[partition]
     for record in _from(log, message._is_moving):

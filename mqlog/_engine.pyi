@@ -156,8 +156,8 @@ class Log:
     def delete(self) -> None: ...
     def wait(self, offset: int, timeout: float | None) -> bool:
         """True once a record at `offset` may be read; False at the timeout."""
-    def wait_room(self, timeout: float | None) -> bool:
-        """True once a bounded queue may take more; False at the timeout."""
+    def wait_room(self, records: int, bytes: int, timeout: float | None) -> bool:
+        """True once a bounded queue may take so much; False at the timeout."""
     def make_room(self) -> None:
         """Before a delayed record is appended: space for it in every share group."""
     def delay(self, offset: int, due_ms: int) -> None:
@@ -288,8 +288,10 @@ class Share:
     def holders(self, most: int) -> list[Holder]: ...
     def now_ms(self) -> int:
         """The clock of deadlines: milliseconds since boot."""
-    def bound(self, maxsize: int) -> None:
-        """Appends of this process raise `Full` while so many records wait; 0: no bound."""
+    def bound(self, maxsize: int, max_bytes: int) -> None:
+        """Appends of this process raise `Full` before more waits, or the backlog is larger."""
+    def backlog(self) -> int:
+        """Bytes of the log from the first record on that is not final."""
     def wait_final(self, offset: int, timeout: float | None) -> bool:
         """True once all below `offset` is accepted or dead; False at the timeout."""
     def due_in(self) -> float:
@@ -456,6 +458,7 @@ class Taker(Sender):
         extra: list[tuple[bytes, bytes]],
         once_key: bytes,
         window_ms: int,
+        full: bool,
     ) -> tuple[int, bool]:
         """The same, but where that key came within the window; and whether it is that one's."""
     def _send_many(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -78,24 +77,24 @@ _COUNTS: Final = "ready delayed acquired accepted dead expired damaged purged".s
 _HOLDERS: Final = 1 << 20
 
 
-def stats(places: list[_engine.Share]) -> QueueStats:
+def stats(places: list[_engine.Share], now: float) -> QueueStats:
     """One share group: of its places in all its topic's partitions."""
     infos = [place.describe() for place in places]
     sums = {name: sum(getattr(info, name) for info in infos) for name in _COUNTS}
-    found = [_age(place.log, info.oldest) for place, info in zip(places, infos, strict=True)]
+    found = [_age(place.log, info.oldest, now) for place, info in zip(places, infos, strict=True)]
     ages = [age for age in found if age is not None]
     size = sum(place.log.describe().bytes for place in places)
     return QueueStats(**sums, bytes=size, oldest_age=max(ages, default=None))
 
 
-def _age(log: _engine.Log, offset: int | None) -> float | None:
+def _age(log: _engine.Log, offset: int | None, now: float) -> float | None:
     """Seconds since the record there, or the next that there is, was put."""
     if offset is None:
         return None
     with suppress(CorruptError, OffsetOutOfRangeError):
         for record in log.reader(max(offset, log.start_offset)).take(1):
             if record.timestamp is not None:
-                return max(0.0, time.time() - record.timestamp)
+                return max(0.0, now - record.timestamp)
     return None
 
 

@@ -250,10 +250,6 @@ cdef class Gate:
 ctypedef int (*wait_function)(mql_log *, int64_t, int64_t) noexcept nogil
 
 
-cdef int wait_room(mql_log *log, int64_t unused, int64_t timeout_ns) noexcept nogil:
-    return mql_share_wait_room(log, timeout_ns)
-
-
 @cython.final
 @cython.no_gc
 cdef class Log:
@@ -340,9 +336,19 @@ cdef class Log:
         """True once a record at `offset` may be read; False at the timeout. Blocks."""
         return self.wait_for(mql_wait, offset, timeout)
 
-    def wait_room(self, timeout):
-        """True once a bounded queue may take more; False at the timeout. Blocks."""
-        return self.wait_for(wait_room, 0, timeout)
+    def wait_room(self, int64_t records, int64_t bytes, timeout):
+        """True once a bounded queue may take so much; False at the timeout. Blocks."""
+        cdef int64_t deadline = deadline_of(timeout)
+        cdef int64_t left
+        cdef int rc, done = 0
+        while done == 0:
+            left = slice_until(deadline)
+            pinned = self.store.begin()
+            with nogil:
+                rc = mql_share_wait_room(self._c, records, bytes, left)
+                mql_unpin(pinned)
+            done = over(self.store, rc, deadline)
+        return done == 1
 
     def make_room(self):
         """Before a delayed record is put: space for it in every share group. Blocks."""

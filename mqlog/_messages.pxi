@@ -261,10 +261,10 @@ cdef class Taker(Sender):
         return self.append_one(value, key, headers, None, partition, durable, extra)
 
     def _send_once(self, value, key, headers, int partition, bint durable, list extra,
-                   bytes once_key, int64_t window_ms):
+                   bytes once_key, int64_t window_ms, bint full):
         """The same, unless a record of that key came to the partition within the window.
 
-        Its offset, and whether it is the earlier one's.
+        Its offset, and whether it is the earlier one's. `full`: there is no room for another.
         """
         cdef mql_record record
         cdef mql_once once
@@ -280,7 +280,7 @@ cdef class Taker(Sender):
         headers = borrow_headers(headers, &record, extra)
         record.timestamp = self.moment(None)
         once.key.data, once.key.length = start_of(once_key), PyBytes_GET_SIZE(once_key)
-        once.window_ms, once.ignore = window_ms, -1
+        once.window_ms, once.ignore, once.look = window_ms, -1, full
         while True:
             pinned = self._store.begin()
             with nogil:
@@ -332,7 +332,8 @@ cdef class Taker(Sender):
         if timeout is not None and block:
             check_timeout(timeout)
         if (self._spread == 1 and lock_duration is ... and self._postponed is None
-                and not self._halted and not self._watched and self.current()):
+                and not self._halted and not self._watched and self._clock is None
+                and self.current()):
             message = self.get_at_once()
             if message is not None:
                 return message

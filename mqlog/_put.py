@@ -52,39 +52,50 @@ def put(queue: AnyQueue, value: Any, wait: Deadline, how: How) -> int:
     """Puts one record as soon as there is room; `Full` when the time is over."""
     open_for_puts(queue)
     _check_value(value)
-    return _put_one(queue, value, wait, how, _due_ms(how.delay, how.deliver_at))
+    return _put_one(queue, value, wait, how, _due_ms(how, queue._store._now()))
 
 
 def _put_one(queue: AnyQueue, value: Any, wait: Deadline, how: How, due: int) -> int:
     """`due`: milliseconds since 1970; 0: at once."""
-    notes, once = _notes(due, how.ttl), _once(queue, how.dedupe)
+    notes = _notes(due, how.ttl, queue._store._now())
+    once = _once(queue, how.dedupe)
     partition = first_of(queue, how.priority) + _among(queue, how.key or once)
     while True:
         log = queue._logs[partition]
         try:
-            _check_room(queue, 1)
+            lack = _lack_of_room(queue, 1)
             if due:
                 log.make_room()
-            offset, found = _append(queue, value, how, partition, (notes, once))
+            offset, found = _append(queue, value, how, partition, (notes, once), lack)
             if due and not found:  # enters every group's window at once, so that no get walks far
                 log.delay(offset, due)
             return offset
-        except Full:
-            _wait_room(queue, partition, wait)
+        except Full as full:
+            _wait_room(queue, partition, wait, full)
 
 
 def _append(
-    queue: AnyQueue, value: Any, how: How, partition: int, own: tuple[Notes, bytes | None]
+    queue: AnyQueue,
+    value: Any,
+    how: How,
+    partition: int,
+    own: tuple[Notes, bytes | None],
+    lack: str,
 ) -> tuple[int, bool]:
-    """The offset, and whether it was put before; `own`: notes, and the key of an idempotent put."""
+    """The offset, and whether it was put before, for which nothing is lacking.
+
+    `own`: notes, and the key of an idempotent put.
+    """
     notes, once = own
+    if lack and once is None:
+        raise Full(lack)
     if once is None:
         send = queue._send(value, how.key, how.headers, partition, how.durable, notes or None)
         return send, False
     window = round(queue._options["dedupe_window"] * 1000)
     notes = [*notes, (b"__mqlog.dedupe", once)]
     return queue._send_once(
-        value, how.key, how.headers, partition, how.durable, notes, once, window
+        value, how.key, how.headers, partition, how.durable, notes, once, window, bool(lack)
     )
 
 
@@ -144,10 +155,12 @@ def _put_some(
     """`partition`: None: the keys say, among those from `first` on."""
     while True:
         try:
-            _check_room(queue, len(rows.items))
+            if lack := _lack_of_room(queue, len(rows.items)):
+                raise Full(lack)
             return queue._send_many(*rows, partition, first, how.durable)
-        except Full:
-            _wait_room(queue, first if partition is None else partition, Deadline(None))
+        except Full as full:
+            where = first if partition is None else partition
+            _wait_room(queue, where, Deadline(None), full)
 
 
 def _by_partition(
@@ -164,7 +177,7 @@ def _by_partition(
 
 def _put_each(queue: AnyQueue, rows: Many, how: How) -> list[int]:
     """One by one: a delayed record is a batch of its own."""
-    due, count = later_ms(how.delay), len(rows.items)
+    due, count = later_ms(how.delay, queue._store._now()), len(rows.items)
     keys = rows.keys or (None,) * count
     headers = rows.headers or ((),) * count
     return [
@@ -201,19 +214,22 @@ def room(queue: AnyQueue) -> int:
 
 
 def holds_bytes(queue: AnyQueue) -> bool:
-    """Whether the topic holds as much as its `max_bytes` says."""
+    """Whether the default group's backlog is as long as `max_bytes` says."""
     most = queue._options["max_bytes"]
-    return bool(most) and sum(log.describe().bytes for log in queue._logs) >= most
+    return bool(most) and sum(place.backlog() for place in queue._bounds) >= most
 
 
-def _check_room(queue: AnyQueue, wanted: int) -> None:
-    """The bounds that are not of one partition, which the engine holds, and exactly."""
+def _lack_of_room(queue: AnyQueue, wanted: int) -> str:
+    """Why there is none by the bounds that are not of one partition; the engine holds those."""
+    if len(queue._bounds) < 2:
+        return ""
     if holds_bytes(queue):
         most = queue._options["max_bytes"]
-        raise Full(f"topic {queue.name!r} holds as many bytes as its max_bytes={most} says")
-    if len(queue._bounds) > 1 and room(queue) < wanted:
+        return f"topic {queue.name!r} holds as many bytes as its max_bytes={most} says"
+    if room(queue) < wanted:
         most = queue._options["maxsize"]
-        raise Full(f"queue {queue.name!r} holds as many records as its maxsize={most} says")
+        return f"queue {queue.name!r} holds as many records as its maxsize={most} says"
+    return ""
 
 
 def time_to_wait(block: bool, timeout: float | None) -> Deadline:
@@ -221,14 +237,13 @@ def time_to_wait(block: bool, timeout: float | None) -> Deadline:
     return Deadline(check_seconds("timeout", timeout) if block else 0.0)
 
 
-def _wait_room(queue: AnyQueue, partition: int, wait: Deadline) -> None:
-    options = queue._options
-    rings = not options["max_bytes"] and len(queue._bounds) < 2
+def _wait_room(queue: AnyQueue, partition: int, wait: Deadline, full: Full) -> None:
+    rings = len(queue._bounds) < 2
     left = wait.left(_SLICE if rings else _LOOK)
     if not left:
         raise Full(f"{queue!r} is full, and there was no time to wait any longer")
     if rings:
-        queue._logs[partition].wait_room(left)
+        queue._logs[partition].wait_room(*full._wanted, left)
     else:
         time.sleep(left)
     open_for_puts(queue)
@@ -261,18 +276,18 @@ def _among(queue: AnyQueue, key: bytes | None) -> int:
 # -- notes in the headers --------------------------------------------------------------------------
 
 
-def _due_ms(delay: float, deliver_at: float | datetime | None) -> int:
-    seconds = check_delay("delay", delay)
+def _due_ms(how: How, now: float) -> int:
+    seconds, deliver_at = check_delay("delay", how.delay), how.deliver_at
     if deliver_at is None:
-        return later_ms(seconds)
+        return later_ms(seconds, now)
     if seconds:
         raise ValueError("delay= and deliver_at= say the same: give one of them")
     moment_ms(deliver_at)  # refuses what is no moment
     exact = deliver_at.timestamp() if isinstance(deliver_at, datetime) else deliver_at
-    return math.ceil(exact * 1000) if exact > time.time() else 0
+    return math.ceil(exact * 1000) if exact > now else 0
 
 
-def _notes(due: int, ttl: float | None) -> Notes:
+def _notes(due: int, ttl: float | None, now: float) -> Notes:
     """What mqlog itself notes in the record's headers."""
     out = []
     if due:
@@ -280,7 +295,7 @@ def _notes(due: int, ttl: float | None) -> Notes:
     if ttl is not None:
         if check_delay("ttl", ttl) == 0:
             raise ValueError("ttl=0: seconds, over 0")
-        out.append((b"__mqlog.expires", later_ms(ttl).to_bytes(8, "big")))
+        out.append((b"__mqlog.expires", later_ms(ttl, now).to_bytes(8, "big")))
     return out
 
 

@@ -66,6 +66,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         self._logs: list[_engine.Log] = []
         self._places: list[_engine.Share] = []
         self._letters: Queue[Out, In] | None = None  # where this handle moves messages to
+        self._stuck = _dead.Stuck()
         self._signal: Signal | None = None
         self._closed = False
         self._stopped = False
@@ -340,7 +341,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         self, messages: Iterable[Message[Any]], delay: float = 0.0, reason: str = ""
     ) -> None:
         """Releases all of them that it can, as `Message.release`; else as `accept`."""
-        later = later_ms(check_delay("delay", delay))
+        later = later_ms(check_delay("delay", delay), self._store._now())
         every = self._own(messages)
         again = [one for one in every if not self._is_last(one)]
         lost = self._settled(again, RELEASE, later, 0)
@@ -407,7 +408,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         return bool(most) and message.delivery_count >= most and not self._is_dead_letters
 
     def _release(self, message: Message[Any], delay: float, reason: str) -> None:
-        later = later_ms(check_delay("delay", delay))
+        later = later_ms(check_delay("delay", delay), self._store._now())
         if self._is_last(message):
             self._reject(message, reason or "released at its last delivery")
         else:
@@ -517,7 +518,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
             return []
         if self._is_dead_letters:
             return self._settled(messages, ARCHIVE, DEAD, 0)
-        return _dead.bury(self._own_letters(), messages, reason, self._settled)
+        return _dead.bury(self, messages, reason, self._settled)
 
     def _bury(self, message: Message[Any]) -> None:
         """One that the engine hands over: out of deliveries, or with a move to be finished."""
@@ -529,7 +530,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         elif self._is_dead_letters:
             _dead.finish_redrive(self, message)
         else:
-            _dead.finish_burial(self._own_letters(), message)
+            _dead.finish_burial(self, message)
 
     # facts
 
@@ -553,7 +554,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         Any thread may call it; it takes the share lock of each partition for a moment.
         """
         self._check()
-        return _facts.stats(self._places)
+        return _facts.stats(self._places, self._store._now())
 
     def acquired(self) -> list[AcquiredInfo]:
         """What is acquired now, by whom and for how long still; by partition and offset.
@@ -722,7 +723,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
             spread=self._width,
         )
         open_ = options["intake"] == "open" and not self._stopped
-        checked = options["max_bytes"] or (options["maxsize"] and len(self._logs) > 1)
+        checked = len(self._logs) > 1 and (options["max_bytes"] or options["maxsize"])
         self._bind_shares(
             self._places,
             lock_ms=self._lock_ms(...),

@@ -291,10 +291,21 @@ cdef class Share:
         """The clock of deadlines: milliseconds since boot."""
         return mql_share_now()
 
-    def bound(self, int64_t maxsize):
-        """Appends of this process give `Full` while so many records wait; 0: no bound."""
+    def bound(self, int64_t maxsize, int64_t max_bytes):
+        """Appends of this process give `Full` before more waits, or the backlog is larger."""
         self._store.enter()
-        self._store.end(mql_share_bound(self._c, maxsize))
+        self._store.end(mql_share_bound(self._c, maxsize, max_bytes))
+
+    def backlog(self):
+        """Bytes of the log from the first record on that is not final. Blocks."""
+        cdef int64_t size = 0
+        cdef int rc
+        pinned = self._store.begin()
+        with nogil:
+            rc = mql_share_backlog(self._c, &size)
+            mql_unpin(pinned)
+        self._store.end(rc)
+        return size
 
     def wait_final(self, int64_t offset, timeout):
         """True once all below `offset` is accepted or dead; False at the timeout. Blocks."""
@@ -421,7 +432,7 @@ cdef class Share:
             if name.length < 8 or name.data[0] != 95:
                 continue
             if now < 0:
-                now = time_ns() // 1_000_000
+                now = mql_wall(self._store._c)
             if is_named(&name, DUE) and number_of(&value) > now:
                 if due is not NULL:
                     due[0] = number_of(&value)
@@ -433,13 +444,14 @@ cdef class Share:
         return DELIVER
 
     cdef bint is_for_delivery(self, mql_value headers, const mql_acquired *got) except -1:
-        """Whether it is due, this group's and not expired before its first delivery; else settled.
+        """Whether it is this group's, and at its first delivery due and not expired; else settled.
 
-        A move that was begun is ended, whatever the headers say.
+        One that was delivered is not early, though the clock may have been set back since. A move
+        that was begun is ended, whatever the headers say.
         """
         cdef int64_t due = 0
         cdef int verdict = DELIVER if got.moving >= 0 else self.judge(headers, &due)
-        if verdict == PUT_OFF:
+        if verdict == PUT_OFF and got.deliveries == 1:
             self.settle_one(got, MQL_RELEASE, due, MQL_UNCOUNTED)
         elif verdict == DROP and got.deliveries == 1:
             self.settle_one(got, MQL_ARCHIVE, MQL_EXPIRED, 0)

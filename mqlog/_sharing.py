@@ -119,12 +119,12 @@ def group_options(store: Store, topic: str, group: str) -> dict[str, Any]:
 
 
 def bound(store: Store, topic: Topic, logs: list[_engine.Log]) -> list[_engine.Share]:
-    """Holds all appends of this process to the topic's `maxsize`; whose records are counted."""
+    """Holds all appends of this process to the topic's bounds; whose records are counted."""
     if not store._known().has_group(topic.name, DEFAULT):
         return []
     places = list(_opened(logs, DEFAULT))
     for place in places:
-        place.bound(topic.options["maxsize"])
+        place.bound(topic.options["maxsize"], topic.options["max_bytes"])
     return places
 
 

@@ -16,6 +16,7 @@ import shutil
 import stat
 import tempfile
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -108,7 +109,9 @@ def temporary(*, clock: Callable[[], float] | None = None) -> Store:
     For tests: everything works as on a disk, several processes included, but for power cuts.
 
     Args:
-        clock: Gives the timestamp of records that are appended without one, in seconds since 1970.
+        clock: The store's wall clock, in seconds since 1970: timestamps that are not given, delays,
+            `ttl` and `dedupe_window` go by it. It is asked in each call, also in one that waits, a
+            few times a second. Locks go by the time since boot, which no clock moves.
 
     Any thread may call it; it does not block.
     """
@@ -182,6 +185,9 @@ class Store:
     def _state(self) -> str:
         read_only = " read-only" if self._mode == "r" else ""
         return read_only + (" closed" if self._closed else "")
+
+    def _now(self) -> float:
+        return time.time() if self._clock is None else self._clock()
 
     # topics
 
@@ -269,9 +275,10 @@ class Store:
                 `maxsize` (0: no bound), `max_bytes`, `dedupe_window`, `intake` among them; and the
                 share group's: `lock_duration` (30 s; None: until settled or the holder dies),
                 `max_deliveries` (5; None: no limit), `retry_delays` (1, 10, 60, 300 s) and
-                `max_acquired` (None: no bound). `maxsize` counts what waits in group "default"; it
-                is exact while all records are in one partition. With several partitions, or
-                priorities, puts at one moment may exceed it, and `max_acquired` is of each of them.
+                `max_acquired` (None: no bound). `maxsize` counts what waits in group "default",
+                `max_bytes` the log from the first record on that the group has not finished. They
+                are exact while all records are in one partition. With several partitions, or
+                priorities, puts at one moment may exceed them; `max_acquired` is of each of them.
 
         Raises:
             NotFoundError: No such topic or group, and `create=False`; names the nearest.

@@ -148,9 +148,9 @@ def check_delay(name: str, value: Any) -> float:
     return float(value)
 
 
-def later_ms(delay: float) -> int:
-    """Milliseconds since 1970, so many seconds from now on; 0 is at once."""
-    return 0 if delay == 0 else math.ceil((time.time() + delay) * 1000)
+def later_ms(delay: float, now: float) -> int:
+    """Milliseconds since 1970, so many seconds from `now` on; 0 is at once."""
+    return 0 if delay == 0 else math.ceil((now + delay) * 1000)
 
 
 class Deadline:

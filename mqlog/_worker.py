@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from mqlog._engine import Message
-from mqlog._times import check_seconds
+from mqlog._times import check_seconds, later_ms
 from mqlog.errors import (
     ClosedError,
     CorruptError,
@@ -363,7 +363,7 @@ class Crew:
         self.stop()
         what = "%s: the handler has not come back within timeout=%g s; worker %d is killed"
         LOGGER.error(what, job.message.id, self._timeout, os.getpid())
-        when = int((time.time() + _LAST_BREATH) * 1000)
+        when = later_ms(_LAST_BREATH, self._queue._store._now())
         for other in list(self._jobs):
             if other is not job:
                 with suppress(Exception):  # it is free when this process is dead, in any case

@@ -48,6 +48,8 @@ class Full(Error, queue.Full):
     A full disk is never this: it is `OSError` with `ENOSPC`.
     """
 
+    _wanted: tuple[int, int] = (1, 0)  # records, and their bytes if they are known
+
 
 if sys.version_info >= (3, 13):
 

@@ -8,7 +8,6 @@ import random
 import signal
 import struct
 import time
-import zlib
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,9 @@ import mqlog
 JOBS = 200_000
 WORKERS = 8
 PERIOD = 0.05
-JOB = bytes(100_000)  # what a worker does with each: its checksum, some 20 us
+# What each job takes. Sleeping, not computing: so on any machine most workers are killed while they
+# hold one, and all of it lasts at least JOBS * JOB / WORKERS, five seconds.
+JOB = 0.0002
 
 # The ledger, in memory that all of them share: for each worker's seat what it holds and whether its
 # death was ordered; for each job how often an accept of it has returned; and when the last one did.
@@ -48,11 +49,11 @@ class Ledger:
 
 
 def work(path: Path, seat: int, ledger: Ledger) -> None:
-    """Takes jobs until nothing came for three seconds; leaves with 9 when a job has two holders."""
+    """Takes jobs until nothing came for two seconds; leaves with 9 when a job has two holders."""
     queue = mqlog.open(path).queue("jobs", create=False)
     while True:
         try:
-            message = queue.get(timeout=3.0)
+            message = queue.get(timeout=2.0)
         except mqlog.Empty:
             os._exit(0)
         ledger.hold(seat, message.offset)
@@ -60,7 +61,7 @@ def work(path: Path, seat: int, ledger: Ledger) -> None:
         if any(held == message.offset + 1 and not doomed for held, doomed, _ in others):
             os._exit(9)
         assert message.value == b"%d" % message.offset
-        zlib.crc32(JOB)  # the job itself
+        time.sleep(JOB)
         ledger.hold(seat, -1)
         message.accept()
         ledger.memory[JOBS_AT + message.offset] += 1
@@ -128,7 +129,7 @@ def test_no_job_is_lost_or_held_twice_while_workers_are_killed(tmp_path: Path) -
         stats = store.queue("jobs", create=False).stats()
     accepts = ledger.memory[JOBS_AT:]
     print(f"{kills} kills, {sum(accepts)} accepts that returned, longest pause {longest:.2f} s")
-    assert kills > 20
+    assert kills >= 40
     assert longest < 1.0, "throughput was not back within a second of a kill"
     assert max(accepts) == 1, "an accept of a job that was accepted before has succeeded"
     # A worker may be killed between its accept and its note of it: one job for each kill.

@@ -149,12 +149,12 @@ def test_offsets_without_records_are_skipped_whole_chunks_at_once(log: Log) -> N
 
 def test_a_bounded_queue_is_full_at_exactly_its_size(log: Log) -> None:
     share = Share(log.c)
-    lib.mql_share_bound(share.c, 3)
+    lib.mql_share_bound(share.c, 3, 0)
     log.append(b"a", b"b", b"c")
     assert put(log) == lib.MQL_FULL
-    assert lib.mql_share_wait_room(log.c, 0) == lib.MQL_TIMEOUT
+    assert lib.mql_share_wait_room(log.c, 1, 0, 0) == lib.MQL_TIMEOUT
     share.acquire()
-    assert lib.mql_share_wait_room(log.c, 0) == 0
+    assert lib.mql_share_wait_room(log.c, 1, 0, 0) == 0
     assert put(log) == lib.MQL_OK
     assert put(log) == lib.MQL_FULL
 

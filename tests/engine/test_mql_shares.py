@@ -240,7 +240,7 @@ def test_chunks_that_were_delayed_and_are_final_are_not_skipped_twice(log: Log) 
 # -- bounds ----------------------------------------------------------------------------------------
 def test_a_deleted_group_bounds_nobody(tmp_path: Path, log: Log) -> None:
     share = Share(log.c)
-    lib.mql_share_bound(share.c, 2)
+    lib.mql_share_bound(share.c, 2, 0)
     log.append(b"a", b"b")
     offset, value = ffi.new("int64_t *"), ffi.new("mql_record *")
     assert lib.mql_append(log.c, value, 0, offset) == lib.MQL_FULL
@@ -250,7 +250,7 @@ def test_a_deleted_group_bounds_nobody(tmp_path: Path, log: Log) -> None:
 
     dies(other)
     assert lib.mql_append(log.c, value, 0, offset) == 0
-    assert lib.mql_share_wait_room(log.c, 0) == 0
+    assert lib.mql_share_wait_room(log.c, 1, 0, 0) == 0
 
 
 # -- deleting --------------------------------------------------------------------------------------

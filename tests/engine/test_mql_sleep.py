@@ -153,9 +153,9 @@ def test_a_deadline_ends_the_wait_of_a_bounded_group(log: Log) -> None:
 # -- room, and the end -----------------------------------------------------------------------------
 def test_room_comes_with_the_first_record_taken(log: Log) -> None:
     share = Share(log.c)
-    lib.mql_share_bound(share.c, 2)
+    lib.mql_share_bound(share.c, 2, 0)
     log.append(b"a", b"b")
-    sleeper = Sleeper(log, lambda: lib.mql_share_wait_room(log.c, LONG), lambda: True)
+    sleeper = Sleeper(log, lambda: lib.mql_share_wait_room(log.c, 1, 0, LONG), lambda: True)
     asleep(1)
     before = time.monotonic()
     share.acquire()
@@ -219,7 +219,7 @@ def test_a_store_that_is_closed_says_so_to_every_call(tmp_path: Path) -> None:
     share = Share(log.c)
     log.append(b"a", b"b")
     one = share.acquire()[0]
-    lib.mql_share_bound(share.c, 5)
+    lib.mql_share_bound(share.c, 5, 0)
     store.close()
     how = ffi.new("mql_acquire *", {"slice_ns": MS})
     event = ffi.new("mql_settlement *", {"slice_ns": MS})
@@ -231,7 +231,7 @@ def test_a_store_that_is_closed_says_so_to_every_call(tmp_path: Path) -> None:
         "settle": lambda: lib.mql_share_settle(share.c, item, 1, event),
         "skip": lambda: lib.mql_share_skip(share.c, 0, one.token, 1),
         "wait": lambda: lib.mql_share_wait(share.c, 0),
-        "wait_room": lambda: lib.mql_share_wait_room(log.c, 0),
+        "wait_room": lambda: lib.mql_share_wait_room(log.c, 1, 0, 0),
         "wait_final": lambda: lib.mql_share_wait_final(share.c, 1, 0),
         "describe": lambda: lib.mql_share_describe(share.c, ffi.new("mql_share_info *")),
         "waiting": lambda: lib.mql_share_waiting(share.c),

@@ -25,6 +25,7 @@ import zlib
 from pathlib import Path
 
 import mqlog
+from mqlog._store import Store
 
 LARGEST_SEGMENT = 2**31 - 1
 
@@ -180,9 +181,52 @@ def consume(path: str, topic: str, group: str, ledger: str) -> None:
         os.write(file, b"%.9f\n" % time.monotonic())
 
 
+def take(path: str, topic: str, most: str, clock: str) -> None:
+    """Takes what a queue has, at most so many, by a wall clock that stands; holds it until killed.
+
+    For each "PARTITION OFFSET COUNT TOKEN", then "taken".
+    """
+    store = Store(Path(path), "rw", "os", clock=lambda: float(clock))
+    store._open(False, {})
+    queue = store.queue(topic, create=False)
+    tell("ready")
+    held = queue.get_many(int(most), timeout=0)
+    for one in held:
+        tell(f"{one.partition} {one.offset} {one.delivery_count} {one.token}")
+    tell("taken")
+    signal.pause()
+
+
+def put(path: str, topic: str, count: str) -> None:
+    """Puts into a queue, waiting while it is full; tells "put" after each."""
+    with mqlog.open(path) as store:
+        queue = store.queue(topic, create=False)
+        tell("ready")
+        for number in range(int(count)):
+            queue.put(make_value(0, number))
+            tell("put")
+
+
+def accept_late(path: str, topic: str, lock: str) -> None:
+    """Takes a message, says "took", and accepts it when it is told to; tells how that ended."""
+    queue = mqlog.open(path).queue(topic, create=False)
+    tell("ready")
+    message = queue.get(timeout=60.0, lock_duration=float(lock))
+    tell("took")
+    proceed()
+    try:
+        message.accept()
+        tell("accepted")
+    except mqlog.Error as error:
+        tell(type(error).__name__)
+
+
 VERBS = {
     verb.__name__: verb
-    for verb in (append, append_many, acknowledge, acknowledge_many, fill, hold, repeat, consume)
+    for verb in (
+        *(append, append_many, acknowledge, acknowledge_many, fill, hold, repeat, consume),
+        *(take, put, accept_late),
+    )
 }
 
 
