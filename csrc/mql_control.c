@@ -57,7 +57,15 @@ void mql_control_name(mql_format_control *control, const mql_control_identity *i
 }
 
 int mql_control_reset(mql_format_control *control, const mql_control_identity *identity) {
-    memset(control, 0, sizeof *control);
+    uint8_t *bytes = (uint8_t *)control;
+    size_t named = 0, ends = sizeof *control, rest = sizeof *control;
+    if (mql_control_is(control, identity)) {
+        named = offsetof(mql_format_control, instance);
+        ends = offsetof(mql_format_control, published);
+        rest = offsetof(mql_format_control, waiters_published);
+    }
+    memset(bytes + named, 0, ends - named);
+    memset(bytes + rest, 0, sizeof *control - rest);
     mql_control_name(control, identity);
     mql_os_mutex *locks[] = {&control->writer, &control->commit, &control->prepare};
     for (size_t i = 0; i < sizeof locks / sizeof *locks; i++) {

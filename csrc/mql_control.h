@@ -71,7 +71,8 @@ bool mql_control_is_sound(const mql_format_control *control);
 bool mql_control_is(const mql_format_control *control, const mql_control_identity *identity);
 /* Writes the identity, and nothing else. */
 void mql_control_name(mql_format_control *control, const mql_control_identity *identity);
-/* Wipes the page and gives it this identity; not ready yet (instance 0). */
+/* Wipes the page and gives it this identity; not ready yet (instance 0). The ends stay in one that
+ * has this identity already: who dies while it is made ready must leave them to the next. */
 int mql_control_reset(mql_format_control *control, const mql_control_identity *identity);
 
 /* After a publish: ends the sleep of whoever waits on the latch. No system call when nobody does.

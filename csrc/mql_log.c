@@ -449,10 +449,14 @@ static int make_ready(mql_log *log, const mql_control_identity *identity) {
     }
     if (rc < 0) return rc;
     atomic_store_explicit(&control->instance, 0, memory_order_release);
+    /* First the ends: a death from here on leaves a page that says where the log ends, or none. */
+    bool kept = mql_control_is(control, identity);
+    if (kept) mql_control_publish(&control->published, &now.end);
+    if (kept) mql_control_publish(&control->durable, &now.durable);
     rc = mql_control_reset(control, identity);
     if (rc < 0) return rc;
-    mql_control_publish(&control->published, &now.end);
-    mql_control_publish(&control->durable, &now.durable);
+    if (!kept) mql_control_publish(&control->published, &now.end);
+    if (!kept) mql_control_publish(&control->durable, &now.durable);
     control->epoch = now.epoch;
     atomic_store_explicit(&control->ceiling, now.ceiling, memory_order_relaxed);
     atomic_store_explicit(&control->log_start, now.log_start, memory_order_relaxed);

@@ -126,13 +126,17 @@ static int make_next_locked(mql_log *log, uint64_t *number) {
         *number = atomic_load_explicit(&control->last_number, memory_order_relaxed) + 1;
         atomic_store_explicit(&control->last_number, *number, memory_order_relaxed);
         mql_segment_next_name(path, log->directory, *number);
+        atomic_store_explicit(&control->next_allocated, 0, memory_order_relaxed);
+        /* Told before it is there: whoever dies between leaves no file that nobody knows of. */
+        atomic_store_explicit(&control->next_number, *number, memory_order_release);
         rc = mql_os_open(log->home->root, path, MQL_OS_WRITE | MQL_OS_CREATE | MQL_OS_EXCLUSIVE,
                          log->home->mode, &file);
     } while (rc == -EEXIST);
-    if (rc < 0) return mql_base_fail_os(rc, path, "cannot make the next segment");
+    if (rc < 0) {
+        atomic_store_explicit(&control->next_number, 0, memory_order_release);
+        return mql_base_fail_os(rc, path, "cannot make the next segment");
+    }
     mql_os_close(file);
-    atomic_store_explicit(&control->next_allocated, 0, memory_order_relaxed);
-    atomic_store_explicit(&control->next_number, *number, memory_order_release);
     return MQL_OK;
 }
 

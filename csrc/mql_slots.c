@@ -290,15 +290,16 @@ static uint32_t window_crc(const mql_format_share_window *window) {
 
 int mql_slots_window(const mql_slots *slots, mql_format_share_window *out) {
     const mql_format_share_window *best = NULL;
-    bool any = false;
+    /* The first one written is windows[1]: while the other is empty, a group was being made. */
+    const mql_format_share_window *second = &slots->header->windows[0];
+    bool made = second->sequence != 0 || second->crc != 0;
     for (int i = 0; i < 2; i++) {
         const mql_format_share_window *window = &slots->header->windows[i];
-        any = any || window->sequence != 0 || window->crc != 0;
         if (window->sequence == 0 || window->crc != window_crc(window) || window->start < 0)
             continue;
         if (best == NULL || window->sequence > best->sequence) best = window;
     }
-    if (best == NULL && any)
+    if (best == NULL && made)
         return mql_base_fail_corrupt(slots->path, 0x80, -1, -1,
                                      "both windows of the share group are damaged");
     if (best != NULL)
