@@ -68,6 +68,29 @@ static int check_header(const mql_group *group, const mql_format_group *bytes) {
     return fresh || newest(bytes, &what) ? MQL_END : not_a_group(group);
 }
 
+/* Fills the slot that is not the current one. */
+static void fill(mql_format_group *map, const committed *next) {
+    mql_format_commit *slot = &map->slots[next->sequence & 1];
+    atomic_store_explicit(&slot->crc, ~crc_of(next),
+                          memory_order_relaxed); /* invalid while it is filled */
+    atomic_thread_fence(memory_order_release);
+    atomic_store_explicit(&slot->offset, next->offset, memory_order_relaxed);
+    atomic_store_explicit(&slot->sequence, next->sequence, memory_order_relaxed);
+    atomic_store_explicit(&slot->crc, crc_of(next), memory_order_release);
+    atomic_store_explicit(&map->sequence, next->sequence, memory_order_release);
+}
+
+/* A file of another time than the log: who goes on from an offset that the log has not reached would
+ * miss what comes there. Several openers may do this at once: they store the same bytes. */
+static void clamp(const mql_group *group) {
+    mql_control_end end;
+    committed last;
+    mql_log_end(group->log, &end);
+    if (!newest(group->map, &last) || last.offset <= end.offset) return;
+    committed next = {.offset = end.offset, .sequence = last.sequence + 1};
+    fill(group->map, &next);
+}
+
 static int make_group(const mql_group *group, mql_os_file *file) {
     const mql_log_home *home = group->log->home;
     char directory[MQL_PATH_MAX];
@@ -106,6 +129,7 @@ static int map_group(mql_group *group, bool create) {
     if (rc < 0) return mql_base_fail_os(rc, group->path, "cannot map the consumer group");
     group->map = map;
     rc = check_header(group, map);
+    if (rc >= 0) clamp(group);
     if (rc != MQL_END) return rc;
     /* Several openers may do this at once: they store the same bytes. */
     memcpy(group->map->magic, MQL_GROUP_MAGIC, sizeof group->map->magic);
@@ -272,14 +296,7 @@ int mql_group_store(mql_group *group, uint64_t member, int64_t offset, bool dura
     committed last = {0};
     (void)newest(map, &last);
     committed next = {.offset = offset, .sequence = last.sequence + 1};
-    mql_format_commit *slot = &map->slots[next.sequence & 1];
-    atomic_store_explicit(&slot->crc, ~crc_of(&next),
-                          memory_order_relaxed); /* invalid while it is filled */
-    atomic_thread_fence(memory_order_release);
-    atomic_store_explicit(&slot->offset, next.offset, memory_order_relaxed);
-    atomic_store_explicit(&slot->sequence, next.sequence, memory_order_relaxed);
-    atomic_store_explicit(&slot->crc, crc_of(&next), memory_order_release);
-    atomic_store_explicit(&map->sequence, next.sequence, memory_order_release);
+    fill(map, &next);
     if (!durable) return MQL_OK;
     rc = mql_os_sync_map(map, MQL_GROUP_BYTES);
     if (rc == 0) rc = sync_name(group);

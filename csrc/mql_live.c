@@ -627,7 +627,21 @@ static int begin_group(mql_live *live, int64_t start, mql_format_share_window *w
     return MQL_OK;
 }
 
+/* What only the page of memory knows, if it is this boot's: which `boots` is on the disk, and
+ * whether a sync has failed. The file is read from memory too, and says what may not be there. */
+typedef struct remembered {
+    uint32_t tokens_ready;
+    uint32_t unsure;
+} remembered;
+
+static remembered remember(const mql_live *live) {
+    if (memcmp(live->map->magic, MQL_LIVE_MAGIC, sizeof live->map->magic) != 0)
+        return (remembered){0};
+    return (remembered){live->map->tokens_ready, live->map->unsure};
+}
+
 static int make_ready(mql_live *live, bool create, int64_t start, uint32_t pages) {
+    remembered before = remember(live);
     mql_format_share_window window;
     int rc = mql_slots_window(&live->slots, &window);
     if (rc < 0) return rc;
@@ -646,7 +660,9 @@ static int make_ready(mql_live *live, bool create, int64_t start, uint32_t pages
     uint8_t boot[sizeof window.boot];
     mql_slots_memory(&live->slots, live->log->home->identity.boot, boot);
     bool same = memcmp(window.boot, boot, sizeof boot) == 0;
-    live->map->tokens_ready = same ? (uint32_t)window.boots : 0;
+    if (same && before.tokens_ready == (uint32_t)window.boots)
+        live->map->tokens_ready = before.tokens_ready;
+    live->map->unsure = same ? before.unsure : 0;
     atomic_store_explicit(&live->map->instance, live->log->home->instance, memory_order_release);
     return MQL_OK;
 }

@@ -141,6 +141,7 @@ static int sync_state(mql_live *live, bool names) {
     uint64_t changes = atomic_load_explicit(&live->map->changes, memory_order_acquire);
     int rc = MQL_OK;
     if (MQL_UNLIKELY(live->map->unsure != 0)) rc = touch(live);
+    live->map->unsure = 1; /* also for who opens the group when all have died in here */
     if (rc == MQL_OK) rc = mql_slots_sync(&live->slots, live->log->home->root, names);
     live->map->unsure = rc < 0;
     if (rc == MQL_OK && atomic_load_explicit(&live->map->synced, memory_order_relaxed) < changes)

@@ -426,3 +426,25 @@ def test_a_read_only_store_refuses_what_changes_a_group(tmp_path: Path):
             assert failed.value.code == lib.MQL_E_READ_ONLY
         assert group.owner() == 0
         assert group.members() == []
+
+
+def test_an_offset_that_the_log_has_not_reached_is_taken_back_to_its_end(tmp_path: Path) -> None:
+    """A file that was put back beside an older log: its readers would miss what comes there."""
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        fill(log)
+        group, member = owned(log)
+        group.commit(member, 90)
+        path = group.path
+    ahead = path.read_bytes()
+    with Store(tmp_path / "older") as store:
+        log = store.log()
+        fill(log, 10)
+        assert Group(log).committed == lib.MQL_NO_OFFSET
+        path = Group(log).path
+    path.write_bytes(ahead)
+    with Store(tmp_path / "older") as store:
+        log = store.log()
+        assert Group(log).committed == 10
+        fill(log, 100)
+        assert Group(log).committed == 10

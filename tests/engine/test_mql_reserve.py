@@ -365,3 +365,46 @@ def test_a_disk_that_was_away_may_have_lost_tokens_so_they_go_on_above(
         after = Share(store.log().c).acquire()[0]
     assert (after.offset, before.offset) == (0, 0)
     assert after.token > before.token
+
+
+@pytest.mark.parametrize("broken", ["SYNC", "SYNC_DIRECTORY"])
+def test_a_boot_that_is_only_in_memory_is_synced_by_who_opens_next(
+    tmp_path: Path, broken: str
+) -> None:
+    kinds = (lib.MQL_FAULT_SYNC, lib.MQL_FAULT_SYNC_DIRECTORY)
+    synced: list[int] = []
+
+    def fails(call: int, name: str) -> int:
+        return -errno.EIO if call == getattr(lib, f"MQL_FAULT_{broken}") and "shares" in name else 0
+
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"v")
+        with hooked(fails), pytest.raises(Failed):
+            Share(log.c).acquire()
+    with Store(tmp_path / "s") as store:
+        share = Share(store.log().c)
+        with hooked(lambda call, name: synced.append(call) or 0):
+            assert len(share.acquire()) == 1
+    assert [call for call in synced if call in kinds][-3:] == [kinds[0], kinds[1], kinds[1]]
+
+
+def test_what_a_failed_sync_left_is_written_anew_also_after_all_have_closed(
+    tmp_path: Path,
+) -> None:
+    def fails(call: int, name: str) -> int:
+        return -errno.EIO if call == lib.MQL_FAULT_SYNC and name.endswith(".state") else 0
+
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"a", b"b")
+        share = Share(log.c)
+        held = share.acquire(2)
+        with hooked(fails):
+            share.settle("accept", held[0])
+            with pytest.raises(Failed):
+                share.settle("accept", held[1], flags=lib.MQL_DURABLE)
+            with pytest.raises(Failed):
+                store.close()
+    with Store(tmp_path / "s") as store:
+        assert Share(store.log().c).map.unsure == 1
