@@ -138,6 +138,7 @@ def control_of(
     )
     control = ffi.new("mql_format_control *")
     check(lib.mql_control_reset(control, identity))
+    control.ceiling = CEILING
     for latch, one in ((control.published, end), (control.durable, durable or end)):
         lib.mql_control_publish(ffi.addressof(latch), ffi.new("mql_control_end *", one))
     return control, identity
@@ -314,6 +315,15 @@ def test_r8_a_control_page_that_passes_its_checks_is_believed_without_a_scan(roo
     assert (found.end, found.durable, found.told) == ((0, P2, 6), (0, P1, 5), [])
     assert found.ceiling == CEILING, "offsets up to it may have been promised: nothing is lowered"
     assert files(root)[log_file(0)] == damaged + bytes(PAGE)
+
+
+def test_r8_a_ceiling_that_the_page_does_not_know_is_not_believed(root: Path):
+    """The checkpoint is read from memory, where it is as written although its sync failed."""
+    write_log(root, WHOLE + bytes(PAGE))
+    write_checkpoint(root, 0, 0, 0)
+    control, identity = control_of((0, P2, 6))
+    control.ceiling = CEILING - 1
+    assert recover(root, control, identity).ceiling == CEILING - 1
 
 
 def test_r8_what_a_dead_writer_left_behind_the_end_is_zeroed_and_the_epoch_raised(root: Path):
