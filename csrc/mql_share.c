@@ -705,6 +705,21 @@ void mql_share_let_go(mql_share *share) {
 }
 
 /* -- delays ------------------------------------------------------------------------------------ */
+/* SPEO goes over what was touched, so that sleepers do not take it for something new; no further
+ * than a chunk at a time, as acquire does the rest. */
+static void pass_touched(mql_live *live, int64_t offset) {
+    int64_t end = atomic_load_explicit(&live->map->end, memory_order_relaxed);
+    if (end != offset) return;
+    for (int i = 0; i < MQL_SHARE_SLOTS; i++, end++) {
+        mql_live_place place;
+        mql_slots_slot slot;
+        if (!mql_live_find(live, end, &place)) break;
+        mql_slots_load(place.slot, end, &slot);
+        if (slot.fresh || !slot.sound) break;
+    }
+    atomic_store_explicit(&live->map->end, end, memory_order_release);
+}
+
 int mql_share_delay_until(mql_share *share, int64_t offset, int64_t due_ms) {
     mql_live *live = &share->live;
     mql_live_place place;
@@ -723,6 +738,7 @@ int mql_share_delay_until(mql_share *share, int64_t offset, int64_t due_ms) {
         mql_slots_store(place.slot, offset, &slot);
         mql_arrays_push(&live->arrays, MQL_LIVE_DUE, due_ms, offset);
         add(&live->map->available, 1);
+        pass_touched(live, offset);
     }
     mql_live_end(live);
     mql_share_leave(share);

@@ -114,6 +114,40 @@ def test_the_cost_is_flat(measure: Any, store: Any, delayed: int) -> None:
     assert row.ns > 0
 
 
+@pytest.mark.parametrize("delayed", [0, DELAYED])
+def test_opening(benchmark: Any, directory: str, pytestconfig: Any, delayed: int) -> None:
+    """A store is opened, a queue in it, and the first message taken."""
+    with mqlog.open(directory) as store:
+        queue = store.queue("long", max_deliveries=None)
+        later = time.time() + 86_400
+        for _ in repeat(None, delayed):
+            queue.put(VALUE, deliver_at=later)
+        fill(queue, LONG)
+    found: list[float] = []
+
+    def once() -> None:
+        begin = time.perf_counter()
+        with mqlog.open(directory) as store:
+            message = store.queue("long", create=False).get()
+            found.append(time.perf_counter() - begin)
+            message.release()
+
+    benchmark.pedantic(once, rounds=9, iterations=1)
+    low, middle, high = statistics.quantiles(found, n=4)
+    row = Row(
+        what=f"queue: opening, {delayed:,} delayed",
+        ns=1e9 * middle,
+        reference="200 ms",
+        reference_ns=2e8,
+        ratio=middle / 0.2,
+        spread=(low / 0.2, high / 0.2),
+        least=min(found) / 0.2,
+        target="<= 1",
+        facts=f"value {VALUE_BYTES} B, {LONG:,} behind, openings {len(found)}",
+    )
+    note(benchmark, pytestconfig, row)
+
+
 def take(path: str, count: int) -> None:
     with mqlog.open(path) as store:
         queue = store.queue("jobs", create=False)

@@ -3,15 +3,18 @@
 import gc
 import os
 import select
+import selectors
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
+from support.processes import Zygote
 
 import mqlog
 from mqlog import _consumer, _ready
@@ -88,6 +91,105 @@ def test_wait_knows_what_it_can_wait_for(store: mqlog.Store) -> None:
         mqlog.wait([store], 0)
     with pytest.raises(ValueError, match="at least one handle"):
         mqlog.wait([], 0)
+
+
+def test_wait_tells_of_queues_that_have_a_message(store: mqlog.Store) -> None:
+    first, second = store.queue("first"), store.queue("second")
+    assert mqlog.wait([first, second], 0) == []
+    second.put(b"1")
+    assert mqlog.wait([first, second], 0) == mqlog.wait([first, second]) == [second]
+    message = second.get()
+    assert mqlog.wait([first, second], 0) == []
+    message.release()
+    first.put(b"2", delay=0.05)
+    assert mqlog.wait([first, second]) == [second]
+    second.get().accept()
+    assert mqlog.wait([first, second], 30.0) == [first], "the delayed one is due"
+
+
+def test_wait_on_queues_of_several_stores_hears_another_process(
+    store: mqlog.Store, zygote: Zygote
+) -> None:
+    with mqlog.temporary() as other:
+        queues = [store.queue("jobs"), other.queue("jobs")]
+        for chosen in (queues[1], queues[0]):
+            with zygote.start("put", chosen._store.path, "jobs", 1) as worker:
+                worker.expect("put")
+                assert mqlog.wait(queues, 30.0) == [chosen]
+            chosen.get().accept()
+
+
+def test_a_lock_that_passes_makes_a_queue_ready(store: mqlog.Store) -> None:
+    queue = store.queue("jobs")
+    queue.put(b"1")
+    held = queue.get(lock_duration=0.05)
+    assert mqlog.wait([queue], 0) == []
+    assert mqlog.wait([queue], 30.0) == [queue]
+    again = queue.get_nowait()
+    assert again.token > held.token
+    again.accept()
+    with pytest.raises(mqlog.LockLostError):
+        held.accept()
+
+
+@pytest.mark.parametrize("stores", [1, 2])
+@pytest.mark.slow
+def test_waiting_costs_no_processor_time(store: mqlog.Store, stores: int) -> None:
+    """Of many queues with delayed messages and held ones; and of their descriptors."""
+    with mqlog.temporary() as other:
+        queues = [store.queue(f"jobs-{n}") for n in range(8)]
+        if stores == 2:
+            queues.append(other.queue("jobs"))
+        held = []
+        for queue in queues:
+            queue.put(b"held")
+            held.append(queue.get())
+            queue.put(b"later", delay=3600.0)
+        descriptors = [queue.fileno() for queue in queues]
+        calls = [
+            lambda: mqlog.wait(queues, 1.0),
+            lambda: queues[0].get_many(1, timeout=1.0),
+            lambda: select.select(descriptors, [], [], 1.0)[0],
+        ]
+        for call in calls:
+            before = time.process_time()
+            assert call() == []
+            assert time.process_time() - before < 0.05, "a second of waiting took over 5 %"
+        for message in held:
+            message.accept()
+
+
+def test_a_queues_descriptor_is_readable_while_get_would_return(store: mqlog.Store) -> None:
+    queue = store.queue("jobs")
+    assert not readable(queue)
+    queue.put_many([b"1", b"2"])
+    assert readable(queue, 30.0)
+    first = queue.get()
+    assert readable(queue)
+    second = queue.get()
+    assert not readable(queue)
+    first.release()
+    assert readable(queue, 30.0)
+    queue.get().accept()
+    second.accept()
+    assert not readable(queue)
+
+
+def test_a_selector_wakes_for_a_delayed_message_when_it_is_due(store: mqlog.Store) -> None:
+    queue = store.queue("jobs")
+    with selectors.DefaultSelector() as selector:
+        selector.register(queue, selectors.EVENT_READ)
+        due = time.time() + 0.6
+        queue.put(b"1", deliver_at=due)
+        found, wakes = [], 0
+        while not found:
+            assert len(selector.select(30.0)) == 1
+            found = queue.get_many(1, timeout=0)
+            wakes += 1
+        assert 0 <= time.time() - due < 0.5
+        assert wakes <= 2, "once for the put at most, before it is known to be delayed"
+        found[0].accept()
+        assert selector.select(0) == []
 
 
 def test_a_spare_consumer_is_ready_when_it_may_take_over(store: mqlog.Store) -> None:
