@@ -309,7 +309,7 @@ typedef struct mql_format_share_window {
     int64_t start;             /* SPSO or below: everything below it is final */
     int64_t folding;           /* chunk that was counted last; -1: none */
     uint64_t boots;            /* boots in which records were acquired: high half of a token */
-    uint8_t boot[16];          /* the last of them */
+    uint8_t boot[16];          /* the last of them; ^ the mount's id */
     int64_t counts[MQL_SHARE_KINDS]; /* final records of chunks that have no page, by kind */
     uint32_t crc;                    /* CRC-32C of all bytes before it */
     uint32_t reserved;

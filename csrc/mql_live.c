@@ -584,6 +584,17 @@ int mql_live_enter(mql_live *live, int64_t timeout_ns) {
 void mql_live_leave(mql_live *live) { mql_os_mutex_drop(&live->map->share); }
 
 /* -- opening ----------------------------------------------------------------------------------- */
+void mql_live_boot(const mql_live *live, uint8_t out[16]) {
+    memcpy(out, live->log->home->identity.boot, 16);
+    for (int i = 0; i < 8; i++) out[8 + i] ^= (uint8_t)(live->log->control->mount >> 8 * i);
+}
+
+bool mql_live_is_of_this_boot(const mql_live *live, const mql_format_share_window *window) {
+    uint8_t boot[16];
+    mql_live_boot(live, boot);
+    return memcmp(window->boot, boot, sizeof boot) == 0;
+}
+
 static int reset_live(mql_live *live, uint32_t pages) {
     mql_os_file root = live->log->home->root;
     int rc = mql_arrays_reset(&live->arrays);
@@ -624,7 +635,7 @@ static int make_ready(mql_live *live, bool create, int64_t start, uint32_t pages
             rc = mql_live_rebuild(live, true);
     }
     if (rc < 0) return rc;
-    bool same = memcmp(window.boot, live->log->home->identity.boot, sizeof window.boot) == 0;
+    bool same = mql_live_is_of_this_boot(live, &window);
     live->map->tokens_ready = same ? (uint32_t)window.boots : 0;
     atomic_store_explicit(&live->map->instance, live->log->home->instance, memory_order_release);
     return MQL_OK;

@@ -83,6 +83,11 @@ uint32_t mql_live_note_retired(mql_live *live, uint32_t *pages, uint32_t room);
 /* Those noted last are zeros: they lose their names, and are clean. */
 void mql_live_clean_noted(mql_live *live);
 
+/* The boot in which records are acquired now: the machine's, and the mount's in it, since what is
+ * not synced may be lost between two mounts too. */
+void mql_live_boot(const mql_live *live, uint8_t out[16]);
+bool mql_live_is_of_this_boot(const mql_live *live, const mql_format_share_window *window);
+
 /* Maps what other processes have added. */
 int mql_live_map(mql_live *live);
 

@@ -168,11 +168,10 @@ int mql_reserve_sync(mql_live *live, uint64_t changes) {
 
 /* The window says that this boot acquires. */
 static int note_boot(mql_live *live, mql_format_share_window *window) {
-    const uint8_t *boot = live->log->home->identity.boot;
     int rc = mql_slots_window(&live->slots, window);
-    if (rc < 0 || memcmp(window->boot, boot, sizeof window->boot) == 0) return rc;
+    if (rc < 0 || mql_live_is_of_this_boot(live, window)) return rc;
     mql_live_begin(live);
-    memcpy(window->boot, boot, sizeof window->boot);
+    mql_live_boot(live, window->boot);
     window->boots++;
     mql_slots_set_window(&live->slots, window);
     mql_live_end(live);
