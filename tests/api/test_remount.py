@@ -161,3 +161,28 @@ def test_a_killed_store_on_a_read_only_mount_is_read_to_where_recovery_would_kee
     assert len(values) >= 200
     image.remount()
     assert read(image.path / "s") == values
+
+
+ACQUIRED_THEN_KILLED = """
+    import os, signal, sys
+    import mqlog
+    jobs = mqlog.open(sys.argv[1], min_free_bytes=0).queue("jobs")
+    if not jobs.qsize():
+        jobs.put(b"once", durable=True)
+    os.write(1, b"%d" % jobs.get().token)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_token_is_not_given_twice_when_the_disk_forgets_the_first_within_one_boot(
+    image: Image,
+) -> None:
+    """Somebody may have handed it on; whoever shows the old one must be turned away."""
+    tokens = []
+    for _ in range(3):
+        done = python(ACQUIRED_THEN_KILLED, image.path / "s")
+        assert done.returncode == -9, done.stderr
+        tokens.append(int(done.stdout))
+        image.cut()
+        image.after_the_cut()
+    assert tokens == sorted(set(tokens)), "tokens only grow"

@@ -1,7 +1,12 @@
-"""File systems of the tests' own, which need root: small, read-only, and gone for a while."""
+"""File systems of the tests' own, which need root: small, read-only, gone for a while, cut off."""
 
+import errno
+import fcntl
 import os
+import shutil
+import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,18 +53,37 @@ def tmpfs(path: Path, size: str = "8m") -> Iterator[Path]:
         run("umount", "-l", path)
 
 
-class Image:
-    """An ext4 file system in a file, to be mounted and unmounted as often as a test likes."""
+PACKAGES = {"mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs"}
+LEAST = {"ext4": 1 << 20, "xfs": 300 << 20}
 
-    def __init__(self, where: Path, size: int = 32 << 20) -> None:
+FS_IOC_SHUTDOWN = 0x8004587D
+FLUSHED, LOG_FLUSHED, NOTHING_FLUSHED = 0, 1, 2  # what still reaches the disk when it is cut
+
+
+def have(program: str) -> None:
+    """Installs a program where that can be done; else skips, or fails: see `unavailable`."""
+    if os.geteuid() != 0:
+        unavailable("not root")
+    if shutil.which(program) is None and shutil.which("apt-get"):
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        for words in (["update", "-qq"], ["install", "-qq", "-y", PACKAGES[program]]):
+            subprocess.run(["apt-get", *words], env=environment, capture_output=True, check=False)
+    if shutil.which(program) is None:
+        unavailable(f"no {program}")
+
+
+class Image:
+    """A file system in a file, to be mounted, unmounted and cut off as often as a test likes."""
+
+    def __init__(self, where: Path, size: int = 32 << 20, kind: str = "ext4") -> None:
         self.file = where / "image"
         self.path = where / "mounted"
+        have(f"mkfs.{kind}")
         with self.file.open("wb") as file:
-            file.truncate(size)
-        if os.geteuid() != 0:
-            unavailable("not root")
+            file.truncate(max(size, LEAST[kind]))
+        options = {"ext4": ["-F", "-m", "0"], "xfs": ["-f"]}[kind]
         try:
-            run("mkfs.ext4", "-q", "-F", "-m", "0", self.file)
+            run(f"mkfs.{kind}", "-q", *options, self.file)
         except OSError as error:
             unavailable(str(error))
 
@@ -71,6 +95,31 @@ class Image:
 
     def remount(self) -> None:
         self.unmount()
+        self.mount()
+
+    def cut(self, flush: int = NOTHING_FLUSHED) -> None:
+        """The power goes: nothing reaches the disk any more but what `flush` says.
+
+        What runs there gets EIO, or SIGBUS, and is to be killed before `after_the_cut`.
+        """
+        root = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.ioctl(root, FS_IOC_SHUTDOWN, struct.pack("I", flush))
+        finally:
+            os.close(root)
+
+    def after_the_cut(self) -> None:
+        """Mounts it again. The kernel may still be taking the killed processes apart."""
+        for _ in range(200):
+            try:
+                self.unmount()
+                break
+            except OSError as error:
+                if "busy" not in str(error):
+                    raise
+                time.sleep(0.01)
+        else:
+            raise OSError(errno.EBUSY, "somebody still uses the file system that was cut off")
         self.mount()
 
     def __enter__(self) -> "Image":

@@ -266,4 +266,7 @@ def work(words: list[str], descriptors: list[int]) -> None:
 
 
 if __name__ == "__main__":
+    import power_cuts  # type: ignore[import-not-found]  # which puts values made here
+
+    VERBS |= {verb.__name__: verb for verb in power_cuts.VERBS}
     zygote(socket.socket(fileno=int(sys.argv[2])))
