@@ -10,6 +10,10 @@ int64_t mql_census_waiting(mql_share *share);
 int64_t mql_census_peek(mql_share *share, int64_t *offsets, int64_t capacity);
 int64_t mql_census_holders(mql_share *share, mql_acquired *out, int64_t capacity);
 int64_t mql_census_unfinished(mql_share *share, int64_t from, int64_t to);
+
+/* The first run of unfinished offsets in [*from, *to): it is put there; none: both are `to`. Looks
+ * at a bounded part under the lock at a time. */
+int mql_census_run(mql_share *share, int64_t *from, int64_t *to);
 int mql_census_wait_final(mql_share *share, int64_t offset, int64_t timeout_ns);
 
 #endif

@@ -180,6 +180,7 @@ typedef struct mql_log_options {
     int64_t sync_interval_ns;
     int64_t retention_bytes;  /* -1: no bound */
     int64_t retention_age_ms; /* -1: no bound */
+    int64_t dedupe_ms;        /* how long the keys of mql_append_once count */
     int durability;
     int cleanup;
 } mql_log_options;

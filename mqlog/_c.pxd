@@ -109,6 +109,7 @@ cdef extern from "mqlog.h" nogil:
         int64_t sync_interval_ns
         int64_t retention_bytes
         int64_t retention_age_ms
+        int64_t dedupe_ms
         int durability
         int cleanup
 

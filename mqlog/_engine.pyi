@@ -37,6 +37,7 @@ class LogOptions(NamedTuple):
     sync_interval: float
     retention_bytes: int  # -1: no bound
     retention_age: float  # -1: no bound
+    dedupe_window: float
     durability: int  # 0 "os", 1 "sync"
     cleanup: int  # 0 keep, 1 delete, 2 consumed, 3 compact
 
