@@ -333,17 +333,6 @@ static int check_sources(mql_log *log, const mql_commit_sources *from, const mql
     return same && from->until <= end->segment && start <= from->bases[0] ? MQL_OK : MQL_BUSY;
 }
 
-/* Indexes are derived: without them the segment is walked. */
-static void index_locked(mql_log *log, int64_t base) {
-    mql_swap_place place = swap_place(log);
-    mql_segment *segment;
-    int64_t bytes = 0;
-    if (mql_log_segment(log, base, &segment) < 0) return;
-    if (mql_swap_index(&place, segment, &bytes) == MQL_OK)
-        atomic_fetch_add_explicit(&log->home->bell->used_bytes, bytes, memory_order_relaxed);
-    mql_segment_release(segment);
-}
-
 static int replace_locked(mql_log *log, const mql_commit_sources *from) {
     mql_swap_place place = swap_place(log);
     mql_control_end durable;
@@ -360,9 +349,7 @@ static int replace_locked(mql_log *log, const mql_commit_sources *from) {
     atomic_signal_fence(memory_order_seq_cst); /* a death finds it stored first */
     rc = mql_swap_begin(&place, from->bases[0]);
     int settled = settle_locked(log);
-    if (rc == MQL_OK) rc = settled;
-    if (rc == MQL_OK) index_locked(log, from->bases[0]);
-    return rc;
+    return rc < 0 ? rc : settled;
 }
 
 int mql_commit_settle(mql_log *log) {

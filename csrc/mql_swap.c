@@ -15,8 +15,9 @@
  * would take away what that has.
  *
  * Why readers go on meanwhile. At each moment every offset is in a file that can be opened: between
- * 3 and 4 in two, and the log's files overlap. Who is at the end of the one goes on with whatever
- * file has the next offset.
+ * 3 and 4 in two, and the log's files overlap. Old segments go from the front, so the file with the
+ * greatest base that is not above an offset always has it; who is at the end of one, or finds the
+ * next one gone, goes on with that.
  */
 #include "mql_swap.h"
 
@@ -124,95 +125,6 @@ static int find_files(const mql_swap_place *place, finding *out) {
     return rc < 0 ? mql_base_fail_os(rc, place->directory, "cannot list the partition") : MQL_OK;
 }
 
-/* -- finishing --------------------------------------------------------------------------------- */
-/* The offset behind a file of whole batches; -1: it is not one. */
-static int64_t end_of(const mql_swap_place *place, int64_t base) {
-    mql_segment_options options = {
-        .root = place->root, .directory = place->directory, .read_only = true};
-    mql_segment *segment;
-    if (mql_segment_open_beside(&options, base, MQL_SWAP_READY, &segment) < 0) return -1;
-    mql_segment_window window = {0};
-    int64_t length = atomic_load_explicit(&segment->length, memory_order_relaxed);
-    mql_segment_walk walk = {.segment = segment,
-                             .window = &window,
-                             .expected = base,
-                             .limit = length,
-                             .max_size = MQL_BATCH_BYTES_MAX,
-                             .verify = true};
-    int rc;
-    while ((rc = mql_segment_walk_next(&walk)) == MQL_OK) continue;
-    int64_t end = rc == MQL_END && walk.position == length && length > 0 ? walk.expected : -1;
-    mql_segment_window_free(&window);
-    mql_segment_release(segment);
-    return end;
-}
-
-/* Step 3: both names are one file's. */
-static int put_in_place(const mql_swap_place *place, int64_t base, int64_t *freed) {
-    char ready[MQL_PATH_MAX], making[MQL_PATH_MAX], log[MQL_PATH_MAX];
-    mql_os_stat wanted, stat = {0};
-    name_of(place, base, MQL_SWAP_READY, ready);
-    name_of(place, base, MQL_SWAP_MAKING, making);
-    name_of(place, base, ".log", log);
-    int rc = mql_os_stat_name(place->root, ready, &wanted);
-    if (rc == 0) rc = mql_os_stat_name(place->root, log, &stat);
-    if (rc == -ENOENT) rc = 0;
-    bool same = rc == 0 && stat.inode == wanted.inode;
-    if (same && place->moved == NULL) *freed += wanted.size; /* who opens has counted both names */
-    if (same) return MQL_OK;
-    if (rc == 0) rc = mql_os_link(place->root, ready, making);
-    if (rc == 0) rc = mql_os_rename(place->root, making, log);
-    if (rc < 0) return mql_base_fail_os(rc, log, "cannot put the rewritten segment in its place");
-    *freed += stat.size;
-    if (place->moved != NULL) /* before anything goes: who misses a file looks at it */
-        atomic_fetch_add_explicit(place->moved, 1, memory_order_release);
-    return MQL_OK;
-}
-
-/* Step 4. */
-static int drop_replaced(const mql_swap_place *place, const finding *found, int64_t base,
-                         int64_t end, int64_t *freed) {
-    int rc = MQL_OK;
-    for (size_t i = 0; i < sizeof indexes / sizeof *indexes && rc == MQL_OK; i++)
-        rc = drop_file(place, base, indexes[i], freed);
-    for (size_t i = 0; i < found->count && rc == MQL_OK; i++) {
-        const found_file *file = &found->files[i];
-        if (file->kind != LEFT_LOG || file->base <= base || file->base >= end) continue;
-        rc = drop_file(place, file->base, ".log", freed);
-        for (size_t j = 0; j < sizeof indexes / sizeof *indexes && rc == MQL_OK; j++)
-            rc = drop_file(place, file->base, indexes[j], freed);
-    }
-    return rc;
-}
-
-static int finish(const mql_swap_place *place, const finding *found, int64_t base, int64_t *freed) {
-    int64_t end = end_of(place, base), nothing = 0;
-    int rc = MQL_OK;
-    /* One that is damaged since, and counts for nothing: either its other name has its bytes and
-     * tells of the damage, or all that it was to replace is there. */
-    if (end >= 0) rc = put_in_place(place, base, freed);
-    if (end >= 0 && rc == MQL_OK) rc = drop_replaced(place, found, base, end, freed);
-    if (rc == MQL_OK) rc = sync_directory(place);
-    return rc == MQL_OK ? drop_file(place, base, MQL_SWAP_READY, end < 0 ? freed : &nothing) : rc;
-}
-
-int mql_swap_settle(const mql_swap_place *place, int64_t *freed) {
-    finding found = {0};
-    bool any = false;
-    *freed = 0;
-    int rc = find_files(place, &found);
-    for (size_t i = 0; i < found.count && rc == MQL_OK; i++) /* also a second name, half given */
-        if (found.files[i].kind == LEFT_MAKING)
-            rc = drop_file(place, found.files[i].base, found.files[i].suffix, freed);
-    for (size_t i = 0; i < found.count && rc == MQL_OK; i++) {
-        if (found.files[i].kind != LEFT_READY) continue;
-        any = true;
-        rc = finish(place, &found, found.files[i].base, freed);
-    }
-    mql_os_free_memory(found.files);
-    return rc == MQL_OK && any ? sync_directory(place) : rc;
-}
-
 /* -- indexes ----------------------------------------------------------------------------------- */
 static int put_index(const mql_swap_place *place, int64_t base, const char *suffix,
                      const uint8_t *bytes, size_t length) {
@@ -240,7 +152,8 @@ static bool make_room(mql_index_file *file, size_t length) {
     return file->bytes != NULL;
 }
 
-int mql_swap_index(const mql_swap_place *place, mql_segment *segment, int64_t *bytes) {
+/* Made from the segment beside and put in their place: who reads has mapped no other bytes. */
+static int make_indexes(const mql_swap_place *place, mql_segment *segment, int64_t *bytes) {
     int64_t length = atomic_load_explicit(&segment->length, memory_order_relaxed);
     int64_t since, newest, newest_offset, last;
     _Atomic uint32_t counts[2];
@@ -272,4 +185,102 @@ int mql_swap_index(const mql_swap_place *place, mql_segment *segment, int64_t *b
     mql_segment_window_free(&window);
     mql_index_close(&index);
     return rc;
+}
+
+/* -- finishing --------------------------------------------------------------------------------- */
+/* The offset behind a segment of whole batches; -1: it is not one. */
+static int64_t end_of(mql_segment *segment) {
+    mql_segment_window window = {0};
+    int64_t length = atomic_load_explicit(&segment->length, memory_order_relaxed);
+    mql_segment_walk walk = {.segment = segment,
+                             .window = &window,
+                             .expected = segment->base,
+                             .limit = length,
+                             .max_size = MQL_BATCH_BYTES_MAX,
+                             .verify = true};
+    int rc;
+    while ((rc = mql_segment_walk_next(&walk)) == MQL_OK) continue;
+    int64_t end = rc == MQL_END && walk.position == length && length > 0 ? walk.expected : -1;
+    mql_segment_window_free(&window);
+    return end;
+}
+
+/* Step 3: both names are one file's. */
+static int put_in_place(const mql_swap_place *place, int64_t base, int64_t *freed) {
+    char ready[MQL_PATH_MAX], making[MQL_PATH_MAX], log[MQL_PATH_MAX];
+    mql_os_stat wanted, stat = {0};
+    name_of(place, base, MQL_SWAP_READY, ready);
+    name_of(place, base, MQL_SWAP_MAKING, making);
+    name_of(place, base, ".log", log);
+    int rc = mql_os_stat_name(place->root, ready, &wanted);
+    if (rc == 0) rc = mql_os_stat_name(place->root, log, &stat);
+    if (rc == -ENOENT) rc = 0;
+    bool same = rc == 0 && stat.inode == wanted.inode;
+    if (same && place->moved == NULL) *freed += wanted.size; /* who opens has counted both names */
+    if (same) return MQL_OK;
+    if (rc == 0) rc = mql_os_link(place->root, ready, making);
+    if (rc == 0) rc = mql_os_rename(place->root, making, log);
+    if (rc < 0) return mql_base_fail_os(rc, log, "cannot put the rewritten segment in its place");
+    *freed += stat.size;
+    if (place->moved != NULL) /* before anything goes: who misses a file looks at it */
+        atomic_fetch_add_explicit(place->moved, 1, memory_order_release);
+    return MQL_OK;
+}
+
+static int ascending(const void *a, const void *b) {
+    int64_t x = ((const found_file *)a)->base, y = ((const found_file *)b)->base;
+    return (x > y) - (x < y);
+}
+
+/* Step 4, from the front: so those that are left go on to the end. */
+static int drop_replaced(const mql_swap_place *place, const finding *found, int64_t base,
+                         int64_t end, int64_t *freed) {
+    int rc = MQL_OK;
+    for (size_t i = 0; i < sizeof indexes / sizeof *indexes && rc == MQL_OK; i++)
+        rc = drop_file(place, base, indexes[i], freed);
+    for (size_t i = 0; i < found->count && rc == MQL_OK; i++) {
+        const found_file *file = &found->files[i];
+        if (file->kind != LEFT_LOG || file->base <= base || file->base >= end) continue;
+        rc = drop_file(place, file->base, ".log", freed);
+        for (size_t j = 0; j < sizeof indexes / sizeof *indexes && rc == MQL_OK; j++)
+            rc = drop_file(place, file->base, indexes[j], freed);
+    }
+    return rc;
+}
+
+static int finish(const mql_swap_place *place, const finding *found, int64_t base, int64_t *freed) {
+    mql_segment_options options = {
+        .root = place->root, .directory = place->directory, .read_only = true};
+    mql_segment *segment;
+    int64_t nothing = 0, bytes = 0;
+    int rc = mql_segment_open_beside(&options, base, MQL_SWAP_READY, &segment);
+    if (rc < 0) return rc;
+    int64_t end = end_of(segment);
+    /* One that is damaged since, and counts for nothing: either its other name has its bytes and
+     * tells of the damage, or all that it was to replace is there. */
+    if (end >= 0) rc = put_in_place(place, base, freed);
+    if (end >= 0 && rc == MQL_OK) rc = drop_replaced(place, found, base, end, freed);
+    /* Without its indexes it is walked. */
+    if (end >= 0 && rc == MQL_OK && make_indexes(place, segment, &bytes) == MQL_OK) *freed -= bytes;
+    mql_segment_release(segment);
+    if (rc == MQL_OK) rc = sync_directory(place);
+    return rc == MQL_OK ? drop_file(place, base, MQL_SWAP_READY, end < 0 ? freed : &nothing) : rc;
+}
+
+int mql_swap_settle(const mql_swap_place *place, int64_t *freed) {
+    finding found = {0};
+    bool any = false;
+    *freed = 0;
+    int rc = find_files(place, &found);
+    if (found.count > 1) qsort(found.files, found.count, sizeof *found.files, ascending);
+    for (size_t i = 0; i < found.count && rc == MQL_OK; i++) /* also a second name, half given */
+        if (found.files[i].kind == LEFT_MAKING)
+            rc = drop_file(place, found.files[i].base, found.files[i].suffix, freed);
+    for (size_t i = 0; i < found.count && rc == MQL_OK; i++) {
+        if (found.files[i].kind != LEFT_READY) continue;
+        any = true;
+        rc = finish(place, &found, found.files[i].base, freed);
+    }
+    mql_os_free_memory(found.files);
+    return rc == MQL_OK && any ? sync_directory(place) : rc;
 }

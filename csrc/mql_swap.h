@@ -22,7 +22,5 @@ int mql_swap_begin(const mql_swap_place *place, int64_t base);
 /* Finishes what has begun, and takes away what had not. *freed: by how many bytes the directory's
  * files went down. Blocks. May be killed anywhere and called again. */
 int mql_swap_settle(const mql_swap_place *place, int64_t *freed);
-/* The indexes of a segment that nobody appends to, made from it beside and put in their place. */
-int mql_swap_index(const mql_swap_place *place, mql_segment *segment, int64_t *bytes);
 
 #endif
