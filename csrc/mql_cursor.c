@@ -109,8 +109,8 @@ static int set_limit(mql_cursor *cursor, const mql_control_end *end) {
     }
     int64_t base;
     int rc = mql_log_locate(cursor->log, segment->base, &base, &cursor->next_base);
+    if (rc == MQL_E_RANGE || (rc == MQL_OK && base != segment->base)) return gone(cursor);
     if (rc < 0) return rc;
-    if (base != segment->base) return gone(cursor);
     mql_segment_options options = mql_log_segment_options(cursor->log);
     rc = mql_segment_refresh(segment, &options);
     if (rc == MQL_E_NOT_FOUND) return gone(cursor);

@@ -31,7 +31,7 @@
 
 #define ROUND_NS MQL_SLICE_NS               /* between two of one process, at least */
 #define AGAIN_NS (INT64_C(5) * 1000000000)  /* and without a change, or after a failure */
-#define COST_SHARE 50                       /* so many times as long as the last one took */
+#define COST_SHARE 50 /* and so many times as long as one took that found nothing */
 #define ROLL_BYTES ((int64_t)1 << 20)
 #define REWRITES_MOST 8 /* in one round */
 #define FILES_MOST 16   /* small segments in a row that are worth one file */
@@ -46,6 +46,7 @@ typedef struct reclaiming {
     int64_t *kept;   /* owns: what they come to without what is finished; INT64_MAX: too much */
     size_t count;
     size_t most;     /* the first `most` may go, or be rewritten */
+    bool did;        /* something was freed */
 } reclaiming;
 
 static bool is_held_back(const mql_log *log) {
@@ -156,6 +157,7 @@ static int trim(reclaiming *all) {
     int64_t before = all->bases[done];
     int rc = make_durable(all->log);
     if (rc == MQL_OK) rc = mql_commit_trim(all->log, before);
+    all->did = all->did || rc == MQL_OK;
     return rc == MQL_OK ? list_segments(all) : rc;
 }
 
@@ -247,6 +249,7 @@ static int rewrite(reclaiming *all) {
         mql_rewrite what = rewrite_of(all, first, count);
         int rc = make_durable(all->log);
         if (rc == MQL_OK) rc = mql_rewrite_run(&what);
+        all->did = all->did || rc == MQL_OK;
         if (rc == MQL_OK) rc = list_segments(all);
         if (rc != MQL_OK) return rc;
         first++;
@@ -293,11 +296,11 @@ void mql_reclaim_round(mql_log *log, int64_t now_ns, bool forced) {
     if (rc == MQL_OK) rc = free_space(&all);
     forget_segments(&all);
     int64_t took = mql_os_monotonic_ns() - begun;
-    int64_t pause = mql_base_max(ROUND_NS, COST_SHARE * took);
+    int64_t pause = all.did ? 0 : mql_base_max(ROUND_NS, COST_SHARE * took);
     if (rc < 0) pause = mql_base_max(pause, AGAIN_NS);
+    int64_t again = all.did ? 0 : mql_base_max(pause, AGAIN_NS);
     atomic_store_explicit(&log->reclaim_seen, seen, memory_order_relaxed);
     atomic_store_explicit(&log->reclaim_due_ns, now_ns + pause, memory_order_relaxed);
-    atomic_store_explicit(&log->reclaim_again_ns, now_ns + mql_base_max(pause, AGAIN_NS),
-                          memory_order_relaxed);
+    atomic_store_explicit(&log->reclaim_again_ns, now_ns + again, memory_order_relaxed);
     mql_os_mutex_drop(&log->control->reclaim);
 }

@@ -254,7 +254,8 @@ int mql_shares_bound(mql_share *share, int64_t maxsize) {
 
 int64_t mql_shares_unfinished(mql_log *log, int64_t from, int64_t to) {
     uint32_t generation;
-    if (find_all(log, &generation) < 0) return from;
+    int rc = find_all(log, &generation);
+    if (rc < 0) return rc;
     for (mql_share *share = first(log); share != NULL; share = share->next)
         if (!is_removed(share)) to = mql_census_unfinished(share, from, to);
     return to;

@@ -28,7 +28,8 @@ uint64_t mql_shares_changes(mql_log *log);
 int mql_shares_sync(mql_log *log);
 /* The process closes the store: what it holds is released. */
 void mql_shares_let_go(mql_log *log);
-/* The first offset in [from, to) that some share group has not finished; `to` if there is none. */
+/* The first offset in [from, to) that some share group has not finished; `to` if there is none.
+ * Fails if a group cannot be opened. */
 int64_t mql_shares_unfinished(mql_log *log, int64_t from, int64_t to);
 /* Gives back what is mapped: nobody is inside, and nobody comes any more. */
 void mql_shares_unmap_all(mql_log *log);

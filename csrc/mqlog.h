@@ -295,6 +295,9 @@ MQL_PUBLIC int mql_log_sync(mql_log *log);
 /* Takes away what lies below `before`: the log start moves there, whole segments below it are
  * unlinked. Readers of mapped bytes keep them. Fails: MQL_E_RANGE. */
 MQL_PUBLIC int mql_trim(mql_log *log, int64_t before);
+/* The first offset in [start, stop) that some share group has not finished; `stop` if there is
+ * none. Takes the gate when there are groups that this process does not know. */
+MQL_PUBLIC int64_t mql_unfinished(mql_log *log, int64_t start, int64_t stop);
 
 /* -- reading ----------------------------------------------------------------------------------- */
 typedef struct mql_batch {

@@ -193,6 +193,7 @@ cdef extern from "mqlog.h" nogil:
     int mql_wait_durable(mql_log *log, int64_t offset, int64_t timeout_ns)
     int mql_log_sync(mql_log *log)
     int mql_trim(mql_log *log, int64_t before)
+    int64_t mql_unfinished(mql_log *log, int64_t start, int64_t stop)
 
     # -- reading ---------------------------------------------------------------------------------
     ctypedef struct mql_batch:

@@ -231,6 +231,22 @@ def test_an_active_segment_of_over_a_mebibyte_is_rolled_and_goes(tmp_path: Path)
         assert log.end[0] == 12, "it is small"
 
 
+def test_a_reader_at_the_end_of_a_segment_that_goes_reads_on_in_the_next(tmp_path: Path):
+    large = {"segment_bytes": 8 << 20, "max_message_bytes": 1 << 20}
+    with queue(tmp_path / "s", **large) as (log, share):
+        for _ in range(12):
+            log.append(bytes(100_000))
+        reader = log.cursor(0)
+        assert len(reader.drain()) == 12
+        accept_all(share)
+        reclaim(log)
+        assert log.ends[0] == 12
+        assert reader.drain() == []
+        log.append(b"goes on")
+        assert reader.drain() == [(12, b"goes on")]
+        reader.free()
+
+
 # -- stragglers -----------------------------------------------------------------------------------
 def test_one_straggler_keeps_itself_and_nothing_else(tmp_path: Path):
     with queue(tmp_path / "s") as (log, share):
