@@ -82,7 +82,8 @@ static int64_t next_unfinished(mql_live *live, int64_t from, int64_t to, int64_t
     if (mql_slots_window(&live->slots, &window) < 0) return from;
     from = mql_base_max(from, mql_base_min(window.start, to));
     for (int steps = 0; from < to && steps < RUN_STEPS; steps++) {
-        int64_t stop = (to + MQL_SHARE_SLOTS - 1) / MQL_SHARE_SLOTS, number = from / MQL_SHARE_SLOTS;
+        int64_t number = from / MQL_SHARE_SLOTS;
+        int64_t stop = (to + MQL_SHARE_SLOTS - 1) / MQL_SHARE_SLOTS;
         int64_t passed = mql_live_pass_done(live, number, mql_base_min(stop, number + RUN_CHUNKS));
         if (passed > number) {
             from = mql_base_min(passed * MQL_SHARE_SLOTS, to);

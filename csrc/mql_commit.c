@@ -320,7 +320,8 @@ int mql_commit_trim(mql_log *log, int64_t before) {
 /* -- rewriting --------------------------------------------------------------------------------- */
 /* Whether the segments of [base, until) are those listed, and all of them below what recovery
  * would look at. */
-static int check_sources(mql_log *log, const mql_commit_sources *from, const mql_control_end *end) {
+static int check_sources(mql_log *log, const mql_commit_sources *from,
+                         const mql_control_end *end) {
     int64_t *bases;
     size_t count, at = 0;
     int rc = mql_log_bases(log, &bases, &count);
@@ -406,7 +407,8 @@ int mql_commit_retain(mql_log *log) {
         mql_base_file_name(path, log->directory, bases[i], ".log");
         if (mql_os_stat_name(log->home->root, path, &stat) < 0) break;
         bool large = keep >= 0 && total - stat.size >= keep;
-        if (!large && !(age >= 0 && mql_commit_is_older(log, bases[i], bases[i + 1], oldest))) break;
+        bool old = age >= 0 && mql_commit_is_older(log, bases[i], bases[i + 1], oldest);
+        if (!large && !old) break;
         total -= stat.size;
         before = bases[i + 1];
     }

@@ -377,8 +377,9 @@ static int step(mql_cursor *cursor, mql_batch *out) {
     if (MQL_UNLIKELY(reaches || !epoch_right(cursor))) {
         walk->expected = expected;
         walk->position = position;
-        return damaged(cursor, reaches ? "the batch reaches into the next segment's offsets"
-                                       : "the batch has another leader epoch than the log has here");
+        return damaged(cursor, reaches
+                                   ? "the batch reaches into the next segment's offsets"
+                                   : "the batch has another leader epoch than the log has here");
     }
     if (MQL_UNLIKELY(walk->expected <= cursor->offset))
         return MQL_BUSY;                         /* before the place wanted */

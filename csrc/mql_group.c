@@ -454,7 +454,8 @@ static int floor_one(void *context, const char *file) {
     return 0;
 }
 
-static int list_in(mql_log *log, const char *path, int (*each)(void *, const char *), void *context) {
+static int list_in(mql_log *log, const char *path, int (*each)(void *, const char *),
+                   void *context) {
     mql_os_file opened;
     int rc = mql_os_open_directory(log->home->root, path, &opened);
     if (rc == -ENOENT) return MQL_OK;

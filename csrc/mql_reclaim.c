@@ -82,7 +82,8 @@ static bool is_finished(reclaiming *all, int64_t from, int64_t to) {
 }
 
 /* What the judgement rests on is on stable storage. */
-static int make_durable(mql_log *log) {
+static int make_durable(void *context) {
+    mql_log *log = ((reclaiming *)context)->log;
     int rc = mql_shares_sync(log);
     return rc == MQL_OK ? mql_group_sync(log) : rc;
 }
@@ -155,7 +156,7 @@ static int trim(reclaiming *all) {
         done++;
     if (done == 0 || all->bases[done] <= start) return MQL_OK;
     int64_t before = all->bases[done];
-    int rc = make_durable(all->log);
+    int rc = make_durable(all);
     if (rc == MQL_OK) rc = mql_commit_trim(all->log, before);
     all->did = all->did || rc == MQL_OK;
     return rc == MQL_OK ? list_segments(all) : rc;
@@ -185,6 +186,7 @@ static mql_rewrite rewrite_of(reclaiming *all, size_t first, size_t count) {
                                   .count = count,
                                   .until = all->bases[first + count]},
                          .keep = keep,
+                         .agree = make_durable,
                          .context = all};
 }
 
@@ -224,7 +226,7 @@ static bool is_worth(const reclaiming *all, int64_t had, int64_t kept, size_t co
 
 /* The next run of segments from *first on that is worth rewriting; how many. */
 static size_t next_group(reclaiming *all, size_t *first) {
-    int64_t bound = atomic_load_explicit(&all->log->segment_bytes, memory_order_relaxed) / 4;
+    int64_t bound = atomic_load_explicit(&all->log->segment_bytes, memory_order_relaxed);
     while (*first < all->most) {
         int64_t had = 0, kept = 0;
         size_t count = 0;
@@ -247,8 +249,7 @@ static int rewrite(reclaiming *all) {
         size_t count = next_group(all, &first);
         if (count == 0) return MQL_OK;
         mql_rewrite what = rewrite_of(all, first, count);
-        int rc = make_durable(all->log);
-        if (rc == MQL_OK) rc = mql_rewrite_run(&what);
+        int rc = mql_rewrite_run(&what);
         all->did = all->did || rc == MQL_OK;
         if (rc == MQL_OK) rc = list_segments(all);
         if (rc != MQL_OK) return rc;

@@ -6,6 +6,9 @@
  * what they were; and the offsets between are used up by empty batches, so that the log stays dense
  * and nobody takes what was left out for what was lost.
  *
+ * Who says that a record is finished says so when its turn comes to be written; so what he knows is
+ * synced after that, and before the file counts.
+ *
  * A batch is copied only if its CRC is right. One that is to be kept and is damaged ends the
  * rewriting: the bytes stay where they are, for whoever may mend them.
  */
@@ -237,7 +240,8 @@ int mql_rewrite_run(const mql_rewrite *what) {
     if (rc == MQL_OK) {
         _Atomic int64_t *used = &log->home->bell->used_bytes;
         atomic_fetch_add_explicit(used, run.bytes, memory_order_relaxed);
-        rc = mql_commit_replace(log, &what->from);
+        rc = what->agree(what->context);
+        if (rc == MQL_OK) rc = mql_commit_replace(log, &what->from);
         if (rc == MQL_OK) return MQL_OK;
         bool mine = mql_os_unlink(log->home->root, path) == 0; /* else it is in force */
         if (mine) atomic_fetch_sub_explicit(used, run.bytes, memory_order_relaxed);

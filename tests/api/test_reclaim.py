@@ -190,13 +190,11 @@ def test_a_key_counts_although_its_message_was_accepted_long_ago(tmp_path: Path)
 
 @pytest.mark.slow
 def test_draining_a_full_disk_makes_space(tmp_path: Path) -> None:
-    with tmpfs(tmp_path / "disk", "16m") as disk, mqlog.open(
-        disk / "s", min_free_bytes=0
-    ) as store:
+    with tmpfs(tmp_path / "disk", "16m") as disk, mqlog.open(disk / "s", min_free_bytes=0) as store:
         queue = store.queue("jobs", segment_bytes=1 << 20)
         delayed = queue.put(b"later", delay=MONTH)
         count = 0
-        with pytest.raises(OSError, match="space|full"):
+        with pytest.raises(OSError, match=r"space|full"):
             while True:
                 queue.put(bytes(5_000))
                 count += 1

@@ -7,8 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.partition import DIRECTORY, PAGE, Log, Store, check, dies, ffi, flip, headers_of, lib, take
-from support.partition import kafkas_indexes, reboot, unclean
+from support.partition import (
+    PAGE,
+    Log,
+    Store,
+    check,
+    dies,
+    ffi,
+    flip,
+    headers_of,
+    kafkas_indexes,
+    lib,
+)
 from support.share import Share
 
 SMALL = {

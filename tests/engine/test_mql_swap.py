@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fault import Log, Share, Store, check, dies, ffi, hooked, lib
+from support.fault import Log, Share, Store, check, ffi, hooked, lib
 from support.partition import kafkas_indexes, reboot
 
 OPTIONS = {
@@ -96,7 +96,9 @@ def check_small(log: Log, *, indexed: bool = True) -> None:
     assert bases == [0, log.end[0]]
     data = log.bytes(0)
     assert len(data) < 4096
-    assert not indexed or (log.bytes(0, ".index"), log.bytes(0, ".timeindex")) == kafkas_indexes(data, 0)
+    assert not indexed or (log.bytes(0, ".index"), log.bytes(0, ".timeindex")) == kafkas_indexes(
+        data, 0
+    )
     assert [n for n, _ in log.read(0) if n < log.end[0]] == list(STAY)
 
 
