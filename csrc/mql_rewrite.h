@@ -18,8 +18,8 @@ typedef struct mql_rewrite {
 /* How many bytes it would come to; MQL_FULL: more than `most`. MQL_BUSY: a record to be kept cannot
  * be read, or the segments are not what they were. */
 int mql_rewrite_measure(const mql_rewrite *what, int64_t most, int64_t *bytes);
-/* Does it: writes, asks `agree`, and only then replaces. Blocks. Fails: as writing does; MQL_BUSY as
- * above. Nothing has changed then, or it is finished later. */
+/* Does it: writes, asks `agree`, and only then replaces. Blocks. Fails: as writing does; MQL_BUSY
+ * as above. Nothing has changed then, or it is finished later. */
 int mql_rewrite_run(const mql_rewrite *what);
 
 #endif

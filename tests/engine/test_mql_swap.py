@@ -104,7 +104,7 @@ def check_small(log: Log, *, indexed: bool = True) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("power", [False, True], ids=["killed", "power cut"])
-def test_the_next_opener_finishes_or_undoes_it(consumed: Path, tmp_path: Path, power: bool):
+def test_r11_the_next_opener_finishes_or_undoes_it(consumed: Path, tmp_path: Path, power: bool):
     for step in range(1, 1000):
         path = tmp_path / f"s{step}"
         shutil.copytree(consumed, path)
@@ -182,7 +182,7 @@ def test_what_cannot_be_written_is_given_up_and_done_later(
     assert 20 < step < 200
 
 
-def test_a_swap_that_is_damaged_counts_for_nothing(consumed: Path, tmp_path: Path):
+def test_r11_a_swap_that_is_damaged_counts_for_nothing(consumed: Path, tmp_path: Path):
     path = tmp_path / "s"
     shutil.copytree(consumed, path)
     (path / "t-0" / f"{0:020d}.log.swap").write_bytes(b"no batch at all" * 10)
