@@ -9,8 +9,8 @@
 
 #include "mql_sleep.h"
 
-#define RUN_STEPS 64      /* chunks looked into under one holding of the lock */
-#define RUN_CHUNKS 65536  /* and marks looked at in one step */
+#define RUN_STEPS 64    /* chunks looked into under one holding of the lock */
+#define RUN_CHUNKS 4096 /* and marks looked at in one step */
 
 int64_t mql_census_waiting(mql_share *share) {
     mql_control_end end;
@@ -62,12 +62,12 @@ int64_t mql_census_unfinished(mql_share *share, int64_t from, int64_t to) {
 /* The first offset of [from, to), all of one chunk, that is finished. */
 static int64_t finished_in_chunk(mql_live *live, int64_t from, int64_t to) {
     mql_live_place place;
-    if (!mql_live_find(live, from, &place)) return mql_live_is_past(live, from) ? from : to;
+    if (mql_live_is_past(live, from)) return from; /* if not, then none behind it is */
+    if (!mql_live_find(live, from, &place)) return to;
     for (int64_t offset = from; offset < to; offset++) {
         mql_slots_slot slot;
         mql_slots_load(mql_slots_at(&live->slots, place.page, offset), offset, &slot);
         if (slot.sound && mql_slots_is_final(&slot)) return offset;
-        if (mql_live_is_past(live, offset)) return offset;
     }
     return to;
 }

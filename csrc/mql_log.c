@@ -214,16 +214,17 @@ static void forget_replaced(mql_log *log, bool forced) {
     lock_table(log);
     bool fresh = !forced && log->rewrites_seen == now;
     log->rewrites_seen = now;
-    size_t count = log->count;
     unlock_table(log);
-    for (size_t i = 0; !fresh && i < count; i++) {
+    for (int64_t after = -1; !fresh;) {
         mql_segment *segment = NULL;
         lock_table(log);
-        if (i < log->count && log->slots[i].segment != NULL)
-            segment = mql_segment_retain(log->slots[i].segment);
+        size_t at = (size_t)(floor_locked(log, after) + 1);
+        while (at < log->count && log->slots[at].segment == NULL) at++;
+        if (at < log->count) segment = mql_segment_retain(log->slots[at].segment);
         unlock_table(log);
-        bool current = segment == NULL ||
-                       (forced ? !mql_log_replaced(log, segment) : is_current(log, segment, now));
+        if (segment == NULL) return;
+        after = segment->base;
+        bool current = forced ? !mql_log_replaced(log, segment) : is_current(log, segment, now);
         if (!current) forget_segment(log, segment);
         mql_segment_release(segment);
     }

@@ -99,6 +99,21 @@ static int64_t least_age(mql_log *log) {
     return mql_base_max(age, atomic_load_explicit(&log->dedupe_ms, memory_order_relaxed));
 }
 
+/* Whether nothing is left in a segment that was rewritten: its file is young, and it is not. */
+static bool is_hollow(const reclaiming *all, size_t i) {
+    char path[MQL_PATH_MAX];
+    uint8_t bytes[MQL_BATCH_HEADER];
+    mql_os_file file;
+    mql_batch_header header = {.count = 1};
+    if (all->sizes[i] != MQL_BATCH_HEADER) return false;
+    mql_base_file_name(path, all->log->directory, all->bases[i], ".log");
+    if (mql_os_open(all->log->home->root, path, MQL_OS_READ, 0, &file) < 0) return false;
+    if (mql_os_read(file, bytes, sizeof bytes, 0) == (int64_t)sizeof bytes)
+        mql_batch_read_header(bytes, &header);
+    mql_os_close(file);
+    return header.count == 0;
+}
+
 /* How many segments from the front retention does not keep, of those that are sealed. */
 static size_t count_free(reclaiming *all) {
     mql_log *log = all->log;
@@ -113,7 +128,9 @@ static size_t count_free(reclaiming *all) {
         int64_t base = all->bases[most], next_base = all->bases[most + 1];
         behind -= all->sizes[most];
         if (behind < keep_bytes) break;
-        if (age > 0 && !mql_commit_is_older(log, base, next_base, oldest)) break;
+        bool old = age <= 0 || is_hollow(all, most) ||
+                   mql_commit_is_older(log, base, next_base, oldest);
+        if (!old) break;
     }
     return most;
 }
@@ -260,6 +277,8 @@ static int rewrite(reclaiming *all) {
 
 /* -- rounds ------------------------------------------------------------------------------------ */
 static int free_space(reclaiming *all) {
+    const mql_format_control *control = all->log->control;
+    if (atomic_load_explicit(&control->state, memory_order_acquire) != 0) return MQL_OK;
     for (bool rolled = false;;) {
         int rc = ask_groups(all);
         if (rc == MQL_OK) rc = list_segments(all);
@@ -278,6 +297,9 @@ static uint64_t changes(mql_log *log) {
 }
 
 static bool is_due(mql_log *log, int64_t now_ns) {
+    mql_control_end end;
+    mql_log_end(log, &end);
+    if (end.position <= ROLL_BYTES && mql_log_start(log) >= end.segment) return false; /* small */
     if (now_ns < atomic_load_explicit(&log->reclaim_due_ns, memory_order_relaxed)) return false;
     return now_ns >= atomic_load_explicit(&log->reclaim_again_ns, memory_order_relaxed) ||
            changes(log) != atomic_load_explicit(&log->reclaim_seen, memory_order_relaxed);
@@ -293,7 +315,8 @@ void mql_reclaim_round(mql_log *log, int64_t now_ns, bool forced) {
     int64_t begun = mql_os_monotonic_ns();
     uint64_t seen = changes(log);
     reclaiming all = {.log = log};
-    rc = died ? mql_commit_settle(log) : MQL_OK;
+    /* A hint, read without its lock: what was left undone is finished first. */
+    rc = died || log->control->replacing != 0 ? mql_commit_settle(log) : MQL_OK;
     if (rc == MQL_OK) rc = free_space(&all);
     forget_segments(&all);
     int64_t took = mql_os_monotonic_ns() - begun;

@@ -3,8 +3,9 @@
  * The steps, each of which may be the last before a death or a power cut:
  *
  *   1  <base>.log.cleaned is written and synced                         undone: it is taken away
- *   2  it is renamed <base>.log.swap, and the directory synced          from here on: finished
- *   3  it gets a second name, <base>.log, in one rename over the old
+ *   2  it is renamed <base>.log.swap                                    from here on: finished
+ *   3  the directory is synced, and it gets a second name, <base>.log,
+ *      in one rename over the old
  *   4  the segments whose offsets it has are unlinked, with all indexes
  *   5  the directory is synced, .swap unlinked, the directory synced
  *
@@ -61,7 +62,7 @@ int mql_swap_begin(const mql_swap_place *place, int64_t base) {
     name_of(place, base, MQL_SWAP_READY, to);
     int rc = mql_os_rename(place->root, from, to);
     return rc < 0 ? mql_base_fail_os(rc, from, "cannot put the rewritten segment in force")
-                  : sync_directory(place);
+                  : MQL_OK;
 }
 
 /* -- what is there ----------------------------------------------------------------------------- */
@@ -189,7 +190,7 @@ static int make_indexes(const mql_swap_place *place, mql_segment *segment, int64
 
 /* -- finishing --------------------------------------------------------------------------------- */
 /* The offset behind a segment of whole batches; -1: it is not one. */
-static int64_t end_of(mql_segment *segment) {
+static int64_t end_of(mql_segment *segment, bool verify) {
     mql_segment_window window = {0};
     int64_t length = atomic_load_explicit(&segment->length, memory_order_relaxed);
     mql_segment_walk walk = {.segment = segment,
@@ -197,7 +198,7 @@ static int64_t end_of(mql_segment *segment) {
                              .expected = segment->base,
                              .limit = length,
                              .max_size = MQL_BATCH_BYTES_MAX,
-                             .verify = true};
+                             .verify = verify};
     int rc;
     while ((rc = mql_segment_walk_next(&walk)) == MQL_OK) continue;
     int64_t end = rc == MQL_END && walk.position == length && length > 0 ? walk.expected : -1;
@@ -255,10 +256,11 @@ static int finish(const mql_swap_place *place, const finding *found, int64_t bas
     int64_t nothing = 0, bytes = 0;
     int rc = mql_segment_open_beside(&options, base, MQL_SWAP_READY, &segment);
     if (rc < 0) return rc;
-    int64_t end = end_of(segment);
+    int64_t end = end_of(segment, place->moved == NULL); /* who opens has not seen it written */
     /* One that is damaged since, and counts for nothing: either its other name has its bytes and
      * tells of the damage, or all that it was to replace is there. */
-    if (end >= 0) rc = put_in_place(place, base, freed);
+    if (end >= 0) rc = sync_directory(place); /* its name is there, whatever goes */
+    if (end >= 0 && rc == MQL_OK) rc = put_in_place(place, base, freed);
     if (end >= 0 && rc == MQL_OK) rc = drop_replaced(place, found, base, end, freed);
     /* Without its indexes it is walked. */
     if (end >= 0 && rc == MQL_OK && make_indexes(place, segment, &bytes) == MQL_OK) *freed -= bytes;

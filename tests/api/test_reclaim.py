@@ -130,6 +130,9 @@ def test_a_stream_reader_skips_what_is_gone_from_the_middle(tmp_path: Path) -> N
         assert delayed <= set(kept)
         assert kept == sorted(kept)
         assert delayed <= {0, *(record.offset for record in early)}
+        gone = next(n for n in range(1, 2000) if n not in kept)
+        with pytest.raises(mqlog.OffsetOutOfRangeError):
+            stream[gone]
         columns = [offset for part in stream.columns() for offset in part.offsets]
         assert columns == kept
         assert stream.offset_at(0.0) == 0

@@ -206,6 +206,23 @@ def test_what_is_younger_than_retention_age_stays(tmp_path: Path):
         assert 0 < log.ends[0] <= 100
 
 
+def test_what_was_rewritten_is_as_old_as_its_records(tmp_path: Path):
+    with queue(tmp_path / "s", retention_age_ms=3_600_000) as (log, share):
+        long_ago = lib.mql_os_now_ms() - 7_200_000
+        for _ in range(300):
+            log.append(VALUE, timestamp=long_ago)
+        stay = set(range(30, 60))  # the first segment has too many to be rewritten with others
+        accept_all(share, *stay)
+        reclaim(log)
+        assert len(bases(log)) == 3
+        assert len(log.bytes(bases(log)[1])) == 61
+        for _ in range(300):
+            log.append(VALUE, timestamp=long_ago)
+        accept_all(share)
+        reclaim(log)
+        assert len(bases(log)) == 3
+
+
 def test_the_keys_of_idempotent_puts_stay_as_long_as_they_count(tmp_path: Path):
     with queue(tmp_path / "s", dedupe_ms=3_600_000) as (log, share):
         for _ in range(200):
