@@ -16,8 +16,8 @@ typedef struct mql_swap_place {
     uint32_t mode;            /* of files that are made */
 } mql_swap_place;
 
-/* The file <base>.log.cleaned, whole and on stable storage, is to stand for its offsets from now on:
- * mql_swap_settle does what is left to be done. Both under the commit lock, or with nobody else
+/* The file <base>.log.cleaned, whole and on stable storage, is to stand for its offsets from now
+ * on: mql_swap_settle does what is left to be done. Both under the commit lock, or with nobody else
  * there. */
 int mql_swap_begin(const mql_swap_place *place, int64_t base);
 /* Finishes what has begun, and takes away what had not. *freed: by how many bytes the directory's
