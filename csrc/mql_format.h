@@ -68,7 +68,7 @@ static inline bool mql_format_is_newer(uint32_t layout, uint32_t oldest_writer) 
  *   0x100 writer lock     0x280 prepare lock    0x480 waiters: durable     0x680 log start, changes
  *   0x180 tail state      0x300 published end   0x500 waiters: room        0x700 sealing
  *                         0x380 durable end     0x580 state                0x780 waiters: queue
- *   0x800 slots ready     0x880 .. 0xfff reserved
+ *   0x800 slots ready     0x880 reclaim lock    0x900 .. 0xfff reserved
  */
 #define MQL_CONTROL_BYTES 4096
 #define MQL_CONTROL_MAGIC "MQLCTRL"
@@ -169,7 +169,13 @@ typedef struct mql_format_control {
     _Atomic uint32_t shares_generation; /* moves when a share group comes or goes */
     uint8_t pad9[116];
 
-    uint8_t reserved1[1920];
+    /* volatile: one at a time frees space */
+    mql_os_mutex reclaim;
+    _Atomic uint32_t rewrites; /* moves when a segment's name has got another file */
+    uint32_t replacing;        /* not 0: files are being replaced; under the commit lock */
+    uint8_t pad10[56];
+
+    uint8_t reserved1[1792];
 } mql_format_control;
 
 enum mql_state { MQL_STATE_POISONED = 1, MQL_STATE_DELETED = 2 };
@@ -493,6 +499,9 @@ MQL_AT(control, sealed, 0x700);
 MQL_AT(control, waiters_queue, 0x780);
 MQL_AT(control, slots_ready, 0x800);
 MQL_AT(control, shares_generation, 0x808);
+MQL_AT(control, reclaim, 0x880);
+MQL_AT(control, rewrites, 0x8c0);
+MQL_AT(control, replacing, 0x8c4);
 
 MQL_SIZE(checkpoint, MQL_CHECKPOINT_SLOT);
 MQL_AT(checkpoint, sequence, 16);

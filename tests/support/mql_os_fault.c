@@ -1,10 +1,15 @@
-/* mql_os_fault.c - mql_os_posix.c with a hook before the calls that a full or broken disk fails. */
+/* mql_os_fault.c - mql_os_posix.c with a hook before the calls that a full or broken disk fails,
+ * and those after which files are others. */
 #define mql_os_allocate real_allocate
 #define mql_os_truncate real_truncate
 #define mql_os_sync real_sync
 #define mql_os_sync_directory real_sync_directory
 #define mql_os_map real_map
 #define mql_os_map_at real_map_at
+#define mql_os_write real_write
+#define mql_os_rename real_rename
+#define mql_os_link real_link
+#define mql_os_unlink real_unlink
 #include "../../csrc/mql_os_posix.c"
 #undef mql_os_allocate
 #undef mql_os_truncate
@@ -12,6 +17,10 @@
 #undef mql_os_sync_directory
 #undef mql_os_map
 #undef mql_os_map_at
+#undef mql_os_write
+#undef mql_os_rename
+#undef mql_os_link
+#undef mql_os_unlink
 
 #include "mql_os_fault.h"
 
@@ -21,6 +30,10 @@ int mql_os_sync(mql_os_file file);
 int mql_os_sync_directory(mql_os_file directory);
 int mql_os_map(mql_os_file file, size_t length, bool writable, void **out);
 int mql_os_map_at(mql_os_file file, int64_t position, size_t length, void **out);
+int mql_os_write(mql_os_file file, const void *data, size_t length, int64_t position);
+int mql_os_rename(mql_os_file directory, const char *from, const char *to);
+int mql_os_link(mql_os_file directory, const char *from, const char *to);
+int mql_os_unlink(mql_os_file directory, const char *name);
 
 static mql_os_fault_hook *hook;
 static _Thread_local bool inside;
@@ -63,4 +76,24 @@ int mql_os_map(mql_os_file file, size_t length, bool writable, void **out) {
 int mql_os_map_at(mql_os_file file, int64_t position, size_t length, void **out) {
     int rc = ask(MQL_FAULT_MAP, file);
     return rc != 0 ? rc : real_map_at(file, position, length, out);
+}
+
+int mql_os_write(mql_os_file file, const void *data, size_t length, int64_t position) {
+    int rc = ask(MQL_FAULT_WRITE, file);
+    return rc != 0 ? rc : real_write(file, data, length, position);
+}
+
+int mql_os_rename(mql_os_file directory, const char *from, const char *to) {
+    int rc = ask(MQL_FAULT_RENAME, directory);
+    return rc != 0 ? rc : real_rename(directory, from, to);
+}
+
+int mql_os_link(mql_os_file directory, const char *from, const char *to) {
+    int rc = ask(MQL_FAULT_LINK, directory);
+    return rc != 0 ? rc : real_link(directory, from, to);
+}
+
+int mql_os_unlink(mql_os_file directory, const char *name) {
+    int rc = ask(MQL_FAULT_UNLINK, directory);
+    return rc != 0 ? rc : real_unlink(directory, name);
 }

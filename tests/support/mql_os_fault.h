@@ -9,7 +9,11 @@ enum mql_os_fault_call {
     MQL_FAULT_TRUNCATE = 2,
     MQL_FAULT_SYNC = 3,
     MQL_FAULT_SYNC_DIRECTORY = 4,
-    MQL_FAULT_MAP = 5
+    MQL_FAULT_MAP = 5,
+    MQL_FAULT_WRITE = 6,
+    MQL_FAULT_RENAME = 7,
+    MQL_FAULT_LINK = 8,
+    MQL_FAULT_UNLINK = 9
 };
 
 /* Called before each of these: a result other than 0 is the call's, which is not made. Not called
