@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.partition import Failed, Log, Store, dies, lib
+from support.partition import Failed, Log, Store, dies, ffi, lib
 from support.share import Share, put
 
 
@@ -157,6 +157,69 @@ def test_a_bounded_queue_is_full_at_exactly_its_size(log: Log) -> None:
     assert lib.mql_share_wait_room(log.c, 1, 0, 0) == 0
     assert put(log) == lib.MQL_OK
     assert put(log) == lib.MQL_FULL
+
+
+def backlog(share: Share) -> int:
+    size = ffi.new("int64_t *")
+    assert lib.mql_share_backlog(share.c, size) == lib.MQL_OK
+    return int(size[0])
+
+
+def test_a_bounded_backlog_is_full_at_exactly_its_bytes(log: Log) -> None:
+    share = Share(log.c)
+    assert backlog(share) == 0
+    assert put(log) == lib.MQL_OK
+    size = backlog(share)
+    lib.mql_share_bound(share.c, 0, 2 * size)
+    assert (put(log), put(log)) == (lib.MQL_OK, lib.MQL_FULL)
+    wanted = lib.mql_error_last()
+    assert (wanted.start, wanted.stop) == (1, size)
+    assert backlog(share) == 2 * size
+    held = share.acquire(2)
+    share.settle("accept", held[1])
+    assert lib.mql_share_wait_room(log.c, 1, size, 0) == lib.MQL_TIMEOUT
+    share.settle("accept", held[0])
+    assert backlog(share) == 0
+    assert lib.mql_share_wait_room(log.c, 2, 2 * size, 0) == lib.MQL_OK
+    assert lib.mql_share_wait_room(log.c, 3, 3 * size, 0) == lib.MQL_TIMEOUT
+    assert (put(log), put(log), put(log)) == (lib.MQL_OK, lib.MQL_OK, lib.MQL_FULL)
+
+
+def test_a_wall_clock_that_is_set_is_gone_by(log: Log, store: Store) -> None:
+    share, later = Share(log.c), 10_000_000
+    lib.mql_set_wall(store.c, later)
+    assert lib.mql_wall(store.c) == later
+    lib.mql_share_make_room(log.c)
+    lib.mql_share_delay(log.c, log.append(b"v"), later + 1)
+    assert share.acquire() == []
+    assert lib.mql_share_due_in(share.c) > 0
+    assert (share.info().ready, share.info().delayed) == (0, 1)
+    lib.mql_set_wall(store.c, later + 1)
+    assert lib.mql_share_due_in(share.c) == 0
+    assert offsets(share.acquire()) == [0]
+    lib.mql_set_wall(store.c, 0)
+    assert abs(lib.mql_wall(store.c) / 1000 - time.time()) < 60
+
+
+def test_a_parked_move_is_not_taken_up_at_once_when_all_is_derived_anew(log: Log) -> None:
+    share = Share(log.c)
+    log.append(b"v")
+    held = share.acquire()
+    share.settle("move", *held)
+    share.settle("park", *held, when=int(time.time() * 1000) + 3_600_000)
+    share.rebuild()
+    assert share.acquire() == []
+    assert (share.info().ready, share.info().delayed) == (0, 1)
+
+
+def test_a_delayed_record_at_the_end_is_nothing_new(log: Log) -> None:
+    share = Share(log.c)
+    lib.mql_share_make_room(log.c)
+    far = int(time.time() * 1000) + 3_600_000
+    for offset in reversed([log.append(b"v") for _ in range(3)]):
+        lib.mql_share_delay(log.c, offset, far)
+    assert lib.mql_share_due_in(share.c) > 10**9
+    assert share.acquire() == []
 
 
 def test_what_a_dead_process_held_is_released(tmp_path: Path) -> None:
