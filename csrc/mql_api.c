@@ -236,6 +236,11 @@ int mql_trim(mql_log *log, int64_t before) {
     return rc < 0 ? rc : mql_commit_trim(log, before);
 }
 
+int64_t mql_unfinished(mql_log *log, int64_t start, int64_t stop) {
+    int rc = mql_log_writable(log);
+    return rc < 0 ? rc : mql_shares_unfinished(log, start, stop);
+}
+
 /* -- reading ----------------------------------------------------------------------------------- */
 int mql_cursor_open(mql_log *log, int64_t offset, int flags, mql_cursor **out) {
     return mql_cursor_make(log, offset, flags, out);

@@ -573,3 +573,31 @@ int mql_append_one(mql_log *log, const mql_record *record, int flags, int64_t *o
     mql_append_source source = {.records = record, .count = 1, .timestamp = MQL_NOW};
     return mql_append_source_to(log, &source, flags, offset);
 }
+
+/* -- rolling ----------------------------------------------------------------------------------- */
+static int roll_once(appending *append) {
+    mql_log *log = append->log;
+    mql_control_end end;
+    append->need = NEED_NOTHING;
+    int rc = mql_log_lock(log, &log->control->writer, &log->control->needs_repair);
+    if (rc == MQL_OK) rc = entered(log);
+    if (rc < 0) return rc;
+    rc = mql_log_writable(log);
+    mql_control_read(&log->control->published, &end);
+    uint32_t state = atomic_load_explicit(&log->control->state, memory_order_acquire);
+    bool wanted = state == 0 && end.segment == append->segment && end.position > 0;
+    if (rc == MQL_OK && wanted) rc = roll_locked(append, &end);
+    mql_os_mutex_drop(&log->control->writer);
+    return rc;
+}
+
+int mql_append_roll(mql_log *log, int64_t segment) {
+    int rc = MQL_BUSY;
+    for (int i = 0; rc == MQL_BUSY && i < TRIES; i++) {
+        appending append = {.log = log, .segment = segment};
+        rc = roll_once(&append);
+        int met = rc == MQL_BUSY ? meet_need(&append) : MQL_OK;
+        if (met < 0) return met;
+    }
+    return rc;
+}

@@ -22,6 +22,10 @@ int mql_append_source_to(mql_log *log, const mql_append_source *source, int flag
 /* One record with neither key nor headers, the hot path's hot path. */
 int mql_append_one(mql_log *log, const mql_record *record, int flags, int64_t *offset);
 
+/* The log goes on in a new segment, if `segment` is the active one and has records. Needs next to
+ * no space. Blocks. */
+int mql_append_roll(mql_log *log, int64_t segment);
+
 /* Repairs what an owner of the writer lock left when it died, if one did. For closers. Blocks. */
 int mql_append_settle(mql_log *log);
 

@@ -128,6 +128,14 @@ void mql_batch_write_empty(uint8_t *out, int64_t first_offset, int64_t last_offs
     put_crc(out, MQL_BATCH_HEADER);
 }
 
+void mql_batch_thin(uint8_t *bytes, int64_t size, int32_t count, int64_t max_timestamp) {
+    assert(size >= MQL_BATCH_HEADER && size <= MQL_BATCH_BYTES_MAX && count > 0);
+    mql_base_put32(bytes + MQL_BATCH_LENGTH, (uint32_t)(size - MQL_BATCH_LOG_OVERHEAD));
+    mql_base_put64(bytes + MQL_BATCH_MAX_TIMESTAMP, (uint64_t)max_timestamp);
+    mql_base_put32(bytes + MQL_BATCH_COUNT, (uint32_t)count);
+    put_crc(bytes, size);
+}
+
 static int fail_too_large(int64_t size, int64_t limit, const char *what) {
     int rc = mql_base_fail(MQL_E_TOO_LARGE, NULL, "%s: %lld bytes, at most %lld", what,
                            (long long)size, (long long)limit);

@@ -57,6 +57,10 @@ int mql_batch_header_build(const mql_record *records, size_t count, int64_t now,
  * Kafka: MQL_BATCH_HEADER bytes, no timestamps. */
 void mql_batch_write_empty(uint8_t *out, int64_t first_offset, int64_t last_offset, int32_t epoch);
 
+/* The batch has lost some of its records: sets its size, their number, the maximum timestamp of
+ * those left, and the CRC. */
+void mql_batch_thin(uint8_t *bytes, int64_t size, int32_t count, int64_t max_timestamp);
+
 /* Stamps offset and epoch into a batch in place: both lie outside the CRC. */
 void mql_batch_stamp(uint8_t *bytes, int64_t base_offset, int32_t epoch);
 

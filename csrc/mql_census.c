@@ -11,6 +11,9 @@
 #include "mql_cursor.h"
 #include "mql_sleep.h"
 
+#define RUN_STEPS 64    /* chunks looked into under one holding of the lock */
+#define RUN_CHUNKS 4096 /* and marks looked at in one step */
+
 int64_t mql_census_waiting(mql_share *share) {
     mql_control_end end;
     int rc = mql_log_writable(share->live.log);
@@ -119,6 +122,74 @@ int mql_census_backlog(mql_share *share, int64_t *bytes) {
     } while (rc == MQL_OK && backlog.segment != end.segment);
     if (rc == MQL_OK) *bytes = backlog.before + end.position;
     return rc;
+}
+
+/* The first offset of [from, to), all of one chunk, that is finished. */
+static int64_t finished_in_chunk(mql_live *live, int64_t from, int64_t to) {
+    mql_live_place place;
+    if (mql_live_is_past(live, from)) return from; /* if not, then none behind it is */
+    if (!mql_live_find(live, from, &place)) return to;
+    for (int64_t offset = from; offset < to; offset++) {
+        mql_slots_slot slot;
+        mql_slots_load(mql_slots_at(&live->slots, place.page, offset), offset, &slot);
+        if (slot.sound && mql_slots_is_final(&slot)) return offset;
+    }
+    return to;
+}
+
+static int64_t chunk_end(int64_t offset, int64_t to) {
+    return mql_base_min((offset / MQL_SHARE_SLOTS + 1) * MQL_SHARE_SLOTS, to);
+}
+
+/* The first unfinished offset from `from` on, as far as `steps` go; *searched: up to where. */
+static int64_t next_unfinished(mql_live *live, int64_t from, int64_t to, int64_t *searched) {
+    mql_format_share_window window;
+    if (mql_slots_window(&live->slots, &window) < 0) return from;
+    from = mql_base_max(from, mql_base_min(window.start, to));
+    for (int steps = 0; from < to && steps < RUN_STEPS; steps++) {
+        int64_t number = from / MQL_SHARE_SLOTS;
+        int64_t stop = (to + MQL_SHARE_SLOTS - 1) / MQL_SHARE_SLOTS;
+        int64_t passed = mql_live_pass_done(live, number, mql_base_min(stop, number + RUN_CHUNKS));
+        if (passed > number) {
+            from = mql_base_min(passed * MQL_SHARE_SLOTS, to);
+            continue;
+        }
+        int64_t end = chunk_end(from, to), found = unfinished_in_chunk(live, from, to);
+        if (found < end) {
+            *searched = found;
+            return found;
+        }
+        from = end;
+    }
+    *searched = from;
+    return to;
+}
+
+int mql_census_run(mql_share *share, int64_t *from, int64_t *to) {
+    mql_live *live = &share->live;
+    int64_t at = *from, start = *to;
+    while (at < *to && start == *to) {
+        int rc = mql_share_enter_surely(share);
+        if (rc < 0) return rc;
+        start = next_unfinished(live, at, *to, &at);
+        mql_share_leave(share);
+    }
+    if (start >= *to) {
+        *from = *to;
+        return MQL_OK;
+    }
+    int rc = mql_share_enter_surely(share);
+    if (rc < 0) return rc;
+    int64_t stop = start;
+    for (int steps = 0; stop < *to && steps < RUN_STEPS; steps++) {
+        int64_t end = chunk_end(stop, *to), found = finished_in_chunk(live, stop, end);
+        stop = found;
+        if (found < end) break;
+    }
+    mql_share_leave(share);
+    *from = start;
+    *to = mql_base_max(stop, start + 1); /* finished meanwhile: then it is kept once more */
+    return MQL_OK;
 }
 
 typedef struct finality {

@@ -8,9 +8,13 @@
  * leaves the latch where it was, and may have been told of one: `needs_resync` then stands until
  * somebody has found everything whole that is not durable, made it dirty again, and synced it.
  *
- * Under the commit lock: the checkpoint file, `ceiling`, `sealed`, `log_start`, `round`, `covers`.
+ * Under the commit lock: the checkpoint file, `ceiling`, `sealed`, `log_start`, `round`, `covers`,
+ * and `replacing`, which says that segments are being replaced (mql_swap): who finds it set finishes
+ * that first.
  */
 #include "mql_commit.h"
+
+#include "mql_swap.h"
 
 #include <errno.h>
 
@@ -38,6 +42,24 @@ static int poisoned(mql_log *log) {
 static bool is_poisoned(mql_log *log) {
     return (atomic_load_explicit(&log->control->state, memory_order_acquire) &
             MQL_STATE_POISONED) != 0;
+}
+
+static mql_swap_place swap_place(mql_log *log) {
+    return (mql_swap_place){.root = log->home->root,
+                            .directory = log->directory,
+                            .moved = &log->control->rewrites,
+                            .mode = log->home->mode};
+}
+
+/* Finishes a replacing, or what is left of one whose committer died or failed. */
+static int settle_locked(mql_log *log) {
+    mql_swap_place place = swap_place(log);
+    int64_t freed;
+    int rc = mql_swap_settle(&place, &freed);
+    atomic_fetch_sub_explicit(&log->home->bell->used_bytes, freed, memory_order_relaxed);
+    atomic_fetch_add_explicit(&log->control->segments_generation, 1, memory_order_release);
+    if (rc == MQL_OK) log->control->replacing = 0;
+    return rc;
 }
 
 static mql_format_waiters *waiters_of(mql_format_control *control, uint32_t round) {
@@ -72,12 +94,19 @@ static void drop(mql_log *log) {
     mql_control_ring(&log->control->waiters_queue, INT32_MAX);
 }
 
+/* A failure to leaves all files as good as they were, and is met again. */
+static void settle_owed_locked(mql_log *log) {
+    if (MQL_UNLIKELY(log->control->replacing != 0) && mql_log_in_place(log) == MQL_OK)
+        (void)settle_locked(log);
+}
+
 /* Takes the commit lock, of a log that is still there: what is named from now on is its own. */
 static int take(mql_log *log) {
     int rc = mql_log_lock(log, &log->control->commit, &log->control->needs_resync);
     if (rc < 0) return rc;
     rc = mql_log_in_place(log);
     if (rc < 0) drop(log);
+    if (rc == MQL_OK) settle_owed_locked(log);
     return rc;
 }
 
@@ -383,6 +412,7 @@ int mql_commit_until(mql_log *log, int64_t offset) {
         if (rc < 0) return rc;
         bool failed = waited && is_poisoned(log); /* the round that it waited for */
         if (rc == MQL_OK) {
+            settle_owed_locked(log);
             rc = failed ? MQL_OK : lead_locked(log);
             drop(log);
         }
@@ -494,9 +524,62 @@ int mql_commit_trim(mql_log *log, int64_t before) {
     return rc;
 }
 
-/* Whether the segment's youngest record is older than the bound. The time index is derived, so it
- * is not believed alone; without it the segment is read once its file is that old too. */
-static bool too_old(mql_log *log, int64_t base, int64_t next_base, int64_t oldest) {
+/* -- rewriting --------------------------------------------------------------------------------- */
+/* Whether the segments of [base, until) are those listed, and all of them below what recovery
+ * would look at. */
+static int check_sources(mql_log *log, const mql_commit_sources *from,
+                         const mql_control_end *end) {
+    int64_t *bases;
+    size_t count, at = 0;
+    int rc = mql_log_bases(log, &bases, &count);
+    if (rc < 0) return rc;
+    while (at < count && bases[at] < from->bases[0]) at++;
+    bool same = count - at > from->count && bases[at + from->count] == from->until &&
+                memcmp(bases + at, from->bases, from->count * sizeof *bases) == 0;
+    mql_os_free_memory(bases);
+    int64_t start = atomic_load_explicit(&log->control->log_start, memory_order_relaxed);
+    return same && from->until <= end->segment && start <= from->bases[0] ? MQL_OK : MQL_BUSY;
+}
+
+static int replace_locked(mql_log *log, const mql_commit_sources *from) {
+    mql_swap_place place = swap_place(log);
+    mql_control_end durable;
+    if (log->control->replacing != 0) return MQL_BUSY;
+    int rc = commit_locked(log);
+    if (rc < 0) return rc;
+    mql_control_read(&log->control->durable, &durable);
+    rc = check_sources(log, from, &durable);
+    int64_t ceiling = atomic_load_explicit(&log->control->ceiling, memory_order_relaxed);
+    /* The watermark on the disk must not name a segment that goes. */
+    if (rc == MQL_OK) rc = write_checkpoint_locked(log, &durable, ceiling, false);
+    if (rc != MQL_OK) return rc;
+    log->control->replacing = 1;
+    atomic_signal_fence(memory_order_seq_cst); /* a death finds it stored first */
+    rc = mql_swap_begin(&place, from->bases[0]);
+    int settled = settle_locked(log);
+    return rc < 0 ? rc : settled;
+}
+
+int mql_commit_settle(mql_log *log) {
+    int rc = take(log);
+    if (rc < 0) return rc;
+    rc = settle_locked(log);
+    drop(log);
+    return rc;
+}
+
+int mql_commit_replace(mql_log *log, const mql_commit_sources *from) {
+    int rc = take(log);
+    if (rc < 0) return rc;
+    rc = mql_log_writable(log);
+    if (rc == MQL_OK) rc = replace_locked(log, from);
+    drop(log);
+    mql_log_forget(log);
+    return rc;
+}
+
+/* -- retention --------------------------------------------------------------------------------- */
+bool mql_commit_is_older(mql_log *log, int64_t base, int64_t next_base, int64_t oldest) {
     mql_segment_options options = mql_log_segment_options(log);
     options.capacity = 0;
     int64_t youngest = mql_segment_youngest(&options, base, next_base, false);
@@ -532,7 +615,8 @@ int mql_commit_retain(mql_log *log) {
         mql_base_file_name(path, log->directory, bases[i], ".log");
         if (mql_os_stat_name(log->home->root, path, &stat) < 0) break;
         bool large = keep >= 0 && total - stat.size >= keep;
-        if (!large && !(age >= 0 && too_old(log, bases[i], bases[i + 1], oldest))) break;
+        bool old = age >= 0 && mql_commit_is_older(log, bases[i], bases[i + 1], oldest);
+        if (!large && !old) break;
         total -= stat.size;
         before = bases[i + 1];
     }

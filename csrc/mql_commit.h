@@ -28,6 +28,21 @@ int mql_commit_raise(mql_log *log, int64_t offset);
 
 /* The log start moves to `before`, durably; whole segments below it are unlinked. Blocks. */
 int mql_commit_trim(mql_log *log, int64_t before);
+/* The segments bases[0 .. count) end at `until`, where the next one begins. */
+typedef struct mql_commit_sources {
+    const int64_t *bases; /* borrows; ascending */
+    size_t count;
+    int64_t until;
+} mql_commit_sources;
+/* <bases[0]>.log.cleaned, which is on stable storage, takes their place. Blocks. MQL_BUSY: they are
+ * not what they were, nothing was done. */
+int mql_commit_replace(mql_log *log, const mql_commit_sources *from);
+/* Finishes or undoes what a process has left that died while it rewrote segments. Blocks. */
+int mql_commit_settle(mql_log *log);
+/* Whether the youngest record of a sealed segment is older than `oldest` (milliseconds since 1970).
+ * The time index is derived, so it is not believed alone; without it the segment is read once its
+ * file is that old too. */
+bool mql_commit_is_older(mql_log *log, int64_t base, int64_t next_base, int64_t oldest);
 /* What retention by bytes and age takes away now (cleanup "delete"). Blocks. */
 int mql_commit_retain(mql_log *log);
 

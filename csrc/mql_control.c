@@ -67,7 +67,8 @@ int mql_control_reset(mql_format_control *control, const mql_control_identity *i
     memset(bytes + named, 0, ends - named);
     memset(bytes + rest, 0, sizeof *control - rest);
     mql_control_name(control, identity);
-    mql_os_mutex *locks[] = {&control->writer, &control->commit, &control->prepare};
+    mql_os_mutex *locks[] = {&control->writer, &control->commit, &control->prepare,
+                             &control->reclaim};
     for (size_t i = 0; i < sizeof locks / sizeof *locks; i++) {
         int rc = mql_os_mutex_init_shared(locks[i]);
         if (rc < 0) return mql_base_fail_os(rc, "control", "cannot make a shared lock");

@@ -4,10 +4,16 @@
  * it. It keeps a reference on the segment it stands in, so retention and close() may take the file
  * away under it. A segment that is not the last ends where the next begins, whatever its file's
  * length is.
+ *
+ * Several segments may have been rewritten as one (mql_swap). Who stands in an old one goes on in
+ * its bytes; who comes to its end, or finds the next one gone, looks again for the file that has
+ * the offset. While both are there a batch may reach over where the next file begins.
  */
 #include "mql_cursor.h"
 
 #include <stdio.h>
+
+#define MISSED_MOST 1000 /* a bound, not a policy: each means that a file was replaced meanwhile */
 
 struct mql_lease {
     mql_segment *segment; /* owns a reference */
@@ -25,6 +31,7 @@ struct mql_cursor {
     int32_t epoch;  /* that batches below epoch_until carry; -1: not known */
     int64_t epoch_until;
     int64_t end_seen; /* offset of the end when last looked at */
+    int missed;       /* how often a file was gone since the cursor was placed last */
 };
 
 /* -- ends -------------------------------------------------------------------------------------- */
@@ -39,6 +46,17 @@ static int out_of_range(const mql_cursor *cursor, int64_t offset) {
     mql_control_end end;
     end_of(cursor, &end);
     return mql_base_fail_range(offset, mql_log_start(cursor->log), end.offset);
+}
+
+/* A file is not there: retention has passed it, or another one has its offsets now. MQL_BUSY: look
+ * again. */
+static int gone(mql_cursor *cursor) {
+    int rc = mql_log_usable(cursor->log);
+    if (rc < 0) return rc;
+    if (cursor->offset < mql_log_start(cursor->log) || ++cursor->missed > MISSED_MOST)
+        return out_of_range(cursor, cursor->offset);
+    rc = mql_log_relist(cursor->log);
+    return rc < 0 ? rc : MQL_BUSY;
 }
 
 /* -- placing ----------------------------------------------------------------------------------- */
@@ -78,7 +96,7 @@ static void choose_index(mql_cursor *cursor, const mql_control_end *end) {
     cursor->walk.index_count = mql_index_count_offsets(&segment->index.offsets);
 }
 
-/* How far the walk may go in the current segment. */
+/* How far the walk may go in the current segment. MQL_BUSY: its file is gone. */
 static int set_limit(mql_cursor *cursor, const mql_control_end *end) {
     mql_segment *segment = cursor->segment;
     if (segment->base == end->segment) {
@@ -91,23 +109,21 @@ static int set_limit(mql_cursor *cursor, const mql_control_end *end) {
     }
     int64_t base;
     int rc = mql_log_locate(cursor->log, segment->base, &base, &cursor->next_base);
+    if (rc == MQL_E_RANGE || (rc == MQL_OK && base != segment->base)) return gone(cursor);
     if (rc < 0) return rc;
-    if (base != segment->base) return out_of_range(cursor, cursor->offset);
     mql_segment_options options = mql_log_segment_options(cursor->log);
     rc = mql_segment_refresh(segment, &options);
-    if (rc == MQL_E_NOT_FOUND) return out_of_range(cursor, cursor->offset);
+    if (rc == MQL_E_NOT_FOUND) return gone(cursor);
     cursor->walk.limit = atomic_load_explicit(&segment->length, memory_order_relaxed);
     return rc;
 }
 
+/* MQL_BUSY: its file is gone. */
 static int enter_segment(mql_cursor *cursor, int64_t base) {
     mql_log *log = cursor->log;
     mql_segment *segment;
     int rc = mql_log_segment(log, base, &segment);
-    if (rc == MQL_E_NOT_FOUND) {
-        int usable = mql_log_usable(log);
-        return usable < 0 ? usable : out_of_range(cursor, cursor->offset);
-    }
+    if (rc == MQL_E_NOT_FOUND) return gone(cursor);
     if (rc < 0) return rc;
     leave_segment(cursor);
     cursor->segment = segment;
@@ -121,7 +137,8 @@ static int enter_segment(mql_cursor *cursor, int64_t base) {
     return MQL_OK;
 }
 
-/* Stands at the batch that holds cursor->offset. MQL_END: there is none yet. */
+/* Stands at the batch that holds cursor->offset. MQL_END: there is none yet; MQL_BUSY: try again.
+ */
 static int place(mql_cursor *cursor) {
     mql_log *log = cursor->log;
     mql_control_end end;
@@ -136,7 +153,7 @@ static int place(mql_cursor *cursor) {
     if (rc == MQL_OK && base > end.segment) base = end.segment;
     if (rc == MQL_OK) rc = enter_segment(cursor, base);
     if (rc == MQL_OK) rc = set_limit(cursor, &end);
-    if (rc < 0) {
+    if (rc != MQL_OK) {
         leave_segment(cursor);
         return rc;
     }
@@ -269,6 +286,10 @@ static bool epoch_right(mql_cursor *cursor) {
 static int go_on(mql_cursor *cursor) {
     mql_control_end end;
     end_of(cursor, &end);
+    if (cursor->walk.expected > cursor->next_base) { /* there are two files for what is next */
+        leave_segment(cursor);
+        return MQL_OK;
+    }
     if (cursor->segment->base == end.segment) {
         int64_t limit = cursor->walk.limit;
         cursor->window.length =
@@ -278,11 +299,16 @@ static int go_on(mql_cursor *cursor) {
     }
     if (cursor->next_base == INT64_MAX) {
         int rc = set_limit(cursor, &end);
-        if (rc < 0) leave_segment(cursor); /* half-set bounds must not be read by */
-        if (rc < 0) return rc;
+        if (rc != MQL_OK) leave_segment(cursor); /* half-set bounds must not be read by */
+        if (rc != MQL_OK) return rc;
         if (cursor->next_base == INT64_MAX) return MQL_END;
         if (cursor->walk.expected < cursor->next_base && cursor->walk.position < cursor->walk.limit)
             return MQL_OK;
+    }
+    if (cursor->walk.expected < cursor->next_base &&
+        mql_log_replaced(cursor->log, cursor->segment)) {
+        leave_segment(cursor);
+        return gone(cursor);
     }
     if (cursor->walk.expected < cursor->next_base) {
         int64_t start = cursor->walk.expected, stop = cursor->next_base,
@@ -295,8 +321,14 @@ static int go_on(mql_cursor *cursor) {
     }
     int rc = enter_segment(cursor, cursor->next_base);
     if (rc == MQL_OK) rc = set_limit(cursor, &end);
-    if (rc < 0) leave_segment(cursor);
+    if (rc != MQL_OK) leave_segment(cursor);
     return rc;
+}
+
+/* Whether a batch that reaches over where the next segment begins was rewritten to do so: its CRC
+ * says how far it reaches. */
+static bool may_reach(const mql_segment_walk *walk) {
+    return walk->verify || mql_batch_crc_right(walk->bytes, walk->header.size);
 }
 
 static int give(mql_cursor *cursor, mql_batch *out) {
@@ -330,6 +362,7 @@ static int step(mql_cursor *cursor, mql_batch *out) {
         mql_segment_options options = mql_log_segment_options(cursor->log);
         int rc = mql_segment_refresh(cursor->segment, &options);
         leave_segment(cursor);
+        if (rc == MQL_E_NOT_FOUND) return gone(cursor);
         return rc < 0 ? rc : MQL_BUSY;
     }
     int64_t expected = walk->expected, position = walk->position;
@@ -340,12 +373,13 @@ static int step(mql_cursor *cursor, mql_batch *out) {
         return MQL_BUSY;
     }
     if (MQL_UNLIKELY(rc == MQL_E_CORRUPT)) return damaged(cursor, walk->wrong);
-    if (MQL_UNLIKELY(!epoch_right(cursor) || walk->expected > cursor->next_base)) {
-        bool epoch = walk->expected <= cursor->next_base;
+    bool reaches = walk->expected > cursor->next_base && !may_reach(walk);
+    if (MQL_UNLIKELY(reaches || !epoch_right(cursor))) {
         walk->expected = expected;
         walk->position = position;
-        return damaged(cursor, epoch ? "the batch has another leader epoch than the log has here"
-                                     : "the batch reaches into the next segment's offsets");
+        return damaged(cursor, reaches
+                                   ? "the batch reaches into the next segment's offsets"
+                                   : "the batch has another leader epoch than the log has here");
     }
     if (MQL_UNLIKELY(walk->expected <= cursor->offset))
         return MQL_BUSY;                         /* before the place wanted */
@@ -364,12 +398,10 @@ int mql_cursor_read(mql_cursor *cursor, mql_batch *out) {
     if (MQL_UNLIKELY(cursor->offset < mql_log_start(cursor->log)))
         return out_of_range(cursor, cursor->offset);
     do {
-        if (MQL_UNLIKELY(cursor->segment == NULL)) {
-            rc = place(cursor);
-            if (rc != MQL_OK) return rc;
-        }
-        rc = step(cursor, out);
+        rc = MQL_UNLIKELY(cursor->segment == NULL) ? place(cursor) : MQL_OK;
+        if (MQL_LIKELY(rc == MQL_OK)) rc = step(cursor, out);
     } while (rc == MQL_BUSY);
+    cursor->missed = 0;
     return rc;
 }
 
@@ -466,6 +498,10 @@ int mql_cursor_move_to_time(mql_cursor *cursor, int64_t timestamp, int64_t *offs
         rc = mql_log_locate(cursor->log, cursor->offset, &base, &next_base);
         if (rc == MQL_OK) rc = enter_segment(cursor, base);
         if (rc == MQL_OK) rc = set_limit(cursor, &end);
+        if (rc == MQL_BUSY) {
+            rc = MQL_OK;
+            continue;
+        }
         if (rc < 0) break;
         rc = find_time(cursor, timestamp, &found);
         if (rc == MQL_OK) {

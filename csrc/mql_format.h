@@ -69,7 +69,7 @@ static inline bool mql_format_is_newer(uint32_t layout, uint32_t oldest_writer) 
  *   0x180 tail state      0x300 published end   0x500 waiters: room        0x700 sealing
  *                         0x380 durable end     0x580 state                0x780 waiters: queue
  *   0x800 slots ready     0x880 rounds          0x900, 0x980 waiters: of even, odd rounds
- *   0xa00 .. 0xfff reserved
+ *   0xa00 reclaim lock    0xa80 .. 0xfff reserved
  */
 #define MQL_CONTROL_BYTES 4096
 #define MQL_CONTROL_MAGIC "MQLCTRL"
@@ -183,7 +183,13 @@ typedef struct mql_format_control {
     uint8_t pad10[104];
     mql_format_waiters waiters_rounds[2]; /* those whom an even, an odd round will have served */
 
-    uint8_t reserved1[1536];
+    /* volatile: one at a time frees space */
+    mql_os_mutex reclaim;
+    _Atomic uint32_t rewrites; /* moves when a segment's name has got another file */
+    uint32_t replacing;        /* not 0: files are being replaced; under the commit lock */
+    uint8_t pad11[56];
+
+    uint8_t reserved1[1408];
 } mql_format_control;
 
 enum mql_state { MQL_STATE_POISONED = 1, MQL_STATE_DELETED = 2 };
@@ -511,6 +517,9 @@ MQL_AT(control, covers, 0x880);
 MQL_AT(control, round, 0x888);
 MQL_AT(control, checkpointed, 0x890);
 MQL_AT(control, waiters_rounds, 0x900);
+MQL_AT(control, reclaim, 0xa00);
+MQL_AT(control, rewrites, 0xa40);
+MQL_AT(control, replacing, 0xa44);
 
 MQL_SIZE(checkpoint, MQL_CHECKPOINT_SLOT);
 MQL_AT(checkpoint, sequence, 16);

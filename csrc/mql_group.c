@@ -441,3 +441,99 @@ int mql_group_remove(mql_group *group) {
     home->ungate(home->context);
     return rc;
 }
+
+/* -- all of them ------------------------------------------------------------------------------- */
+static const char suffix[] = ".offset";
+
+typedef struct flooring {
+    mql_log *log;
+    int64_t floor;
+    int count;
+    int failed;
+} flooring;
+
+static int floor_one(void *context, const char *file) {
+    flooring *all = context;
+    size_t length = strlen(file), tail = sizeof suffix - 1;
+    char name[MQL_NAME_MAX + 1];
+    if (length <= tail || strcmp(file + length - tail, suffix) != 0) return 0;
+    snprintf(name, sizeof name, "%.*s", (int)mql_base_min((int64_t)(length - tail), MQL_NAME_MAX),
+             file);
+    mql_group *group;
+    int64_t offset = 0;
+    int rc = mql_group_find(all->log, name, false, &group);
+    if (rc == MQL_OK) rc = mql_group_read(group, &offset);
+    if (rc == MQL_E_NOT_FOUND) return 0; /* deleted meanwhile */
+    if (rc < 0) all->failed = rc;
+    /* One that has committed nothing yet begins at the log start. */
+    all->floor = mql_base_min(all->floor, mql_base_max(offset, 0));
+    all->count++;
+    return 0;
+}
+
+static int list_in(mql_log *log, const char *path, int (*each)(void *, const char *),
+                   void *context) {
+    mql_os_file opened;
+    int rc = mql_os_open_directory(log->home->root, path, &opened);
+    if (rc == -ENOENT) return MQL_OK;
+    if (rc == 0) {
+        rc = mql_os_list(opened, each, context);
+        mql_os_close(opened);
+    }
+    return rc < 0 ? mql_base_fail_os(rc, path, "cannot list the groups") : MQL_OK;
+}
+
+int mql_group_floor(mql_log *log, int64_t *floor, int *count) {
+    flooring all = {.log = log, .floor = INT64_MAX};
+    char path[MQL_PATH_MAX];
+    snprintf(path, sizeof path, "%s/groups", log->directory);
+    int rc = list_in(log, path, floor_one, &all);
+    if (rc == MQL_OK) rc = all.failed;
+    *floor = all.floor;
+    *count = all.count;
+    return rc;
+}
+
+int mql_group_sync(mql_log *log) {
+    lock(log);
+    mql_group *group = log->groups;
+    unlock(log);
+    int rc = 0;
+    bool any = false;
+    for (; rc == 0 && group != NULL; group = group->next) { /* the list only grows, in front */
+        if (group->map == NULL || removed(group)) continue;
+        /* Dirty again: a sync that failed has left the page clean. */
+        atomic_fetch_or_explicit(&group->map->sequence, 0, memory_order_relaxed);
+        rc = mql_os_sync_map(group->map, MQL_GROUP_BYTES);
+        if (rc == 0 && !any) rc = sync_name(group);
+        any = true;
+    }
+    return rc < 0 ? mql_base_fail_os(rc, log->directory, "cannot sync the consumer groups")
+                  : MQL_OK;
+}
+
+typedef struct comparing {
+    mql_log *log;
+    const char *kind, *suffix;
+    int absent;
+} comparing;
+
+static int compare_one(void *context, const char *file) {
+    comparing *with = context;
+    size_t length = strlen(file), tail = strlen(with->suffix);
+    char path[MQL_PATH_MAX * 2];
+    mql_os_stat stat;
+    if (length <= tail || strcmp(file + length - tail, with->suffix) != 0) return 0;
+    snprintf(path, sizeof path, "%s/%s/%s", with->log->directory, with->kind, file);
+    if (mql_os_stat_name(with->log->home->root, path, &stat) < 0) with->absent++;
+    return 0;
+}
+
+int mql_group_absent(mql_log *log, const char *kind, const char *tail, int *absent) {
+    comparing with = {.log = log, .kind = kind, .suffix = tail};
+    char path[MQL_PATH_MAX * 2];
+    snprintf(path, sizeof path, "%s-0/%s", log->topic, kind);
+    int rc = log->partition == 0 ? MQL_OK : list_in(log, path, compare_one, &with);
+    *absent = with.absent;
+    return rc;
+}

@@ -16,6 +16,14 @@ int mql_group_take(mql_group *group, uint64_t member);
 void mql_group_release(mql_group *group, uint64_t member);
 uint64_t mql_group_holder(mql_group *group);
 uint64_t mql_group_living_holder(mql_group *group);
+/* Below *floor every consumer group has committed (INT64_MAX: there is none); *count: how many
+ * there are. What one has that is made meanwhile does not count. Fails where it cannot be told. */
+int mql_group_floor(mql_log *log, int64_t *floor, int *count);
+/* All that was committed before is on stable storage. Blocks. */
+int mql_group_sync(mql_log *log);
+/* How many of the files "<topic>-0/<kind>/<name><suffix>" have none of that name in this partition:
+ * groups of the topic that have not come here yet. */
+int mql_group_absent(mql_log *log, const char *kind, const char *suffix, int *absent);
 /* Gives back what is mapped, the memory. No call is in flight. */
 void mql_group_unmap_all(mql_log *log);
 void mql_group_free_all(mql_log *log);

@@ -8,6 +8,7 @@
 #include "mql_keeper.h"
 
 #include "mql_commit.h"
+#include "mql_reclaim.h"
 #include "mql_room.h"
 #include "mql_shares.h"
 
@@ -45,8 +46,10 @@ static bool lagging(mql_log *log) {
     return ++log->lagging_rounds > LAGGING_ROUNDS;
 }
 
-/* Retention by age takes away also where nothing is appended any more. */
+/* Retention by age takes away also where nothing is appended any more, and what is consumed may
+ * have been elsewhere. */
 static int retain_idle(mql_log *log, int64_t now_ns) {
+    mql_reclaim_round(log, now_ns, false);
     if (atomic_load_explicit(&log->cleanup, memory_order_relaxed) != MQL_CLEANUP_DELETE ||
         log->retain_due_ns > now_ns)
         return MQL_OK;
@@ -76,6 +79,7 @@ static int sync_one(mql_log *log, int64_t now_ns, bool at_once, int64_t *wait_ns
     int rc = mql_commit_tick(log);
     if (rc == MQL_OK) rc = mql_commit_retain(log);
     if (rc == MQL_OK) rc = mql_shares_keep(log);
+    if (rc == MQL_OK) mql_reclaim_round(log, now_ns, at_once);
     /* The sync write-protected the pages ahead of the tail: have them made writable again. */
     atomic_store_explicit(&log->prepare_at, 0, memory_order_relaxed);
     return rc;

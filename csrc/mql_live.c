@@ -214,6 +214,18 @@ static bool is_done(mql_live *live, int64_t number) {
     return (bits >> number % MQL_SHARE_DONE_CHUNKS % MQL_SHARE_WORD_BITS & 1) != 0;
 }
 
+int64_t mql_live_pass_done(mql_live *live, int64_t number, int64_t stop) {
+    while (number < stop) {
+        _Atomic uint64_t *word;
+        uint64_t place, bits = done_bits(live, number, &word, &place);
+        int in_word = (int)(number % MQL_SHARE_DONE_CHUNKS % MQL_SHARE_WORD_BITS);
+        int run = __builtin_ctzll(~(bits >> in_word)); /* bits has 48: there is a zero */
+        number += run;
+        if (in_word + run < MQL_SHARE_WORD_BITS) break;
+    }
+    return mql_base_min(number, stop);
+}
+
 /* There is a page that can say that the chunk is done. */
 static bool can_be_done(mql_live *live, int64_t number) {
     uint32_t page;

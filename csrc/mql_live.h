@@ -58,6 +58,8 @@ bool mql_live_find(mql_live *live, int64_t offset, mql_live_place *out);
 int mql_live_make(mql_live *live, int64_t offset, mql_live_place *out);
 /* Whether the offset is final for want of a page: below the start, or in a finished chunk. */
 bool mql_live_is_past(mql_live *live, int64_t offset);
+/* The first of the chunks [number, stop) that is not marked as finished; `stop`: none. */
+int64_t mql_live_pass_done(mql_live *live, int64_t number, int64_t stop);
 /* The offset has become final: counts it, and gives its chunk's page up when it was the last. */
 void mql_live_finish(mql_live *live, const mql_live_place *place, int kind);
 /* Whole chunks [from, to), none of them touched, are final: `kind` counts all their offsets.

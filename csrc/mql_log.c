@@ -8,6 +8,8 @@
  */
 #include "mql_log.h"
 
+#include "mql_remove.h"
+
 #include <errno.h>
 #include <stdio.h>
 
@@ -175,6 +177,61 @@ static int merge_locked(mql_log *log, const mql_recover_listing *listing, mql_lo
     return MQL_OK;
 }
 
+static uint32_t rewrites(const mql_log *log) {
+    if (log->control == NULL) return 0;
+    return atomic_load_explicit(&log->control->rewrites, memory_order_acquire);
+}
+
+bool mql_log_replaced(mql_log *log, const mql_segment *segment) {
+    mql_os_stat stat;
+    int rc = mql_os_stat_name(log->home->root, segment->path, &stat);
+    return rc == -ENOENT || (rc == 0 && stat.inode != segment->inode);
+}
+
+/* Whether a mapped segment is the file of its name still: looked at once for each rewriting. */
+static bool is_current(mql_log *log, mql_segment *segment, uint32_t now) {
+    if (atomic_load_explicit(&segment->looked, memory_order_acquire) == now) return true;
+    if (mql_log_replaced(log, segment)) return false;
+    atomic_store_explicit(&segment->looked, now, memory_order_release);
+    return true;
+}
+
+/* Takes the mapping out of the table, if it is there. */
+static void forget_segment(mql_log *log, const mql_segment *segment) {
+    mql_segment *old = NULL;
+    lock_table(log);
+    int64_t at = floor_locked(log, segment->base);
+    if (at >= 0 && log->slots[at].segment == segment) {
+        old = log->slots[at].segment;
+        log->slots[at].segment = NULL;
+    }
+    unlock_table(log);
+    mql_segment_release(old);
+}
+
+/* Gives back mappings of files that others have replaced: an unlinked file's blocks live as long as
+ * they do. */
+static void forget_replaced(mql_log *log, bool forced) {
+    uint32_t now = rewrites(log);
+    lock_table(log);
+    bool fresh = !forced && log->rewrites_seen == now;
+    log->rewrites_seen = now;
+    unlock_table(log);
+    for (int64_t after = -1; !fresh;) {
+        mql_segment *segment = NULL;
+        lock_table(log);
+        size_t at = (size_t)(floor_locked(log, after) + 1);
+        while (at < log->count && log->slots[at].segment == NULL) at++;
+        if (at < log->count) segment = mql_segment_retain(log->slots[at].segment);
+        unlock_table(log);
+        if (segment == NULL) return;
+        after = segment->base;
+        bool current = forced ? !mql_log_replaced(log, segment) : is_current(log, segment, now);
+        if (!current) forget_segment(log, segment);
+        mql_segment_release(segment);
+    }
+}
+
 /* Lists the directory again if segments came or went since the last time. */
 static int relist(mql_log *log, bool forced) {
     uint32_t generation = segments_generation(log);
@@ -197,8 +254,11 @@ static int relist(mql_log *log, bool forced) {
     mql_recover_listing_free(&listing);
     for (size_t i = 0; i < count; i++) mql_segment_release(dropped[i].segment);
     mql_os_free_memory(dropped);
+    if (rc == MQL_OK) forget_replaced(log, forced);
     return rc;
 }
+
+int mql_log_relist(mql_log *log) { return relist(log, true); }
 
 void mql_log_forget(mql_log *log) { (void)relist(log, false); }
 
@@ -240,10 +300,15 @@ void mql_log_add_segment(mql_log *log, mql_segment *segment) {
 }
 
 int mql_log_segment(mql_log *log, int64_t base, mql_segment **out) {
+    uint32_t now = rewrites(log); /* before the name is looked up */
     mql_segment *segment = mql_log_mapped(log, base);
     mql_segment_options options = mql_log_segment_options(log);
     mql_control_end end;
     mql_log_end(log, &end);
+    if (segment != NULL && base != end.segment && !is_current(log, segment, now)) {
+        mql_segment_release(segment);
+        segment = NULL;
+    }
     /* The mapping must reach all that may be read or appended: the bound on segments may have
      * grown. */
     int64_t reach =
@@ -259,6 +324,7 @@ int mql_log_segment(mql_log *log, int64_t base, mql_segment **out) {
     mql_segment_release(segment);
     int rc = mql_segment_open(&options, base, &segment);
     if (rc < 0) return rc;
+    atomic_store_explicit(&segment->looked, now, memory_order_relaxed);
     mql_segment *old = NULL;
     lock_table(log);
     rc = reserve_locked(log, log->count + 1);
@@ -339,6 +405,7 @@ void mql_log_set(mql_log *log, const mql_log_options *options) {
     atomic_store_explicit(&log->sync_interval_ns, options->sync_interval_ns, memory_order_relaxed);
     atomic_store_explicit(&log->retention_bytes, options->retention_bytes, memory_order_relaxed);
     atomic_store_explicit(&log->retention_age_ms, options->retention_age_ms, memory_order_relaxed);
+    atomic_store_explicit(&log->dedupe_ms, options->dedupe_ms, memory_order_relaxed);
     atomic_store_explicit(&log->durability, options->durability, memory_order_relaxed);
     atomic_store_explicit(&log->cleanup, options->cleanup, memory_order_relaxed);
 }
@@ -448,6 +515,7 @@ static int make_ready(mql_log *log, const mql_control_identity *identity) {
                                 false);
     }
     if (rc < 0) return rc;
+    atomic_fetch_sub_explicit(&log->home->bell->used_bytes, now.freed, memory_order_relaxed);
     atomic_store_explicit(&control->instance, 0, memory_order_release);
     /* First the ends: a death from here on leaves a page that says where the log ends, or none. */
     bool kept = mql_control_is(control, identity);
@@ -458,6 +526,7 @@ static int make_ready(mql_log *log, const mql_control_identity *identity) {
     if (!kept) mql_control_publish(&control->published, &now.end);
     if (!kept) mql_control_publish(&control->durable, &now.durable);
     control->epoch = now.epoch;
+    control->replacing = now.replacing;
     atomic_store_explicit(&control->ceiling, now.ceiling, memory_order_relaxed);
     atomic_store_explicit(&control->log_start, now.log_start, memory_order_relaxed);
     atomic_store_explicit(&control->sealed, now.sealed, memory_order_relaxed);
@@ -693,45 +762,6 @@ int mql_log_describe_all(mql_log *log, mql_log_info *out) {
     return MQL_OK;
 }
 
-typedef struct emptying {
-    mql_os_file directory;
-    int failed;
-} emptying;
-
-static int remove_file(void *context, const char *name) {
-    emptying *what = context;
-    int rc = mql_os_unlink(what->directory, name);
-    if (rc < 0) what->failed = rc;
-    return 0;
-}
-
-/* A file, or a directory of files (groups, shares). */
-static int remove_one(void *context, const char *name) {
-    emptying *what = context;
-    mql_os_stat stat;
-    int rc = mql_os_stat_name(what->directory, name, &stat);
-    if (rc == 0 && stat.kind != MQL_OS_DIRECTORY) return remove_file(context, name);
-    emptying inner = {.directory = MQL_OS_NO_FILE};
-    if (rc == 0) rc = mql_os_open_directory(what->directory, name, &inner.directory);
-    if (rc == 0) rc = mql_os_list(inner.directory, remove_file, &inner);
-    mql_os_close(inner.directory);
-    if (rc == 0) rc = inner.failed;
-    if (rc == 0) rc = mql_os_remove_directory(what->directory, name);
-    if (rc < 0) what->failed = rc;
-    return 0;
-}
-
-int mql_log_remove(mql_os_file root, const char *directory) {
-    emptying what = {.directory = MQL_OS_NO_FILE};
-    int rc = mql_os_open_directory(root, directory, &what.directory);
-    if (rc == 0) rc = mql_os_list(what.directory, remove_one, &what);
-    mql_os_close(what.directory);
-    if (rc == 0) rc = what.failed;
-    if (rc == 0) rc = mql_os_remove_directory(root, directory);
-    return rc < 0 ? mql_base_fail_os(rc, directory, "cannot remove what is left of a deleted topic")
-                  : MQL_OK;
-}
-
 static int delete_gated(mql_log *log) {
     int rc = mql_log_writable(log);
     if (rc < 0) return rc;
@@ -747,7 +777,7 @@ static int delete_gated(mql_log *log) {
     }
     mql_log_wake_everybody(log);
     mql_os_sync_directory(log->home->root);
-    return mql_log_remove(log->home->root, gone);
+    return mql_remove_directory(log->home->root, gone);
 }
 
 int mql_log_delete(mql_log *log) {

@@ -66,7 +66,7 @@ struct mql_log {
 
     /* options, changed by mql_log_set */
     _Atomic int64_t segment_bytes, batch_bytes, max_message_bytes, sync_interval_ns;
-    _Atomic int64_t retention_bytes, retention_age_ms;
+    _Atomic int64_t retention_bytes, retention_age_ms, dedupe_ms;
     _Atomic int durability, cleanup;
 
     /* private lock, never held in a system call */
@@ -74,6 +74,7 @@ struct mql_log {
     mql_log_slot *slots; /* owns; ascending, under `table` */
     size_t count, capacity;
     uint32_t segments_seen; /* control->segments_generation of the listing, under `table` */
+    uint32_t rewrites_seen; /* control->rewrites of that listing, under `table` */
     mql_epoch_table epochs; /* under `table` */
     uint32_t epochs_seen;
     struct mql_group *groups;   /* under `table`; owned by mql_group */
@@ -106,6 +107,9 @@ struct mql_log {
     int64_t lagging_offset; /* the durable end when a peer was first seen to lag */
     int lagging_rounds;
     int64_t retain_due_ns; /* when retention by age is looked at next */
+    _Atomic int64_t reclaim_due_ns;   /* space is not freed before */
+    _Atomic int64_t reclaim_again_ns; /* and then also if nothing has changed */
+    _Atomic uint64_t reclaim_seen;    /* what had, when it was looked at last */
 
     mql_recover_state snapshot; /* read-only stores: how it stood */
 };
@@ -164,8 +168,13 @@ void mql_log_add_segment(mql_log *log, mql_segment *segment);
 /* The mapped segment if the table has it: no system call. The caller owns a reference; NULL: it has
  * not. */
 mql_segment *mql_log_mapped(mql_log *log, int64_t base);
-/* Forgets segments that retention has taken away. */
+/* Forgets segments that are gone, and those that another file has replaced. */
 void mql_log_forget(mql_log *log);
+/* Lists the directory, whatever was known of it. */
+int mql_log_relist(mql_log *log);
+/* Whether the file that the segment maps has lost its name, or another file has got it: what it
+ * maps stays readable, but for the segments behind it somebody else speaks. Looks at the disk. */
+bool mql_log_replaced(mql_log *log, const mql_segment *segment);
 
 /* The epoch that a batch at `offset` must carry (-1: not known), and where the next one starts. */
 int32_t mql_log_epoch_at(mql_log *log, int64_t offset, int64_t *next_start);
@@ -240,7 +249,5 @@ int mql_log_lock(mql_log *log, mql_os_mutex *mutex, uint32_t *owed);
 int mql_log_describe_all(mql_log *log, mql_log_info *out);
 /* The partition is gone for everybody: the directory is renamed away and emptied. */
 int mql_log_delete(mql_log *log);
-/* Removes a directory that mql_log_delete has renamed away, with all that is in it. */
-int mql_log_remove(mql_os_file root, const char *directory);
 
 #endif

@@ -59,6 +59,7 @@ int mql_os_sync_directory(mql_os_file directory);
 int mql_os_rename(mql_os_file directory, const char *from, const char *to); /* replaces `to` */
 /* -EEXIST if `to` is there. */
 int mql_os_rename_new(mql_os_file directory, const char *from, const char *to);
+int mql_os_link(mql_os_file directory, const char *from, const char *to); /* a second name */
 int mql_os_unlink(mql_os_file directory, const char *name);
 int mql_os_make_directory(mql_os_file directory, const char *name, uint32_t mode);
 int mql_os_remove_directory(mql_os_file directory, const char *name);

@@ -375,6 +375,14 @@ int mql_os_rename_new(mql_os_file directory, const char *from, const char *to) {
     return rename_by(rename_unless_there, directory, from, to);
 }
 
+static int give_name(const place *from, const place *to) {
+    return linkat(from->directory, from->name, to->directory, to->name, 0) < 0 ? -errno : 0;
+}
+
+int mql_os_link(mql_os_file directory, const char *from, const char *to) {
+    return rename_by(give_name, directory, from, to);
+}
+
 static int unlink_any(mql_os_file directory, const char *name, int flags) {
     place at;
     int rc = find_place(directory, name, &at);

@@ -13,6 +13,8 @@
  */
 #include "mql_recover.h"
 
+#include "mql_swap.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -749,6 +751,10 @@ static int decide(recovery *run) {
 int mql_recover_run(const mql_recover_task *task, mql_epoch_table *epochs, mql_recover_state *out) {
     recovery run = {.task = task, .epochs = epochs, .out = out};
     memset(out, 0, sizeof *out);
+    mql_swap_place place = {
+        .root = task->root, .directory = task->directory, .mode = task->mode};
+    /* R11. Undone, or half done, it is as good to read. */
+    if (!task->look_only) out->replacing = mql_swap_settle(&place, &out->freed) < 0;
     int rc = mql_recover_list(task->root, task->directory, &run.listing);
     if (rc == MQL_OK)
         rc = mql_recover_read_checkpoint(task->root, task->directory, &run.checkpoint);

@@ -11,6 +11,7 @@
  *   R8  the control page passes all its checks: only processes died      no scan: it says the end
  *   R9  not the last segment, ends where the next begins, zeros behind   go on there; sealed later
  *   R10 a next.<n> that holds a batch: the rename was lost               name it, or set it aside
+ *   R11 a .swap; a .cleaned: segments were being rewritten as one        finish it; undo it
  */
 #ifndef MQL_RECOVER_H
 #define MQL_RECOVER_H
@@ -61,6 +62,8 @@ typedef struct mql_recover_state {
     int64_t sealed;  /* segments below are sealed */
     int32_t epoch;
     uint64_t last_number; /* greatest n of a next.<n> */
+    int64_t freed;        /* bytes that went when a rewriting was finished, or undone */
+    bool replacing;       /* it could not be yet */
 } mql_recover_state;
 
 /* Decides, repairs what needs it, and leaves the epoch table (owned by the caller) filled. May be

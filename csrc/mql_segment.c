@@ -24,6 +24,7 @@ static int open_path(const mql_segment_options *options, mql_segment *segment) {
     mql_os_stat stat;
     rc = mql_os_stat_file(file, &stat);
     if (rc == 0) atomic_store_explicit(&segment->length, stat.size, memory_order_relaxed);
+    if (rc == 0) segment->inode = stat.inode;
     if (rc == 0 && stat.size > MQL_SEGMENT_BYTES_MAX) {
         mql_os_close(file);
         return mql_base_fail(MQL_E_FORMAT, segment->path,
@@ -60,11 +61,16 @@ static int finish_open(const mql_segment_options *options, mql_segment *segment,
 }
 
 int mql_segment_open(const mql_segment_options *options, int64_t base, mql_segment **out) {
+    return mql_segment_open_beside(options, base, ".log", out);
+}
+
+int mql_segment_open_beside(const mql_segment_options *options, int64_t base, const char *suffix,
+                            mql_segment **out) {
     mql_segment *segment = mql_os_allocate_memory(sizeof *segment);
     if (segment == NULL)
         return mql_base_fail(MQL_E_MEMORY, options->directory, "no memory for a segment");
     segment->base = base;
-    mql_base_file_name(segment->path, options->directory, base, ".log");
+    mql_base_file_name(segment->path, options->directory, base, suffix);
     return finish_open(options, segment, out);
 }
 
@@ -116,7 +122,8 @@ int mql_segment_refresh(mql_segment *segment, const mql_segment_options *options
     int rc = segment->file != MQL_OS_NO_FILE
                  ? mql_os_stat_file(segment->file, &stat)
                  : mql_os_stat_name(options->root, segment->path, &stat);
-    if (rc == -ENOENT) return mql_base_fail(MQL_E_NOT_FOUND, segment->path, "the segment is gone");
+    if (rc == -ENOENT || (rc == 0 && stat.inode != segment->inode))
+        return mql_base_fail(MQL_E_NOT_FOUND, segment->path, "the segment is gone");
     if (rc < 0) return mql_base_fail_os(rc, segment->path, "cannot ask for the segment's length");
     atomic_store_explicit(&segment->length, stat.size, memory_order_relaxed);
     return MQL_OK;

@@ -17,6 +17,8 @@ typedef struct mql_segment {
     _Atomic int64_t length; /* of the file, when last asked; what lies below may be read */
     _Atomic int references;
     uint64_t number;         /* of the next.<n> that it is or was; 0: none */
+    uint64_t inode;          /* another file may get the name: a rewriting puts one in its place */
+    _Atomic uint32_t looked; /* control->rewrites when it was known to be the file of that name */
     int64_t populated;       /* of a next segment: pages made writable before it was named */
     mql_os_mutex lock;       /* private: opening the indexes */
     _Atomic bool index_open; /* `index` is filled: release-stored under `lock` */
@@ -37,6 +39,9 @@ typedef struct mql_segment_options {
 
 /* Opens <base>.log. MQL_E_NOT_FOUND if it is not there. The caller owns one reference. */
 int mql_segment_open(const mql_segment_options *options, int64_t base, mql_segment **out);
+/* The same of <base><suffix>, beside the segment of that base. */
+int mql_segment_open_beside(const mql_segment_options *options, int64_t base, const char *suffix,
+                            mql_segment **out);
 /* Opens next.<number>, whose base is not known yet (-1). */
 int mql_segment_open_next(const mql_segment_options *options, uint64_t number, mql_segment **out);
 void mql_segment_next_name(char out[MQL_PATH_MAX], const char *directory, uint64_t number);
@@ -46,7 +51,7 @@ mql_segment *mql_segment_retain(mql_segment *segment);
 void mql_segment_release(mql_segment *segment);
 /* The same at the end of all calls: what a lease still lends is the log alone, not its indexes. */
 void mql_segment_leave(mql_segment *segment);
-/* Asks the file for its length again. */
+/* Asks the file for its length again. MQL_E_NOT_FOUND: it has lost its name, or another has it. */
 int mql_segment_refresh(mql_segment *segment, const mql_segment_options *options);
 /* Opens the indexes for lookups, once. Failing to is no error: lookups walk. */
 void mql_segment_open_index(mql_segment *segment, const mql_segment_options *options);

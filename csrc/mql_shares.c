@@ -262,10 +262,44 @@ int mql_shares_backlog(mql_log *log, mql_log_backlog *out) {
 
 int64_t mql_shares_unfinished(mql_log *log, int64_t from, int64_t to) {
     uint32_t generation;
-    if (find_all(log, &generation) < 0) return from;
+    int rc = find_all(log, &generation);
+    if (rc < 0) return rc;
     for (mql_share *share = first(log); share != NULL; share = share->next)
         if (!is_removed(share)) to = mql_census_unfinished(share, from, to);
     return to;
+}
+
+int mql_shares_all(mql_log *log, int *count) {
+    uint32_t generation;
+    int rc = find_all(log, &generation);
+    *count = 0;
+    for (mql_share *share = first(log); rc == MQL_OK && share != NULL; share = share->next)
+        *count += !is_removed(share);
+    return rc;
+}
+
+int mql_shares_run(mql_log *log, int64_t *from, int64_t *to) {
+    int64_t start = *to, stop = *to;
+    for (mql_share *share = first(log); share != NULL; share = share->next) {
+        int64_t a = *from, b = mql_base_min(start + (start < *to), *to);
+        if (is_removed(share)) continue;
+        int rc = mql_census_run(share, &a, &b);
+        if (rc < 0 && !is_removed(share)) return rc;
+        if (rc < 0 || a >= b || a > start) continue;
+        stop = a < start || stop < b ? b : stop;
+        start = a;
+    }
+    *from = start;
+    *to = stop;
+    return MQL_OK;
+}
+
+uint64_t mql_shares_changes(mql_log *log) {
+    uint64_t sum =
+        atomic_load_explicit(&log->control->shares_generation, memory_order_relaxed);
+    for (mql_share *share = first(log); share != NULL; share = share->next)
+        sum += atomic_load_explicit(&share->live.map->changes, memory_order_relaxed);
+    return sum;
 }
 
 /* -- keeping ----------------------------------------------------------------------------------- */

@@ -18,11 +18,20 @@ int mql_shares_reserve(mql_log *log, int64_t offset);
 int mql_shares_backlog(mql_log *log, mql_log_backlog *out);
 /* One round of the sync thread: stable storage, pages again, blocks given back. */
 int mql_shares_keep(mql_log *log);
+/* Opens all groups that there are, those of other processes included; *count: how many. Fails also
+ * if one of them cannot be opened. Blocks. */
+int mql_shares_all(mql_log *log, int *count);
+/* The first run of offsets in [*from, *to) that some share group has not finished: it is put there;
+ * none: both are `to`. */
+int mql_shares_run(mql_log *log, int64_t *from, int64_t *to);
+/* Moves with every change of the groups that this process knows: a hint. */
+uint64_t mql_shares_changes(mql_log *log);
 /* Everything done to the groups is on stable storage. Enters none of them. Blocks. */
 int mql_shares_sync(mql_log *log);
 /* The process closes the store: what it holds is released. */
 void mql_shares_let_go(mql_log *log);
-/* The first offset in [from, to) that some share group has not finished; `to` if there is none. */
+/* The first offset in [from, to) that some share group has not finished; `to` if there is none.
+ * Fails if a group cannot be opened. */
 int64_t mql_shares_unfinished(mql_log *log, int64_t from, int64_t to);
 /* Gives back what is mapped: nobody is inside, and nobody comes any more. */
 void mql_shares_unmap_all(mql_log *log);

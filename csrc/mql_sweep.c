@@ -5,7 +5,8 @@
  */
 #include "mql_sweep.h"
 
-#include "mql_log.h"
+#include "mql_base.h"
+#include "mql_remove.h"
 
 /* Sums what the store's logs and indexes take, for max_bytes. */
 typedef struct summing {
@@ -47,7 +48,7 @@ static int remove_deleted(void *context, const char *name) {
     const char *hex = name + length - most;
     if (hex[-1] != '.' || strspn(hex, "0123456789abcdef") != 32) return 0;
     const mql_os_file *root = context;
-    (void)mql_log_remove(*root, name); /* if it cannot be now, then by the next opener */
+    (void)mql_remove_directory(*root, name); /* if it cannot be now, then by the next opener */
     return 0;
 }
 

@@ -310,7 +310,13 @@ static int walk_segment(verifying *v, mql_segment_walk *walk, entries *e, int64_
 
 static int verify_segment(verifying *v, int64_t base, int64_t next_base) {
     mql_segment *segment;
+    int64_t now;
     int rc = mql_log_segment(v->log, base, &segment);
+    /* It may have been rewritten, and end further on. */
+    if (rc == MQL_OK && mql_log_locate(v->log, base, &now, &next_base) == MQL_OK && now != base) {
+        mql_segment_release(segment);
+        return MQL_OK;
+    }
     if (rc == MQL_E_NOT_FOUND) return MQL_OK; /* retention was faster */
     if (rc < 0) return rc;
     mql_segment_options options = mql_log_segment_options(v->log);

@@ -186,6 +186,7 @@ typedef struct mql_log_options {
     int64_t sync_interval_ns;
     int64_t retention_bytes;  /* -1: no bound */
     int64_t retention_age_ms; /* -1: no bound */
+    int64_t dedupe_ms;        /* how long the keys of mql_append_once count */
     int durability;
     int cleanup;
 } mql_log_options;
@@ -301,6 +302,9 @@ MQL_PUBLIC int mql_log_sync(mql_log *log);
 /* Takes away what lies below `before`: the log start moves there, whole segments below it are
  * unlinked. Readers of mapped bytes keep them. Fails: MQL_E_RANGE. */
 MQL_PUBLIC int mql_trim(mql_log *log, int64_t before);
+/* The first offset in [start, stop) that some share group has not finished; `stop` if there is
+ * none. Takes the gate when there are groups that this process does not know. */
+MQL_PUBLIC int64_t mql_unfinished(mql_log *log, int64_t start, int64_t stop);
 
 /* -- reading ----------------------------------------------------------------------------------- */
 typedef struct mql_batch {

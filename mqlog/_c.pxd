@@ -111,6 +111,7 @@ cdef extern from "mqlog.h" nogil:
         int64_t sync_interval_ns
         int64_t retention_bytes
         int64_t retention_age_ms
+        int64_t dedupe_ms
         int durability
         int cleanup
 
@@ -195,6 +196,7 @@ cdef extern from "mqlog.h" nogil:
     int mql_wait_durable(mql_log *log, int64_t offset, int64_t timeout_ns)
     int mql_log_sync(mql_log *log)
     int mql_trim(mql_log *log, int64_t before)
+    int64_t mql_unfinished(mql_log *log, int64_t start, int64_t stop)
 
     # -- reading ---------------------------------------------------------------------------------
     ctypedef struct mql_batch:

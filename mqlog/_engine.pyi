@@ -37,6 +37,7 @@ class LogOptions(NamedTuple):
     sync_interval: float
     retention_bytes: int  # -1: no bound
     retention_age: float  # -1: no bound
+    dedupe_window: float
     durability: int  # 0 "os", 1 "sync"
     cleanup: int  # 0 keep, 1 delete, 2 consumed, 3 compact
 
@@ -165,6 +166,8 @@ class Log:
     def wait_durable(self, offset: int, timeout: float | None) -> bool: ...
     def sync(self) -> None: ...
     def trim(self, before: int) -> None: ...
+    def unfinished(self, start: int, stop: int) -> int:
+        """The first offset in the range that a share group has not finished; `stop`: none."""
     def offset_at(self, timestamp_ms: int) -> int:
         """The first offset whose record's timestamp is >= it; the log end if there is none."""
     def reader(

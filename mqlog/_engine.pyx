@@ -48,7 +48,7 @@ from mqlog import _compression, _letters, errors
 LogOptions = namedtuple(
     "LogOptions",
     "segment_bytes batch_bytes max_message_bytes sync_interval "
-    "retention_bytes retention_age durability cleanup",
+    "retention_bytes retention_age dedupe_window durability cleanup",
     module=__name__,
 )
 LogInfo = namedtuple(
@@ -217,6 +217,7 @@ cdef mql_log_options c_options(object options) except *:
     out.sync_interval_ns = <int64_t>(<double>options.sync_interval * 1e9)
     out.retention_bytes = options.retention_bytes
     out.retention_age_ms = -1 if age < 0 else <int64_t>(min(age, 1e12) * 1000)
+    out.dedupe_ms = <int64_t>(<double>options.dedupe_window * 1000)
     out.durability = options.durability
     out.cleanup = options.cleanup
     return out

@@ -390,6 +390,16 @@ cdef class Log:
             mql_unpin(pinned)
         self.store.end(rc)
 
+    def unfinished(self, int64_t start, int64_t stop):
+        """The first offset in the range that a share group has not finished; `stop`: none."""
+        cdef int64_t found
+        cdef mql_store *pinned = self.store.begin()
+        with nogil:
+            found = mql_unfinished(self._c, start, stop)
+            mql_unpin(pinned)
+        self.store.end(<int>min(found, 0))
+        return found
+
     def offset_at(self, int64_t timestamp_ms):
         """The first offset whose record's timestamp is >= it; the log end if there is none."""
         cdef Reader reader = open_reader(self, self.ends().start_offset, None, MQL_TO_END, None)

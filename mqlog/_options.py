@@ -341,6 +341,7 @@ def log_options(options: Mapping[str, Any]) -> _engine.LogOptions:
         sync_interval=options["sync_interval"],
         retention_bytes=-1 if size is None else size,
         retention_age=-1 if age is None else age,
+        dedupe_window=options["dedupe_window"],
         durability=("os", "sync").index(options["durability"]),
         cleanup=("keep", "delete", "consumed", "compact").index(options["cleanup_policy"]),
     )

@@ -271,7 +271,8 @@ class Store:
             start: Where a new group begins, `EARLIEST` unless said.
             create: Make topic and group if they are not there.
             codec: As in `stream`.
-            **options: The topic's (see `stream`; `cleanup_policy` is `"consumed"` unless said):
+            **options: The topic's (see `stream`; `cleanup_policy` is `"consumed"` unless said: what
+                every group has finished is freed, but what `retention_*` say is kept at least):
                 `maxsize` (0: no bound), `max_bytes`, `dedupe_window`, `intake` among them; and the
                 share group's: `lock_duration` (30 s; None: until settled or the holder dies),
                 `max_deliveries` (5; None: no limit), `retry_delays` (1, 10, 60, 300 s) and

@@ -136,9 +136,12 @@ class Partition(Generic[Out]):
 
         Args:
             before: The new log start.
-            force: Also past records that a share group has not finished.
+            force: Also past records that a share group has not finished. Consumer groups are
+                passed without it: their next poll raises.
 
         Raises:
+            ValueError: A share group has not finished a record below `before`, and it was not
+                forced; nothing was changed.
             OffsetOutOfRangeError: `before` is below the log start or above the log end; nothing was
                 changed.
             ReadOnlyError: The store was opened with `mode="r"`.
@@ -146,9 +149,14 @@ class Partition(Generic[Out]):
         Any thread may call it. It blocks for a sync.
         """
         self._stream._store._writable("trim()")
-        del force  # share groups come with queues; consumer groups are passed
         log, offset = self._log, check_index("before", before)
         self._in_the_log(log, offset, log.end_offset)
+        first = offset if force else log.unfinished(log.start_offset, offset)
+        if first < offset:
+            raise ValueError(
+                f"a share group has not finished the record at offset {first}: finish it, trim "
+                f"before={first}, or give it up with force=True"
+            )
         log.trim(offset)
 
     def wait_durable(self, offset: int, timeout: float | None = None) -> None:

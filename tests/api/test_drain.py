@@ -118,3 +118,24 @@ def test_what_is_rejected_on_a_full_disk_is_a_dead_letter_when_there_is_space(
         reasons = [letter.reason for letter in queue.dead_letters.get_many(there + rejected)]
         assert all(reasons)
         assert queue.put(VALUE) > 0
+
+
+def test_draining_alone_makes_the_space_in_which_puts_go_on(disk: Path) -> None:
+    """What is consumed is freed on the full disk, and nothing has to be reopened for it."""
+    with mqlog.open(disk / "s", min_free_bytes=0) as store:
+        queue = store.queue("jobs", segment_bytes=1 << 20)
+        accepted = put_until_full(queue)
+        fill_disk(disk)
+        assert drain(queue) == (accepted, 0)
+        for _ in range(3):
+            more = 0
+
+            def goes_on() -> bool:
+                nonlocal more
+                more += put_until_full(queue)
+                return more > 500
+
+            wait_until(goes_on, "space")
+            assert drain(queue) == (more, 0)
+            accepted += more
+        assert (queue.stats().accepted, queue.stats().ready) == (accepted, 0)

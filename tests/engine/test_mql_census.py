@@ -143,3 +143,50 @@ def test_what_waits_is_told_without_the_lock(log: Log) -> None:
         assert share.waiting() == 10
     share.acquire(4)
     assert share.waiting() == 6
+
+
+# -- runs -----------------------------------------------------------------------------------------
+def runs(share: Share, start: int, stop: int) -> list[tuple[int, int]]:
+    """All runs of unfinished offsets, one after the other."""
+    out, a, b = [], ffi.new("int64_t *", start), ffi.new("int64_t *", stop)
+    while True:
+        check(lib.mql_census_run(share.c, a, b))
+        if a[0] >= b[0]:
+            assert a[0] == stop
+            return out
+        if out and out[-1][1] == a[0]:
+            out[-1] = (out[-1][0], b[0])
+        else:
+            out.append((a[0], b[0]))
+        a[0], b[0] = b[0], stop
+
+
+@pytest.mark.parametrize("count", [1, 255, 256, 257, 5000])
+def test_what_was_never_touched_is_one_run(tmp_path: Path, count: int):
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        share = Share(log.c)
+        log.append(*[b""] * count)
+        assert runs(share, 0, count) == [(0, count)]
+        assert runs(share, 0, 0) == []
+        assert runs(share, count // 2, count) == [(count // 2, count)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_runs_are_what_is_not_finished(tmp_path: Path, seed: int):
+    chance = random.Random(seed)
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        share = Share(log.c)
+        log.append(*[b""] * 20_000)
+        items = [item for _ in range(15) for item in share.acquire(1000)]
+        stay = set(chance.sample(range(15_000), chance.choice([0, 1, 30, 3000])))
+        stay |= set(range(4000, 4000 + chance.choice([0, 300, 1000])))
+        share.settle("accept", *[item for item in items if item.offset not in stay])
+        left = sorted(stay | set(range(15_000, 20_000)))
+        for a, b in [(0, 20_000), (100, 5000), (4100, 4300), (14_999, 15_001)]:
+            found = [n for start, stop in runs(share, a, b) for n in range(start, stop)]
+            assert found == [n for n in left if a <= n < b]
+        if share.recycle() == 0:
+            share.give_back()
+        assert [n for start, stop in runs(share, 0, 20_000) for n in range(start, stop)] == left

@@ -162,7 +162,7 @@ def test_a_group_with_two_damaged_windows_keeps_nobody_from_putting(tmp_path: Pa
         share = Share(log.c)
         log.append(*[b"v"] * 3000)
         assert len(share.acquire(1024)) == 1024
-        assert lib.mql_shares_unfinished(log.c, 0, 10) == 0  # nothing is taken for finished
+        assert lib.mql_shares_unfinished(log.c, 0, 10) < 0  # nothing is taken for finished
 
 
 def test_two_groups_are_provided_for_alike(log: Log) -> None:

@@ -1,12 +1,24 @@
 """kafka-python and aiokafka read every record of segments that mqlog wrote."""
 
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from interop.peers import BASE, BATCHES, NAMES, Seen, awkward, can, logs, read, split
+from interop.peers import (
+    BASE,
+    BATCHES,
+    NAMES,
+    Seen,
+    awkward,
+    can,
+    logs,
+    read,
+    seen_by_mqlog,
+    split,
+)
 
 import mqlog
 
@@ -169,3 +181,28 @@ def test_a_batch_header_says_what_its_records_are(tmp_path: Path, reader: str) -
     assert batch.next_offset == len(records)
     assert (batch.first_timestamp, batch.max_timestamp) == (stamps[0], max(stamps))
     assert (batch.producer_id, batch.producer_epoch, batch.base_sequence) == (-1, -1, -1)
+
+
+def test_they_read_what_is_left_of_segments_that_were_consumed(tmp_path: Path, reader: str) -> None:
+    with mqlog.open(tmp_path) as store:
+        queue = store.queue("topic", segment_bytes=1 << 20)
+        stay = {queue.put(b"later", delay=1e6)}
+        for _ in range(5):
+            for _ in range(40):
+                queue.put_many([b"x" * 1000] * 20)
+                messages = queue.get_many(20)
+                stay.add(messages[7].offset)
+                queue.accept(messages[:7] + messages[8:])
+                messages[7].release(delay=1e6)
+        end = time.monotonic() + 30
+        while (left := queue.stats().bytes) > 2 << 20:
+            assert time.monotonic() < end, left
+            time.sleep(0.01)
+    data = logs(tmp_path / "topic-0")
+    with mqlog.open(tmp_path, mode="r") as store:
+        ours = seen_by_mqlog(store.stream("topic").read())
+    theirs = read(reader, data)
+    assert [one.offset for one in theirs] == [one.offset for one in ours]
+    assert [one.value for one in theirs] == [one.value for one in ours]
+    assert stay <= {one.offset for one in theirs}
+    assert len(theirs) < 2500 < max(stay)

@@ -252,7 +252,7 @@ RULES = rows(TEXT[TEXT.index("| rule |") :])
 
 
 def test_the_decision_table_has_each_rule_once() -> None:
-    assert [cells[0] for cells in RULES] == [f"R{n}" for n in range(1, 11)]
+    assert [cells[0] for cells in RULES] == [f"R{n}" for n in range(1, 12)]
     assert all(len(cells) == 4 and all(cells) for cells in RULES)
 
 

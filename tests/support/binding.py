@@ -10,6 +10,7 @@ OPTIONS = _engine.LogOptions(
     retention_bytes=-1,
     retention_age=-1.0,
     durability=0,
+    dedupe_window=0.0,
     cleanup=0,
 )
 

@@ -34,6 +34,7 @@
 #define mql_os_no_copy_on_write real_no_copy_on_write
 #define mql_os_map real_map
 #define mql_os_map_at real_map_at
+#define mql_os_link real_link
 #define mql_os_unmap real_unmap
 #define mql_os_populate real_populate
 #define mql_os_sync_map real_sync_map
@@ -80,6 +81,7 @@ void real_close(mql_os_file file);
 #undef mql_os_no_copy_on_write
 #undef mql_os_map
 #undef mql_os_map_at
+#undef mql_os_link
 #undef mql_os_unmap
 #undef mql_os_populate
 #undef mql_os_sync_map
@@ -183,19 +185,28 @@ int64_t mql_os_read(mql_os_file file, void *out, size_t length, int64_t position
                           : real_read(file, out, length, position);
 }
 int mql_os_write(mql_os_file file, const void *data, size_t length, int64_t position) {
-    return sim_owns(file) ? sim_write(file, data, length, position)
-                          : real_write(file, data, length, position);
+    if (sim_owns(file)) return sim_write(file, data, length, position);
+    int rc = ask(MQL_FAULT_WRITE, file);
+    return rc != 0 ? rc : real_write(file, data, length, position);
 }
 int mql_os_rename(mql_os_file directory, const char *from, const char *to) {
-    return sim_owns(directory) ? sim_rename(directory, from, to, true)
-                               : real_rename(directory, from, to);
+    if (sim_owns(directory)) return sim_rename(directory, from, to, true);
+    int rc = ask(MQL_FAULT_RENAME, directory);
+    return rc != 0 ? rc : real_rename(directory, from, to);
+}
+/* The disks in memory know no second names, as some file systems do not. */
+int mql_os_link(mql_os_file directory, const char *from, const char *to) {
+    int rc = sim_owns(directory) ? -EPERM : ask(MQL_FAULT_LINK, directory);
+    return rc != 0 ? rc : real_link(directory, from, to);
 }
 int mql_os_rename_new(mql_os_file directory, const char *from, const char *to) {
     return sim_owns(directory) ? sim_rename(directory, from, to, false)
                                : real_rename_new(directory, from, to);
 }
 int mql_os_unlink(mql_os_file directory, const char *name) {
-    return sim_owns(directory) ? sim_unlink(directory, name, false) : real_unlink(directory, name);
+    if (sim_owns(directory)) return sim_unlink(directory, name, false);
+    int rc = ask(MQL_FAULT_UNLINK, directory);
+    return rc != 0 ? rc : real_unlink(directory, name);
 }
 int mql_os_make_directory(mql_os_file directory, const char *name, uint32_t mode) {
     return sim_owns(directory) ? sim_make_directory(directory, name)

@@ -15,7 +15,11 @@ enum mql_os_fault_call {
     MQL_FAULT_SYNC_DIRECTORY = 4,
     MQL_FAULT_MAP = 5,
     MQL_FAULT_SYNC_MAP = 6, /* of this and the next the file is MQL_OS_NO_FILE */
-    MQL_FAULT_WAIT = 7
+    MQL_FAULT_WAIT = 7,
+    MQL_FAULT_WRITE = 8,
+    MQL_FAULT_RENAME = 9, /* of this and those that follow it is the directory */
+    MQL_FAULT_LINK = 10,
+    MQL_FAULT_UNLINK = 11
 };
 
 /* Called before each of these: a result other than 0 is the call's, which is not made. Not called

@@ -28,6 +28,7 @@ DEFAULTS = {
     "sync_interval_ns": 100_000_000,
     "retention_bytes": -1,
     "retention_age_ms": -1,
+    "dedupe_ms": 0,
     "durability": lib.MQL_DURABILITY_OS,
     "cleanup": lib.MQL_CLEANUP_KEEP,
 }

@@ -1,0 +1,115 @@
+"""Workers are killed while they put, accept and free space: nothing goes that is not done with."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+import mqlog
+
+WORKERS = 4
+PERIOD = 0.1
+KILLS = 60
+MONTH = 30 * 86400.0
+OPTIONS = {"segment_bytes": 1 << 16, "max_message_bytes": 1 << 14}
+
+
+def value_of(seat: int, number: int) -> bytes:
+    return b"%d/%d " % (seat, number) + bytes([number % 251]) * 200
+
+
+class Diary:
+    """Lines that are whole, each written by one system call."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def note(self, *words: object) -> None:
+        os.write(self.file, (" ".join(str(word) for word in words) + "\n").encode())
+
+
+def work(path: Path, seat: int) -> None:
+    """Puts, every twentieth for next month; accepts what it gets; until it is killed or told."""
+    diary = Diary(path / f"diary-{seat}")
+    queue = mqlog.open(path / "s").queue("jobs", lock_duration=60.0, **OPTIONS)
+    number = 0
+    while not (path / "stop").exists():
+        number += 1
+        value = value_of(seat, number)
+        delay = MONTH if number % 20 == 0 else 0.0
+        offset = queue.put(value, delay=delay)
+        diary.note("put" if delay == 0.0 else "later", offset, number)
+        for message in queue.get_many(2, timeout=0.0):
+            diary.note("accepting", message.offset)
+            message.accept()
+
+
+def fork(path: Path, seat: int) -> int:
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work(path, seat)
+            code = 0
+        except BaseException as error:
+            os.write(2, f"worker {seat}: {error!r}\n".encode())
+        finally:
+            os._exit(code)
+    return child
+
+
+def lines(path: Path) -> list[tuple[int, list[str]]]:
+    return [
+        (int(file.name.removeprefix("diary-")), line.split())
+        for file in path.glob("diary-*")
+        for line in file.read_text().splitlines()
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.crash
+@pytest.mark.parametrize("seed", range(2))
+def test_nothing_is_lost_while_space_is_freed_and_workers_are_killed(
+    tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    pids = [fork(tmp_path, seat) for seat in range(WORKERS)]
+    for _ in range(KILLS):
+        time.sleep(PERIOD)
+        seat = chance.randrange(WORKERS)
+        os.kill(pids[seat], signal.SIGKILL)
+        status = os.waitpid(pids[seat], 0)[1]
+        assert os.WIFSIGNALED(status), f"worker {seat}: {status}"
+        pids[seat] = fork(tmp_path, seat)
+    (tmp_path / "stop").touch()
+    for pid in pids:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    notes = lines(tmp_path)
+    puts = {int(note[1]): value_of(s, int(note[2])) for s, note in notes if note[0] == "put"}
+    later = {int(note[1]): value_of(s, int(note[2])) for s, note in notes if note[0] == "later"}
+    begun = {int(note[1]) for _, note in notes if note[0] == "accepting"}
+    with mqlog.open(tmp_path / "s") as store:
+        queue = store.queue("jobs")
+        stream = store.stream("jobs")
+        segments = [part.segments for part in store.topic("jobs").partitions]
+        kept = {record.offset: record.value for record in stream.read()}
+        rest = {}
+        while messages := queue.get_many(100, timeout=0.0):
+            rest |= {message.offset: message.value for message in messages}
+            queue.accept(messages)
+        assert {offset: kept.get(offset) for offset in later} == later, "a delayed message is gone"
+        assert {offset: rest.get(offset, puts[offset]) for offset in puts} == puts
+        lost = puts.keys() - begun - rest.keys()
+        assert not lost, "neither accepted nor there"
+        assert not (rest.keys() & later.keys())
+        assert queue.stats().delayed >= len(later)
+        assert queue.stats().dead == queue.stats().damaged == 0
+    print(f"{len(kept)} of {len(puts) + len(later)} records left, in {segments[0]} segments")
+    assert len(kept) < (len(puts) + len(later)) / 2, "little was freed"
+    with mqlog.open(tmp_path / "s", mode="r") as store:
+        assert [found.problems for found in store.verify("jobs")] == [()]
