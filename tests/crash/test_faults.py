@@ -37,7 +37,7 @@ ERRORS = {
 }
 SYNCS = ("SYNC", "SYNC_MAP", "SYNC_DIRECTORY", "WRITE")
 WORKLOADS = {
-    "logs": "aabsmbbtcbbsazxb",
+    "logs": "aabsmpbbbbtpbbcpbsazxb",
     "groups": "aqgADkoObgRcSEgaD",
 }
 DURABILITY = ("os", "sync")
