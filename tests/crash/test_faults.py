@@ -1,4 +1,4 @@
-"""Every call of the system fails: the k-th of each kind, once and for ever, with each of its errors.
+"""Every call of the system fails: the k-th of each kind, once and for ever, with each error.
 
 The store is on a disk in memory. An operation then says so or succeeds, of an append that failed
 nothing is seen, nothing acknowledged is lost, and when the fault is over the store goes on; at the
