@@ -601,8 +601,8 @@ static int scan(recovery *run) {
     return MQL_OK;
 }
 
-/* Where the scan begins: the watermark. *usable is false if what it names is damaged: nothing can be
- * appended there. */
+/* Where the scan begins: the watermark. *usable is false if what it names is damaged: nothing can
+ * be appended there. */
 static int begin_at_watermark(recovery *run, bool *usable) {
     size_t at;
     *usable = true;

@@ -73,12 +73,11 @@ def failing(
 def test_whatever_call_fails_nothing_is_lost_and_the_store_goes_on(
     call: str, *, forever: bool
 ) -> None:
-    error, refused = ERRORS[call].split()[0], 0
+    error, hits = ERRORS[call].split()[0], 0
     for workload in WORKLOADS.values():
-        reports = list(failing(workload, "os", call, error, forever=forever))
-        assert len(reports) > 1, f"the workload never calls {call}"
-        refused += sum(report.refused for report in reports)
-    assert refused > 0 or call in ("POPULATE", "FREE_BYTES", "TRUNCATE", "UNLINK")
+        for report in failing(workload, "os", call, error, forever=forever):
+            hits += report.hits
+    assert hits > 0, f"no workload calls {call}"
 
 
 @pytest.mark.slow

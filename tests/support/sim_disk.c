@@ -139,7 +139,8 @@ void sim_disk_copy(const sim_disk *from, sim_disk *to) {
 
 int sim_disk_held(const sim_disk *disk) {
     int held = 0;
-    for (int i = 0; i < disk->inode_count; i++) held += disk->inodes[i].opens + disk->inodes[i].maps;
+    for (int i = 0; i < disk->inode_count; i++)
+        held += disk->inodes[i].opens + disk->inodes[i].maps;
     return held;
 }
 

@@ -1,4 +1,4 @@
-/* sim_disk.h - a file system in memory whose every change may be recorded, made to fail, or counted.
+/* sim_disk.h - a file system in memory whose every change may be recorded, failed, or counted.
  *
  * There are a few disks, "/simulated/0" and on. A file is one stretch of memory: each mapping of it
  * is a pointer into that, so what one sees all see, as with a shared mapping, and no page is ever
