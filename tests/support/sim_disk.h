@@ -103,6 +103,7 @@ typedef struct sim_world {
     int64_t fault_seen;
     int64_t fault_hits;
     int64_t strays; /* stores behind the end of a file: SIGBUS elsewhere */
+    int64_t wrong_closes; /* of what is not open: elsewhere it may be somebody else's by then */
 } sim_world;
 
 extern sim_world sim_now;
