@@ -80,8 +80,8 @@ static void fill(mql_format_group *map, const committed *next) {
     atomic_store_explicit(&map->sequence, next->sequence, memory_order_release);
 }
 
-/* A file of another time than the log: who goes on from an offset that the log has not reached would
- * miss what comes there. Several openers may do this at once: they store the same bytes. */
+/* A file of another time than the log: who goes on from an offset that the log has not reached
+ * would miss what comes there. Several openers may do this at once: they store the same bytes. */
 static void clamp(const mql_group *group) {
     mql_control_end end;
     committed last;
@@ -272,8 +272,11 @@ static int lost(const mql_group *group) {
                          "this consumer does not own the partition (any more)");
 }
 
-/* The directory that holds the group's file, and the one that holds that. */
+/* The directory that holds the group's file, and the one that holds that; and the store's, unless
+ * the first append has seen to it that the topic has its name there. */
 static int sync_name(const mql_group *group) {
+    mql_control_end end;
+    mql_log_end(group->log, &end);
     char directory[MQL_PATH_MAX];
     snprintf(directory, sizeof directory, "%s/groups", group->log->directory);
     mql_os_file opened;
@@ -281,7 +284,7 @@ static int sync_name(const mql_group *group) {
     if (rc < 0) return rc;
     rc = mql_os_sync_directory(opened);
     mql_os_close(opened);
-    return rc == 0 && mql_log_sync_directory(group->log, false) < 0 ? -EIO : rc;
+    return rc == 0 && mql_log_sync_directory(group->log, end.offset == 0) < 0 ? -EIO : rc;
 }
 
 int mql_group_store(mql_group *group, uint64_t member, int64_t offset, bool durable) {

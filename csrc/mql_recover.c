@@ -603,23 +603,28 @@ static int scan(recovery *run) {
     return MQL_OK;
 }
 
-/* Where the scan begins: the watermark. False: what it names is damaged, nothing can be appended
- * there. */
-static bool begin_at_watermark(recovery *run) {
+/* Where the scan begins: the watermark. *usable is false if what it names is damaged: nothing can
+ * be appended there. */
+static int begin_at_watermark(recovery *run, bool *usable) {
     size_t at;
+    *usable = true;
     if (!run->has_checkpoint) {
         int64_t last = run->listing.bases[run->listing.count - 1];
         run->out->end = run->out->durable = (mql_control_end){last, 0, last};
-        return true;
+        return MQL_OK;
     }
     run->out->end = run->out->durable = (mql_control_end){
         run->checkpoint.segment, run->checkpoint.position, run->checkpoint.offset};
-    if (!listed(run, run->checkpoint.segment, &at)) return false;
+    *usable = listed(run, run->checkpoint.segment, &at);
+    if (!*usable) return MQL_OK;
     char path[MQL_PATH_MAX];
     mql_os_stat stat;
     mql_base_file_name(path, run->task->directory, run->checkpoint.segment, ".log");
-    return mql_os_stat_name(run->task->root, path, &stat) == 0 &&
-           stat.size >= run->checkpoint.position;
+    int rc = mql_os_stat_name(run->task->root, path, &stat);
+    if (rc < 0 && rc != -ENOENT) /* a disk that does not answer now is not damage */
+        return mql_base_fail_os(rc, path, "cannot look at the segment of the watermark");
+    *usable = rc == 0 && stat.size >= run->checkpoint.position;
+    return MQL_OK;
 }
 
 /* A clean close left everything at its exact length: nothing to scan, and the control page, which
@@ -735,7 +740,9 @@ static int decide(recovery *run) {
     }
     if (took_clean(run)) return task->look_only ? MQL_OK : clear_nexts(run, INT64_MAX);
     if (take_control(run) && !was_lengthened(run)) return finish_control(run);
-    bool can_scan = begin_at_watermark(run);
+    bool can_scan;
+    int found = begin_at_watermark(run, &can_scan);
+    if (found < 0) return found;
     if (task->live) return MQL_OK; /* the watermark, and no further */
     if (can_scan) {
         int rc = scan(run);

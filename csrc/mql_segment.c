@@ -498,7 +498,7 @@ static int64_t exact_end(mql_segment *segment, bool gaps, mql_segment_window *wi
 
 static int cut_log(const mql_segment_options *options, mql_segment *segment, int64_t end,
                    int64_t *freed) {
-    mql_os_file file;
+    mql_os_file file = MQL_OS_NO_FILE;
     int64_t length = atomic_load_explicit(&segment->length, memory_order_relaxed);
     *freed = 0;
     int rc = mql_os_open(options->root, segment->path, MQL_OS_WRITE, 0, &file);

@@ -38,6 +38,7 @@ static int open_file(const mql_slots *slots, mql_os_file root, mql_os_file *file
         if (rc == 0 && stat.inode != slots->inode) rc = -ENOENT;
         if (rc < 0) mql_os_close(*file);
     }
+    if (rc < 0) *file = MQL_OS_NO_FILE;
     if (rc == -ENOENT)
         return mql_base_fail(MQL_E_NOT_FOUND, slots->path, "the share group was deleted");
     return rc < 0 ? mql_base_fail_os(rc, slots->path, "cannot open the share group") : MQL_OK;

@@ -1,4 +1,4 @@
-"""Every call of the system fails: the k-th of each kind, once and for ever, with each of its errors.
+"""Every call of the system fails: the k-th of each kind, once and for ever, with each error.
 
 The store is on a disk in memory. An operation then says so or succeeds, of an append that failed
 nothing is seen, nothing acknowledged is lost, and when the fault is over the store goes on; at the
@@ -37,7 +37,7 @@ ERRORS = {
 }
 SYNCS = ("SYNC", "SYNC_MAP", "SYNC_DIRECTORY", "WRITE")
 WORKLOADS = {
-    "logs": "aabsmbbtcbbsazxb",
+    "logs": "aabsmpbbbbtpbbcpbsazxb",
     "groups": "aqgADkoObgRcSEgaD",
 }
 DURABILITY = ("os", "sync")
@@ -73,12 +73,11 @@ def failing(
 def test_whatever_call_fails_nothing_is_lost_and_the_store_goes_on(
     call: str, *, forever: bool
 ) -> None:
-    error, refused = ERRORS[call].split()[0], 0
+    error, hits = ERRORS[call].split()[0], 0
     for workload in WORKLOADS.values():
-        reports = list(failing(workload, "os", call, error, forever=forever))
-        assert len(reports) > 1, f"the workload never calls {call}"
-        refused += sum(report.refused for report in reports)
-    assert refused > 0 or call in ("POPULATE", "FREE_BYTES", "TRUNCATE", "UNLINK")
+        for report in failing(workload, "os", call, error, forever=forever):
+            hits += report.hits
+    assert hits > 0, f"no workload calls {call}"
 
 
 @pytest.mark.slow

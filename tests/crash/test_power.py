@@ -20,7 +20,7 @@ LOGS = {
     "strangers": "anbbxbsbctb",
 }
 GROUPS = {
-    "commits": "aOaoOocbaoaxoOaoO",
+    "commits": "OaOoaOocbaoaxoOaoO",
     "shares": "qaaamgADRJSgEGcgA",
     "backlogs": "qbbbbgAAADDGSkgggRRAAkDDD",
     "all": "qabzmgADkoObbsxbygRDctE",

@@ -380,7 +380,7 @@ def test_horizons_of_both_heaps_hold_when_what_is_due_does_not_fit(log: Log) -> 
 
 
 def test_a_page_that_lost_its_name_to_a_power_cut_is_no_clean_one(tmp_path: Path) -> None:
-    """What is left in it would be taken for records that somebody has, and nobody would get them."""
+    """What is left in it would be taken for records that others have: nobody would get them."""
     with Store(tmp_path / "s") as store:
         log = store.log()
         log.append(b"a", b"b")

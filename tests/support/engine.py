@@ -11,7 +11,7 @@ files exist. Functions without a body in csrc/ are left out of `lib`; static inl
 The engine is compiled with asserts on, once for each state of its sources, into build/engine/.
 `load(os_file=...)`, or MQLOG_OS_FILE in the environment, puts another file in the place of
 mql_os_posix.c and of whatever else of csrc/ it includes; what the header of the same name beside it
-declares is then in `lib` too. `also`: more C files, each with such a header. `defines`: for the compiler.
+declares is then in `lib` too. `also`: more C files, each with such a header; `defines`: macros.
 MQLOG_MODULES="mql_base mql_batch" compiles just those, while others do not compile.
 
 With sanitizers (the build is another one, kept beside the first; Python itself has to be started

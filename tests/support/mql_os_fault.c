@@ -170,6 +170,8 @@ int mql_os_open(mql_os_file directory, const char *name, unsigned flags, uint32_
 void mql_os_close(mql_os_file file) {
     if (sim_owns(file))
         sim_close(file);
+    else if (sim_now.on)
+        sim_now.wrong_closes += file != MQL_OS_NO_FILE;
     else
         real_close(file);
 }

@@ -403,6 +403,8 @@ void power_endure(const power_plan *plan, power_report *out) {
     if (fine && out->held != 0) fine = report(&explore, -1, "O10: descriptors or mappings leak");
     if (fine && out->memory != 0) fine = report(&explore, -1, "O10: memory leaks");
     if (fine && sim_now.strays > 0) fine = report(&explore, -1, "a store behind the end of a file");
+    if (fine && sim_now.wrong_closes > 0)
+        fine = report(&explore, -1, "O10: a descriptor is closed that is not open");
     if (fine && plan->images > 0) explore_level(&explore, 0, 0, plan->images);
     end(&explore);
 }

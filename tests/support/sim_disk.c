@@ -139,7 +139,8 @@ void sim_disk_copy(const sim_disk *from, sim_disk *to) {
 
 int sim_disk_held(const sim_disk *disk) {
     int held = 0;
-    for (int i = 0; i < disk->inode_count; i++) held += disk->inodes[i].opens + disk->inodes[i].maps;
+    for (int i = 0; i < disk->inode_count; i++)
+        held += disk->inodes[i].opens + disk->inodes[i].maps;
     return held;
 }
 
@@ -348,7 +349,8 @@ int sim_open(mql_os_file directory, const char *name, unsigned flags, mql_os_fil
 void sim_close(mql_os_file file) {
     sim_disk *disk = disk_of(file);
     int16_t *held = &disk->open[(file - SIM_FIRST_FILE) % SIM_OPEN];
-    if (*held == 0) return; /* its holder was made to forget it */
+    sim_now.wrong_closes += *held == 0;
+    if (*held == 0) return;
     int number = *held - 1;
     *held = 0;
     disk->inodes[number].opens--;

@@ -1,4 +1,4 @@
-/* sim_disk.h - a file system in memory whose every change may be recorded, made to fail, or counted.
+/* sim_disk.h - a file system in memory whose every change may be recorded, failed, or counted.
  *
  * There are a few disks, "/simulated/0" and on. A file is one stretch of memory: each mapping of it
  * is a pointer into that, so what one sees all see, as with a shared mapping, and no page is ever
@@ -103,6 +103,7 @@ typedef struct sim_world {
     int64_t fault_seen;
     int64_t fault_hits;
     int64_t strays; /* stores behind the end of a file: SIGBUS elsewhere */
+    int64_t wrong_closes; /* of what is not open: elsewhere it may be somebody else's by then */
 } sim_world;
 
 extern sim_world sim_now;

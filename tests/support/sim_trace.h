@@ -1,11 +1,11 @@
 /* sim_trace.h - what happened to a disk, in order; and what it may hold if the power goes then.
  *
  * A trace is recorded once, while a workload runs: every version that a page has had at a call of
- * the system, every change of a name or a length, every sync. A model then goes along the trace, and
- * at each crash point makes images of what the disk may hold there:
+ * the system, every change of a name or a length, every sync. A model then goes along the trace,
+ * and at each crash point makes images of what the disk may hold there:
  *
- *   - names: changes that no sync has covered are there or not, in order (a journal: a prefix of all
- *     changes) or independently (POSIX: a directory's sync covers its own);
+ *   - names: changes that no sync has covered are there or not, in order (a journal: a prefix of
+ *     all changes) or independently (POSIX: a directory's sync covers its own);
  *   - lengths: likewise, of one file in order;
  *   - pages: the durable version or any since, each on its own, or 512 bytes of one and 512 of
  *     another; of a page that was cut off in between, what fits the length.
