@@ -56,7 +56,7 @@ def test_an_exception_that_a_signal_raises_anywhere_leaves_all_in_order(tmp_path
     assert done.returncode == 0, done.stderr
     word, raised, longest = done.stdout.split()
     assert (word, int(raised)) == ("done", count)
-    assert float(longest) < 1.0, "a wait did not end with the signal"
+    assert float(longest) < 60.0, "a wait of 90 s did not end with the signal"
     with mqlog.open(tmp_path / "store") as store:
         assert store.recovered == []
 
@@ -67,7 +67,7 @@ def test_a_program_ends_though_its_threads_wait_and_append(tmp_path: Path, how: 
     done = run("leave", tmp_path / "store", how)
     assert done.returncode == (-signal.SIGTERM if how == "terminate" else 0), done.stderr
     assert done.stdout == "leaving\n"
-    assert time.monotonic() - began < 10.0
+    assert time.monotonic() - began < 60.0
     with mqlog.open(tmp_path / "store") as store:
         values = list(store.stream("orders").values())
     assert values[0] == b"kept"

@@ -81,7 +81,7 @@ def alarms(path: str, count: str) -> None:
                     if number % 7 == 0:
                         stream.append_many([value] * 20)
                     if number % 97 == 0:  # nothing comes: it is the alarm that ends the wait
-                        for _ in stream.tail(stream.end_offset, timeout=5.0):
+                        for _ in stream.tail(stream.end_offset, timeout=90.0):
                             pass
                 armed = False
             except Alarm:
