@@ -71,11 +71,11 @@ FEW = {
 def test_a_death_at_any_instruction_of_anything_holds_nobody_up_and_loses_nothing(
     stepper: Path, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    every = 211 if FULL else 0
+    samples = 40 if FULL else 0
     sums = Sums()
     chosen = [case for case in cases(stepper, place) if FULL or case in FEW]
     sums.add_all(
-        [stepper, place, "kill", case.deed, case.state, company, 0, 1, every]
+        [stepper, place, "kill", case.deed, case.state, company, 0, 1, samples]
         for case in chosen
         for company in ("with", "alone")
     )
@@ -84,8 +84,8 @@ def test_a_death_at_any_instruction_of_anything_holds_nobody_up_and_loses_nothin
         f"kill at every instruction: {sums['kills']:,} kills, at all {sums['news']:,} of "
         f"{sums['steps']:,} instructions that leave anything behind, and some others",
     )
-    assert sums["news"] >= (10_000 if FULL else 1_800)
-    assert sums["kills"] > sums["news"]
+    assert sums["news"] >= (11_000 if FULL else 1_800)
+    assert sums["kills"] >= (14_000 if FULL else sums["news"])
 
 
 MENDED = [

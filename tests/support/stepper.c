@@ -2,7 +2,7 @@
  *
  *     stepper DIRECTORY list
  *     stepper DIRECTORY try      whether this machine lets it step at all
- *     stepper DIRECTORY kill  DEED STATE with|alone SHARD SHARDS EVERY [STEP]
+ *     stepper DIRECTORY kill  DEED STATE with|alone SHARD SHARDS SAMPLES [STEP]
  *     stepper DIRECTORY twice DEED STATE with|alone SHARD SHARDS EVERY [STEP [STEP]]
  *     stepper DIRECTORY stop  DEED STATE with SHARD SHARDS EVERY [STEP]
  *     stepper DIRECTORY pair  FIRST SCHEDULES [kill]
@@ -12,8 +12,8 @@
  * instruction and killed there by the kernel, then the survivor and a newcomer go on, and all that
  * scene.h knows must hold. `twice` kills the one that mends, too; `stop` lets the victim stand
  * still while the survivor goes on, and then continue; in a `pair` two take turns, and where each
- * ends follows from the schedule's number. EVERY: of the instructions that leave nothing new
- * behind, each so-manyth.
+ * ends follows from the schedule's number. SAMPLES: so many of the instructions that leave nothing
+ * new behind, too. EVERY: just each so-manyth of those that do; of all, where one is stopped.
  *
  * The last line of the output is the sum. Its first word is "ok" or "VIOLATION".
  */
@@ -301,9 +301,10 @@ typedef struct share {
     long only, then; /* >= 0: just these steps */
 } share;
 
-static bool wanted(const trace *steps, size_t index, size_t every) {
+static bool wanted(const trace *steps, size_t index, size_t samples) {
     bool last = index + 1 == steps->count;
-    return steps->steps[index].news || last || (every > 0 && index % every == 0);
+    bool sample = samples > 0 && index % (steps->count / samples + 1) == 0;
+    return steps->steps[index].news || last || sample;
 }
 
 static bool record(const plan *now, const blow *first, trace *steps, tally *sum) {
