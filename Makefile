@@ -26,7 +26,7 @@ asan: $(VENV)/.installed-test
 
 # Everything in tests/crash, also what takes minutes; each tier prints what it did.
 crash: $(VENV)/.installed-test
-	cd tests && ../$(BIN)/pytest -m "" crash
+	cd tests && MQLOG_CRASH=full ../$(BIN)/pytest -m "" crash
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

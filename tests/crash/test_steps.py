@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,15 +35,9 @@ def stepper() -> Path:
     if platform.machine() != "x86_64":
         pytest.skip("the single-stepper knows the breakpoints of x86-64 only")
     made = programs.make("stepper", "scene", "deeds", "stepping")
-    if not may_trace():
-        pytest.skip("ptrace is not permitted here")
+    if subprocess.run([made, "/dev/null", "try"], check=False).returncode != 0:
+        pytest.skip("ptrace and its breakpoints are not permitted here")
     return made
-
-
-def may_trace() -> bool:
-    if shutil.which("strace") is None:
-        return True  # tried for itself
-    return subprocess.run(["strace", "-qq", "true"], capture_output=True).returncode == 0
 
 
 @pytest.fixture
@@ -78,11 +71,11 @@ FEW = {
 def test_a_death_at_any_instruction_of_anything_holds_nobody_up_and_loses_nothing(
     stepper: Path, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    every = 211 if FULL else 0
+    samples = 40 if FULL else 0
     sums = Sums()
     chosen = [case for case in cases(stepper, place) if FULL or case in FEW]
     sums.add_all(
-        [stepper, place, "kill", case.deed, case.state, company, 0, 1, every]
+        [stepper, place, "kill", case.deed, case.state, company, 0, 1, samples]
         for case in chosen
         for company in ("with", "alone")
     )
@@ -91,8 +84,8 @@ def test_a_death_at_any_instruction_of_anything_holds_nobody_up_and_loses_nothin
         f"kill at every instruction: {sums['kills']:,} kills, at all {sums['news']:,} of "
         f"{sums['steps']:,} instructions that leave anything behind, and some others",
     )
-    assert sums["news"] >= (10_000 if FULL else 1_800)
-    assert sums["kills"] > sums["news"]
+    assert sums["news"] >= (11_000 if FULL else 1_800)
+    assert sums["kills"] >= (14_000 if FULL else sums["news"])
 
 
 MENDED = [

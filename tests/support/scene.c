@@ -21,7 +21,7 @@
 /* -- the ledger -------------------------------------------------------------------------------- */
 static size_t arrays_size(int64_t offsets, uint32_t producers) {
     size_t each = 2 * sizeof(uint64_t) + sizeof(uint32_t) + sizeof(uint8_t);
-    return (size_t)offsets * each + producers * sizeof(uint32_t);
+    return (size_t)offsets * each + 2 * producers * sizeof(uint32_t);
 }
 
 scene_ledger *scene_new(int64_t offsets, uint32_t producers) {
@@ -35,7 +35,8 @@ scene_ledger *scene_new(int64_t offsets, uint32_t producers) {
     ledger->token = ledger->acknowledged + offsets;
     ledger->holder = (void *)(ledger->token + offsets);
     ledger->call = ledger->holder + offsets;
-    ledger->accept = (void *)(ledger->call + producers);
+    ledger->doomed = ledger->call + producers;
+    ledger->accept = (void *)(ledger->doomed + producers);
     scene_clear(ledger);
     return ledger;
 }
@@ -49,6 +50,7 @@ void scene_clear(scene_ledger *ledger) {
     ledger->committed = ledger->committing = MQL_NO_OFFSET;
     ledger->trimming = ledger->trimmed = 0;
     ledger->kept = 0;
+    ledger->owner = ledger->proofs = ledger->next_name = 0;
 }
 
 _Noreturn void scene_fail(const actor *who, const char *format, ...) {
@@ -89,7 +91,8 @@ void scene_await(scene_ledger *ledger, uint32_t word, uint32_t turn) {
 void scene_open(actor *who) {
     mql_open_options options = {.create = 1, .threads = who->threads};
     scene_check(who, "mql_open", mql_open(who->path, &options, &who->store));
-    mql_log_options log = {.segment_bytes = SCENE_SEGMENT,
+    int64_t segment = who->segment_bytes == 0 ? SCENE_SEGMENT : who->segment_bytes;
+    mql_log_options log = {.segment_bytes = segment,
                            .batch_bytes = 1024,
                            .max_message_bytes = 4096,
                            .sync_interval_ns = 100000000,
@@ -203,18 +206,24 @@ int64_t scene_size(size_t count, int64_t length) {
 }
 
 /* -- share groups ------------------------------------------------------------------------------ */
+uint32_t scene_take(const actor *who, _Atomic uint32_t *word) {
+    uint32_t before = 0;
+    while (!atomic_compare_exchange_strong(word, &before, who->name))
+        if (before != 0 && atomic_load(&who->ledger->doomed[before]) == 0) return before;
+    return 0;
+}
+
 static void note_acquired(const actor *who, const mql_acquired *one) {
     scene_ledger *ledger = who->ledger;
     long long offset = (long long)one->offset;
-    uint32_t nobody = 0;
-    if (!atomic_compare_exchange_strong(&ledger->holder[offset], &nobody, who->name))
-        scene_fail(who, "O7: offset %lld has a live holder, actor %u", offset, nobody);
+    uint32_t before = scene_take(who, &ledger->holder[offset]);
+    if (before != 0) scene_fail(who, "O7: offset %lld has a live holder, actor %u", offset, before);
     if (atomic_load(&ledger->accept[offset]) == SCENE_ACCEPTED)
         scene_fail(who, "O7: offset %lld was accepted, and is delivered again", offset);
-    uint64_t before = atomic_exchange(&ledger->token[offset], one->token);
-    if (before >= one->token)
+    uint64_t last = atomic_exchange(&ledger->token[offset], one->token);
+    if (last >= one->token)
         scene_fail(who, "O7: the token of offset %lld goes from %llx to %llx", offset,
-                   (unsigned long long)before, (unsigned long long)one->token);
+                   (unsigned long long)last, (unsigned long long)one->token);
 }
 
 int scene_try_acquire(actor *who, size_t count, int64_t lock_ms, int64_t slice_ns) {

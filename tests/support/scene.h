@@ -23,6 +23,9 @@ typedef struct scene_ledger {
     int64_t offsets;    /* how many the arrays below hold */
     uint32_t producers; /* likewise */
     _Atomic uint32_t turns[64];
+    _Atomic uint32_t owner;     /* the actor that has the consumer group's partition */
+    _Atomic uint32_t proofs;    /* rounds of a survivor's that came to their end */
+    _Atomic uint32_t next_name; /* of an actor */
     _Atomic uint32_t failed;
     char failure[1024];
     _Atomic int64_t slowest_ns; /* of what a bystander did after a death */
@@ -34,6 +37,7 @@ typedef struct scene_ledger {
     _Atomic uint64_t *acknowledged; /* by offset: producer << 32 | number + 1 */
     _Atomic uint64_t *token;        /* by offset: the last one that somebody was given */
     _Atomic uint32_t *holder;       /* by offset: the actor that has it, or 0 */
+    _Atomic uint32_t *doomed;       /* by producer: it is killed, and what it has is nobody's */
     _Atomic uint8_t *accept;        /* by offset */
 } scene_ledger;
 
@@ -48,6 +52,7 @@ typedef struct actor {
     uint32_t name;    /* its producer number; 0 has set the scene */
     uint32_t next;    /* number of its next record */
     int threads;
+    int64_t segment_bytes; /* 0: SCENE_SEGMENT */
     mql_store *store;
     mql_log *log;
     mql_share *share;
@@ -68,6 +73,9 @@ void scene_share(actor *who); /* the share group, from the log's start */
 void scene_group(actor *who); /* the consumer group, not yet a member */
 void scene_join(actor *who);
 void scene_close(actor *who);
+/* Writes its name into a word of the ledger that names who has something: 0, or who has it and is
+ * not doomed. */
+uint32_t scene_take(const actor *who, _Atomic uint32_t *word);
 
 /* Appends `count` records of `length` bytes in one call, and notes that they were acknowledged. */
 void scene_put(actor *who, size_t count, int64_t length);

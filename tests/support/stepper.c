@@ -1,7 +1,8 @@
 /* stepper.c - kills a process at every instruction of what it does, and looks who lives on.
  *
  *     stepper DIRECTORY list
- *     stepper DIRECTORY kill  DEED STATE with|alone SHARD SHARDS EVERY [STEP]
+ *     stepper DIRECTORY try      whether this machine lets it step at all
+ *     stepper DIRECTORY kill  DEED STATE with|alone SHARD SHARDS SAMPLES [STEP]
  *     stepper DIRECTORY twice DEED STATE with|alone SHARD SHARDS EVERY [STEP [STEP]]
  *     stepper DIRECTORY stop  DEED STATE with SHARD SHARDS EVERY [STEP]
  *     stepper DIRECTORY pair  FIRST SCHEDULES [kill]
@@ -11,7 +12,8 @@
  * instruction and killed there by the kernel, then the survivor and a newcomer go on, and all that
  * scene.h knows must hold. `twice` kills the one that mends, too; `stop` lets the victim stand
  * still while the survivor goes on, and then continue; in a `pair` two take turns, and where each
- * ends follows from the schedule's number. EVERY: of the instructions that leave nothing new behind, each so-manyth.
+ * ends follows from the schedule's number. SAMPLES: so many of the instructions that leave nothing
+ * new behind, too. EVERY: just each so-manyth of those that do; of all, where one is stopped.
  *
  * The last line of the output is the sum. Its first word is "ok" or "VIOLATION".
  */
@@ -151,7 +153,8 @@ static bool await(const plan *now, pid_t pid, enum word word, enum turn turn) {
         if (ended && atomic_load(at) < (uint32_t)turn)
             return fails(now, word == ZERO_DID ? "the survivor died" : "the newcomer died");
         if (mql_os_monotonic_ns() > until)
-            return fails(now, word == ZERO_DID ? "O8: the survivor hangs" : "O8: the newcomer hangs");
+            return fails(now,
+                         word == ZERO_DID ? "O8: the survivor hangs" : "O8: the newcomer hangs");
     }
 }
 
@@ -213,10 +216,7 @@ static bool set_scene(const plan *now, cast *all) {
 
 /* What a dead holder has is nobody's. */
 static void forget_holder(const plan *now, uint32_t name) {
-    for (int64_t i = 0; i < now->ledger->offsets; i++) {
-        uint32_t holder = name;
-        atomic_compare_exchange_strong(&now->ledger->holder[i], &holder, 0);
-    }
+    atomic_store(&now->ledger->doomed[name], 1);
 }
 
 static bool strike(const plan *now, pid_t *pid, const blow *how, tally *sum) {
@@ -301,9 +301,10 @@ typedef struct share {
     long only, then; /* >= 0: just these steps */
 } share;
 
-static bool wanted(const trace *steps, size_t index, size_t every) {
+static bool wanted(const trace *steps, size_t index, size_t samples) {
     bool last = index + 1 == steps->count;
-    return steps->steps[index].news || last || (every > 0 && index % every == 0);
+    bool sample = samples > 0 && index % (steps->count / samples + 1) == 0;
+    return steps->steps[index].news || last || sample;
 }
 
 static bool record(const plan *now, const blow *first, trace *steps, tally *sum) {
@@ -615,6 +616,23 @@ static int list_all(void) {
     return 0;
 }
 
+static int try_to_step(void) {
+    trace steps = {0};
+    int why;
+    pid_t pid = begin();
+    if (pid == 0) {
+        ptrace(PTRACE_TRACEME, 0, 0, 0);
+        step_mark();
+        for (volatile int i = 0; i < 9; i++) {}
+        step_mark();
+        _exit(0);
+    }
+    bool fine = step_to_mark(pid, &why) && step_trace(pid, "/dev/null", &steps, &why);
+    bury(&pid);
+    step_forget(&steps);
+    return fine ? 0 : 1;
+}
+
 static int tell(const tally *sum) {
     printf("%s steps=%zu news=%zu kills=%zu slow=%zu strays=%zu violations=%zu\n",
            sum->violations == 0 ? "ok" : "VIOLATION", sum->steps, sum->news, sum->kills, sum->slow,
@@ -625,6 +643,7 @@ static int tell(const tally *sum) {
 int main(int count, char **words) {
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (count == 3 && strcmp(words[2], "list") == 0) return list_all();
+    if (count == 3 && strcmp(words[2], "try") == 0) return try_to_step();
     plan now = {.ledger = scene_new(OFFSETS, PRODUCERS)};
     snprintf(now.path, sizeof now.path, "%s/store-%d", words[1], (int)getpid());
     tally sum = {0};
