@@ -1,4 +1,5 @@
-# demo · test · lint · asan · tsan · valgrind · bench · clean. Every target makes what it needs in .venv.
+# demo · test · lint · asan · tsan · valgrind · bench · clean.
+# Every target makes what it needs in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -42,10 +43,12 @@ tsan:
 # Every operation once, with memcheck: no byte that nobody has set reaches a file.
 valgrind:
 	mkdir -p build/tools
-	$(CC) -std=gnu11 -O1 -g -UNDEBUG -Icsrc $(filter-out csrc/mql_os_posix.c,$(wildcard csrc/*.c)) \
+	$(CC) -std=gnu11 -O1 -g -UNDEBUG -Icsrc \
+	    $(filter-out csrc/mql_os_posix.c,$(wildcard csrc/*.c)) \
 	    tests/tools/mql_os_memcheck.c tests/tools/every.c -pthread -o build/tools/every
 	place=$$(mktemp -d -p /dev/shm) && trap "rm -rf $$place" EXIT && \
-	    valgrind --quiet --error-exitcode=1 --track-origins=yes build/tools/every $$place/store
+	    valgrind --quiet --error-exitcode=1 --track-origins=yes \
+	    build/tools/every $$place/store
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -61,7 +64,8 @@ bench: $(VENV)/.installed-test
 	cd bench/micro && ../../$(BIN)/pytest --import-mode=prepend -m "" --benchmark-disable-gc .
 
 clean:
-	rm -rf build .venv .venv-asan *.egg-info mqlog/_engine.c .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build .venv .venv-asan *.egg-info mqlog/_engine.c \
+	    .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # A real install, made anew when a source has changed. Compiled objects are kept under build/, the
 # Python files beside them are not: a module that is gone from the tree must go from the package.

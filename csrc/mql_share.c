@@ -508,7 +508,7 @@ static void make_room(mql_share *share, int event, size_t count) {
     if (event != MQL_RELEASE && event != MQL_PARK && event != MQL_RENEW) return;
     int which = event == MQL_RENEW ? MQL_LIVE_DEADLINES : MQL_LIVE_DUE;
     uint32_t room = mql_arrays_capacity(&share->live.arrays, which);
-    if (mql_arrays_count(&share->live.arrays, which) + count > room) /* a hint: read without the lock */
+    if (mql_arrays_count(&share->live.arrays, which) + count > room) /* a hint */
         (void)mql_reserve_timers(&share->live, which, (uint32_t)count);
 }
 

@@ -220,7 +220,7 @@ int mql_shares_make_room(mql_log *log) {
     int rc = find_usable(log, &generation);
     for (mql_share *share = first(log); rc == MQL_OK && share != NULL; share = share->next) {
         mql_live *live = &share->live;
-        uint32_t used = mql_arrays_count(&live->arrays, MQL_LIVE_DUE); /* a hint: read without the lock */
+        uint32_t used = mql_arrays_count(&live->arrays, MQL_LIVE_DUE); /* a hint */
         if (is_removed(share) || used + 16 < mql_arrays_capacity(&live->arrays, MQL_LIVE_DUE))
             continue;
         rc = mql_reserve_timers(live, MQL_LIVE_DUE, 16);
