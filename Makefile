@@ -1,4 +1,5 @@
-# demo · test · crash · lint · asan · bench · clean. Every target makes what it needs in .venv.
+# demo · test · crash · lint · asan · asan-api · tsan · valgrind · bench · clean. Every target makes
+# what it needs in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +8,7 @@ PACKAGE := $(filter-out mqlog/_engine.c,$(wildcard csrc/* mqlog/*.* mqlog/*/*.py
 BUILD := pyproject.toml setup.py README.md LICENSE
 WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Werror
 
-.PHONY: demo test crash asan lint bench clean
+.PHONY: demo test crash asan asan-api tsan valgrind lint bench clean
 
 # PYTHONSAFEPATH: the processes that it starts import the package, not the tree around them.
 demo: $(VENV)/.installed-cli
@@ -28,6 +29,29 @@ asan: $(VENV)/.installed-test
 crash: $(VENV)/.installed-test
 	cd tests && MQLOG_CRASH=full ../$(BIN)/pytest -m "" crash
 
+# The package's tests with an extension that the sanitizers watch, in a .venv of its own.
+asan-api: | $(VENV)
+	$(MAKE) VENV=.venv-asan MQLOG_SANITIZE=1 .venv-asan/.installed-test
+	cd tests && ASAN_OPTIONS=detect_leaks=0 \
+	    LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	    ../.venv-asan/bin/pytest --capture=sys api
+
+# Every kind of thread at once on one mapping, in memory: tests/tools/stress.c.
+tsan:
+	mkdir -p build/tools
+	$(CC) -std=gnu11 -O1 -g -UNDEBUG -fsanitize=thread -Wno-tsan -include tests/tools/tsan.h \
+	    -Icsrc csrc/*.c tests/tools/stress.c -pthread -o build/tools/tsan
+	place=$$(mktemp -d -p /dev/shm) && trap "rm -rf $$place" EXIT && \
+	    build/tools/tsan $$place/store $${ROUNDS:-20}
+
+# Every operation once, with memcheck: no byte that nobody has set reaches a file.
+valgrind:
+	mkdir -p build/tools
+	$(CC) -std=gnu11 -O1 -g -UNDEBUG -Icsrc $(filter-out csrc/mql_os_posix.c,$(wildcard csrc/*.c)) \
+	    tests/tools/mql_os_memcheck.c tests/tools/every.c -pthread -o build/tools/every
+	place=$$(mktemp -d -p /dev/shm) && trap "rm -rf $$place" EXIT && \
+	    valgrind --quiet --error-exitcode=1 --track-origins=yes build/tools/every $$place/store
+
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,7 +66,8 @@ bench: $(VENV)/.installed-test
 	cd bench/micro && ../../$(BIN)/pytest --import-mode=prepend -m "" --benchmark-disable-gc .
 
 clean:
-	rm -rf build .venv *.egg-info mqlog/_engine.c .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build .venv .venv-asan *.egg-info mqlog/_engine.c
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # A real install, made anew when a source has changed. Compiled objects are kept under build/, the
 # Python files beside them are not: a module that is gone from the tree must go from the package.

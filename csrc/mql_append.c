@@ -281,7 +281,7 @@ static int ready_locked(appending *append, mql_control_end *end) {
         behind = append->size;
     }
     if (MQL_UNLIKELY(behind > (int64_t)log->active->map_length ||
-                     !atomic_load_explicit(&log->active->tail_open, memory_order_relaxed)))
+                     !atomic_load_explicit(&log->active->tail_open, memory_order_acquire)))
         return need(append, NEED_MAPPING, end->segment, 0);
     if (MQL_UNLIKELY(behind > atomic_load_explicit(&control->allocated, memory_order_acquire)))
         return need(append, NEED_ROOM, end->segment, behind);

@@ -115,9 +115,13 @@ static bool before(const mql_format_timer *a, const mql_format_timer *b) {
     return a->time < b->time || (a->time == b->time && a->offset < b->offset);
 }
 
+static void set_count(mql_arrays *arrays, int which, uint32_t count) {
+    atomic_store_explicit(&arrays->map->timers[which], count, memory_order_relaxed);
+}
+
 static void show_top(mql_arrays *arrays, int which) {
     int64_t next =
-        arrays->map->timers[which] > 0 ? mql_arrays_timer(arrays, which, 0)->time : INT64_MAX;
+        mql_arrays_count(arrays, which) > 0 ? mql_arrays_timer(arrays, which, 0)->time : INT64_MAX;
     atomic_store_explicit(&arrays->map->next[which], next, memory_order_relaxed);
 }
 
@@ -133,7 +137,7 @@ static void sift_up(mql_arrays *arrays, int which, uint32_t at, mql_format_timer
 }
 
 static void sift_down(mql_arrays *arrays, int which, uint32_t at, mql_format_timer timer) {
-    uint32_t count = arrays->map->timers[which];
+    uint32_t count = mql_arrays_count(arrays, which);
     for (;;) {
         uint32_t child = 2 * at + 1;
         if (child >= count) break;
@@ -149,43 +153,44 @@ static void sift_down(mql_arrays *arrays, int which, uint32_t at, mql_format_tim
 
 void mql_arrays_push(mql_arrays *arrays, int which, int64_t time, int64_t offset) {
     mql_format_live *map = arrays->map;
-    uint32_t count = map->timers[which];
+    uint32_t count = mql_arrays_count(arrays, which);
     if (MQL_UNLIKELY(count >= mql_arrays_capacity(arrays, which))) {
         int64_t horizon = atomic_load_explicit(&map->horizon[which], memory_order_relaxed);
         if (time < horizon) atomic_store_explicit(&map->horizon[which], time, memory_order_relaxed);
         return;
     }
-    map->timers[which] = count + 1;
+    set_count(arrays, which, count + 1);
     sift_up(arrays, which, count, (mql_format_timer){.time = time, .offset = offset});
     show_top(arrays, which);
 }
 
 bool mql_arrays_top(mql_arrays *arrays, int which, mql_format_timer *out) {
-    if (arrays->map->timers[which] == 0) return false;
+    if (mql_arrays_count(arrays, which) == 0) return false;
     *out = *mql_arrays_timer(arrays, which, 0);
     return true;
 }
 
 void mql_arrays_pop(mql_arrays *arrays, int which) {
-    uint32_t last = --arrays->map->timers[which];
+    uint32_t last = mql_arrays_count(arrays, which) - 1;
+    set_count(arrays, which, last);
     if (last > 0) sift_down(arrays, which, 0, *mql_arrays_timer(arrays, which, last));
     show_top(arrays, which);
 }
 
 void mql_arrays_unpush(mql_arrays *arrays, int which, int64_t offset) {
-    uint32_t count = arrays->map->timers[which];
+    uint32_t count = mql_arrays_count(arrays, which);
     if (count == 0 || mql_arrays_timer(arrays, which, count - 1)->offset != offset) return;
-    arrays->map->timers[which] = count - 1;
+    set_count(arrays, which, count - 1);
     show_top(arrays, which);
 }
 
 void mql_arrays_filter(mql_arrays *arrays, int which, mql_arrays_valid *valid, void *context) {
-    uint32_t count = arrays->map->timers[which], kept = 0;
+    uint32_t count = mql_arrays_count(arrays, which), kept = 0;
     for (uint32_t i = 0; i < count; i++) {
         mql_format_timer timer = *mql_arrays_timer(arrays, which, i);
         if (valid(context, &timer)) *mql_arrays_timer(arrays, which, kept++) = timer;
     }
-    arrays->map->timers[which] = kept;
+    set_count(arrays, which, kept);
     for (uint32_t i = kept / 2; i-- > 0;)
         sift_down(arrays, which, i, *mql_arrays_timer(arrays, which, i));
     show_top(arrays, which);

@@ -31,6 +31,9 @@ void *mql_arrays_at(const mql_arrays *arrays, int array, uint32_t index);
 
 /* The heaps: MQL_LIVE_DUE and MQL_LIVE_DEADLINES, by time and then by offset. A push for which
  * there is no room lowers the horizon instead. mql_arrays_top: false when it is empty. */
+static inline uint32_t mql_arrays_count(const mql_arrays *arrays, int which) { /* else: a hint */
+    return atomic_load_explicit(&arrays->map->timers[which], memory_order_relaxed);
+}
 mql_format_timer *mql_arrays_timer(mql_arrays *arrays, int which, uint32_t index);
 void mql_arrays_push(mql_arrays *arrays, int which, int64_t time, int64_t offset);
 bool mql_arrays_top(mql_arrays *arrays, int which, mql_format_timer *out);

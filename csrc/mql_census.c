@@ -224,7 +224,7 @@ static int64_t size_of(mql_share *share, const char *path) {
 static void look_at_due(mql_share *share, mql_share_info *out) {
     mql_live *live = &share->live;
     int64_t now = mql_log_wall_ms(live->log->home);
-    for (uint32_t i = 0; i < live->map->timers[MQL_LIVE_DUE]; i++) {
+    for (uint32_t i = 0; i < mql_arrays_count(&live->arrays, MQL_LIVE_DUE); i++) {
         mql_format_timer timer = *mql_arrays_timer(&live->arrays, MQL_LIVE_DUE, i);
         if (!mql_share_due_valid(live, &timer)) continue;
         if (timer.time > now) out->delayed++;
@@ -265,7 +265,7 @@ static int ascending(const void *a, const void *b) {
 /* The smallest of what is due. */
 static int64_t peek_due(mql_live *live, int64_t *offsets, int64_t capacity) {
     int64_t now = mql_log_wall_ms(live->log->home), count = 0;
-    for (uint32_t i = 0; i < live->map->timers[MQL_LIVE_DUE]; i++) {
+    for (uint32_t i = 0; i < mql_arrays_count(&live->arrays, MQL_LIVE_DUE); i++) {
         mql_format_timer timer = *mql_arrays_timer(&live->arrays, MQL_LIVE_DUE, i);
         if (timer.time > now || !mql_share_due_valid(live, &timer)) continue;
         if (count < capacity) {
@@ -314,7 +314,7 @@ static int64_t holders_of(mql_live *live, uint32_t page, mql_acquired *out, int6
         bool bounded = !moving && slot.time != MQL_SLOTS_TIME_MAX;
         out[count++] = (mql_acquired){
             .offset = offset,
-            .token = (uint64_t)live->map->tokens_ready << 32 | slot.token,
+            .token = (uint64_t)mql_live_tokens(live) << 32 | slot.token,
             .moving = moving ? slot.time : -1,
             .deadline_ms = bounded ? slot.time : INT64_MAX,
             .holder = atomic_load_explicit(&live->map->members[slot.member], memory_order_relaxed),

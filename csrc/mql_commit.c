@@ -9,8 +9,8 @@
  * somebody has found everything whole that is not durable, made it dirty again, and synced it.
  *
  * Under the commit lock: the checkpoint file, `ceiling`, `sealed`, `log_start`, `round`, `covers`,
- * and `replacing`, which says that segments are being replaced (mql_swap): who finds it set finishes
- * that first.
+ * and `replacing`, which says that segments are being replaced (mql_swap): who finds it set
+ * finishes that first.
  */
 #include "mql_commit.h"
 

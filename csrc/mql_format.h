@@ -393,21 +393,23 @@ typedef struct mql_format_live {
     mql_os_mutex grow;             /* one at a time adds pages and parts of arrays */
 
     _Atomic uint32_t busy;         /* not 0 while a change is under way: rebuild from the slots */
-    uint32_t tokens_ready;         /* the window's `boots`, once they are durable; 0: not yet */
+    _Atomic uint32_t tokens_ready; /* the window's `boots`, once they are durable; 0: not yet */
     _Atomic int64_t end;           /* SPEO: the next offset never acquired */
     _Atomic uint32_t pages;        /* of the state file, with blocks */
     _Atomic uint32_t growth;       /* moves when pages or arrays were added */
     uint32_t named;                /* chunks and done pages that are in the hash */
     uint32_t hash_size;
-    uint32_t clean_list, clean;      /* pages of zeros: the first of the list (+ 1), and how many */
-    uint32_t retired_list, retired;  /* finished chunks that still have a page */
+    uint32_t clean_list;             /* pages of zeros: the first of the list (+ 1), and how many */
+    _Atomic uint32_t clean;
+    uint32_t retired_list;           /* finished chunks that still have a page */
+    _Atomic uint32_t retired;
     _Atomic uint64_t changes;        /* of the state, counted */
     _Atomic uint64_t synced;         /* changes below it are on stable storage */
     _Atomic int64_t unavailable;     /* offsets that nobody waits for: final, gone or acquired */
     _Atomic int64_t acquired;
     _Atomic int64_t available;       /* of the window: to be delivered again, or delayed */
     _Atomic int64_t counts[MQL_SHARE_KINDS]; /* final records, by kind */
-    uint32_t timers[2];              /* entries of the two heaps */
+    _Atomic uint32_t timers[2];      /* entries of the two heaps */
     _Atomic int64_t horizon[2];      /* the earliest time that its heap had no room for */
     _Atomic int64_t next[2];         /* the earliest time in it; INT64_MAX: none */
     uint32_t rebuilds;               /* how often all this was derived anew */

@@ -88,17 +88,23 @@ static void widen(mql_live *live) {
 }
 
 /* -- pages ------------------------------------------------------------------------------------- */
+/* Counts that others take for hints, without the lock. */
+static void add_to(_Atomic uint32_t *count, int32_t much) {
+    uint32_t now = atomic_load_explicit(count, memory_order_relaxed);
+    atomic_store_explicit(count, now + (uint32_t)much, memory_order_relaxed);
+}
+
 void mql_live_add_clean(mql_live *live, uint32_t page) {
     *facts_of(live, page) = (mql_format_live_page){.next = live->map->clean_list};
     live->map->clean_list = page + 1;
-    live->map->clean++;
+    add_to(&live->map->clean, 1);
 }
 
 static void add_retired(mql_live *live, uint32_t page) {
     *facts_of(live, page) =
         (mql_format_live_page){.next = live->map->retired_list, .mark = MARK_RETIRED};
     live->map->retired_list = page + 1;
-    live->map->retired++;
+    add_to(&live->map->retired, 1);
 }
 
 uint32_t mql_live_note_retired(mql_live *live, uint32_t *pages, uint32_t room) {
@@ -114,7 +120,8 @@ uint32_t mql_live_note_retired(mql_live *live, uint32_t *pages, uint32_t room) {
 
 void mql_live_clean_noted(mql_live *live) {
     uint32_t next = live->map->retired_list;
-    live->map->retired_list = live->map->retired = 0;
+    live->map->retired_list = 0;
+    atomic_store_explicit(&live->map->retired, 0, memory_order_relaxed);
     while (next != 0) {
         uint32_t page = next - 1;
         const mql_format_live_page *facts = facts_of(live, page);
@@ -137,7 +144,7 @@ static bool name(mql_live *live, uint64_t code, uint32_t *page) {
     *page = map->clean_list - 1;
     mql_format_live_page *facts = facts_of(live, *page);
     map->clean_list = facts->next;
-    map->clean--;
+    add_to(&map->clean, -1);
     *facts = (mql_format_live_page){.unfinished = MQL_SHARE_SLOTS};
     atomic_store_explicit(mql_slots_name(&live->slots, *page), mql_slots_word(code, *page),
                           memory_order_release);
@@ -528,7 +535,7 @@ static void clear(mql_live *live, const mql_format_share_window *window) {
     mql_format_live *map = live->map;
     map->rebuilds++;
     for (int which = 0; which < 2; which++) {
-        map->timers[which] = 0;
+        atomic_store_explicit(&map->timers[which], 0, memory_order_relaxed);
         atomic_store_explicit(&map->horizon[which], INT64_MAX, memory_order_relaxed);
         atomic_store_explicit(&map->next[which], INT64_MAX, memory_order_relaxed);
     }
@@ -539,7 +546,9 @@ static void clear(mql_live *live, const mql_format_share_window *window) {
     atomic_store_explicit(&map->unavailable, window->start, memory_order_relaxed);
     atomic_store_explicit(&map->acquired, 0, memory_order_relaxed);
     atomic_store_explicit(&map->available, 0, memory_order_relaxed);
-    map->clean_list = map->retired_list = map->clean = map->retired = map->named = 0;
+    map->clean_list = map->retired_list = map->named = 0;
+    atomic_store_explicit(&map->clean, 0, memory_order_relaxed);
+    atomic_store_explicit(&map->retired, 0, memory_order_relaxed);
     uint32_t pages = atomic_load_explicit(&map->pages, memory_order_relaxed), size = 64;
     while (size < 2 * pages && 2 * size <= mql_arrays_capacity(&live->arrays, MQL_LIVE_HASH))
         size *= 2;
@@ -649,7 +658,7 @@ typedef struct remembered {
 static remembered remember(const mql_live *live) {
     if (memcmp(live->map->magic, MQL_LIVE_MAGIC, sizeof live->map->magic) != 0)
         return (remembered){0};
-    return (remembered){live->map->tokens_ready, live->map->unsure};
+    return (remembered){mql_live_tokens(live), live->map->unsure};
 }
 
 static int make_ready(mql_live *live, bool create, int64_t start, uint32_t pages) {
@@ -673,7 +682,7 @@ static int make_ready(mql_live *live, bool create, int64_t start, uint32_t pages
     mql_slots_memory(&live->slots, live->log->home->identity.boot, boot);
     bool same = memcmp(window.boot, boot, sizeof boot) == 0;
     if (same && before.tokens_ready == (uint32_t)window.boots)
-        live->map->tokens_ready = before.tokens_ready;
+        atomic_store_explicit(&live->map->tokens_ready, before.tokens_ready, memory_order_release);
     live->map->unsure = same ? before.unsure : 0;
     atomic_store_explicit(&live->map->instance, live->log->home->instance, memory_order_release);
     return MQL_OK;

@@ -85,6 +85,18 @@ uint32_t mql_live_note_retired(mql_live *live, uint32_t *pages, uint32_t room);
 /* Those noted last are zeros: they lose their names, and are clean. */
 void mql_live_clean_noted(mql_live *live);
 
+/* The high half of tokens; 0: not known yet. Pairs with the release store of whoever synced it. */
+static inline uint32_t mql_live_tokens(const mql_live *live) {
+    return atomic_load_explicit(&live->map->tokens_ready, memory_order_acquire);
+}
+/* How many pages are clean, and retired: hints without the lock. */
+static inline uint32_t mql_live_clean(const mql_live *live) {
+    return atomic_load_explicit(&live->map->clean, memory_order_relaxed);
+}
+static inline uint32_t mql_live_retired(const mql_live *live) {
+    return atomic_load_explicit(&live->map->retired, memory_order_relaxed);
+}
+
 /* Maps what other processes have added. */
 int mql_live_map(mql_live *live);
 

@@ -92,7 +92,7 @@ static int look(mql_live *live, int64_t *end, int64_t *have) {
     int rc = enter(live);
     if (rc < 0) return rc;
     *end = atomic_load_explicit(&live->map->end, memory_order_relaxed);
-    *have = (int64_t)live->map->clean + live->map->retired;
+    *have = (int64_t)mql_live_clean(live) + mql_live_retired(live);
     mql_live_leave(live);
     return MQL_OK;
 }
@@ -115,7 +115,7 @@ int mql_reserve_timers(mql_live *live, int which, uint32_t more) {
     if (rc < 0) return rc;
     rc = enter(live);
     if (rc == MQL_OK) {
-        more += live->map->timers[which];
+        more += mql_arrays_count(&live->arrays, which);
         mql_live_leave(live);
         rc = mql_arrays_grow(&live->arrays, which, more);
     }
@@ -186,11 +186,13 @@ int mql_reserve_tokens(mql_live *live) {
     if (rc < 0) return rc;
     mql_format_share_window window = {0};
     rc = enter(live);
-    bool wanted = rc == MQL_OK && live->map->tokens_ready == 0;
+    bool wanted = rc == MQL_OK && mql_live_tokens(live) == 0;
     if (wanted) rc = note_boot(live, &window);
     if (rc == MQL_OK || wanted) mql_live_leave(live);
     if (rc == MQL_OK && wanted) rc = sync_state(live, true);
-    if (rc == MQL_OK && wanted) live->map->tokens_ready = (uint32_t)window.boots;
+    if (rc == MQL_OK && wanted)
+        atomic_store_explicit(&live->map->tokens_ready, (uint32_t)window.boots,
+                              memory_order_release);
     mql_os_mutex_drop(&live->map->sync);
     return rc;
 }
@@ -198,7 +200,7 @@ int mql_reserve_tokens(mql_live *live) {
 /* -- pages again ------------------------------------------------------------------------------- */
 /* The retired pages, noted, in memory owned by the caller; *count: how many. */
 static int note_retired(mql_live *live, uint32_t **noted, uint32_t *count) {
-    uint32_t room = live->map->retired + 64; /* a hint: read without the lock */
+    uint32_t room = mql_live_retired(live) + 64; /* a hint: read without the lock */
     *noted = mql_os_allocate_memory(room * sizeof **noted);
     if (*noted == NULL) return mql_base_fail(MQL_E_MEMORY, live->slots.path, "no memory for pages");
     int rc = enter(live);
@@ -243,7 +245,8 @@ int mql_reserve_recycle(mql_live *live) {
 /* -- blocks given back ------------------------------------------------------------------------- */
 /* The list of clean pages below `pages`, the lowest first. */
 static void relist_clean(mql_live *live, uint32_t pages) {
-    live->map->clean_list = live->map->clean = 0;
+    live->map->clean_list = 0;
+    atomic_store_explicit(&live->map->clean, 0, memory_order_relaxed);
     for (uint32_t page = pages; page-- > 0;)
         if (atomic_load_explicit(mql_slots_name(&live->slots, page), memory_order_relaxed) == 0)
             mql_live_add_clean(live, page);
@@ -252,7 +255,7 @@ static void relist_clean(mql_live *live, uint32_t pages) {
 /* How many pages have to stay, if records below `ready` are to have slots. */
 static uint32_t least_pages(mql_live *live, uint32_t pages, int64_t ready) {
     int64_t end = atomic_load_explicit(&live->map->end, memory_order_relaxed);
-    int64_t spare = (int64_t)live->map->clean - pages_for(end, ready);
+    int64_t spare = (int64_t)mql_live_clean(live) - pages_for(end, ready);
     while (pages > 1 && spare > CLEAN_KEPT &&
            atomic_load_explicit(mql_slots_name(&live->slots, pages - 1), memory_order_relaxed) == 0)
         pages--, spare--;
@@ -278,7 +281,7 @@ static uint32_t to_keep(mql_live *live, uint32_t pages) {
 }
 
 int mql_reserve_give_back(mql_live *live) {
-    if (live->map->clean <= CLEAN_KEPT) return MQL_OK; /* a hint: read without the lock */
+    if (mql_live_clean(live) <= CLEAN_KEPT) return MQL_OK; /* a hint: read without the lock */
     int rc = take_grow(live);
     if (rc < 0) return rc;
     rc = enter(live);

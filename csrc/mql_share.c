@@ -164,7 +164,7 @@ static bool behind_horizon(mql_share *share, int which) {
 
 /* Deadlines that nobody has any more go, when there are too many. */
 static void forget_stale(mql_live *live, size_t wanted) {
-    uint32_t count = live->map->timers[MQL_LIVE_DEADLINES];
+    uint32_t count = mql_arrays_count(&live->arrays, MQL_LIVE_DEADLINES);
     int64_t held = atomic_load_explicit(&live->map->acquired, memory_order_relaxed);
     if (MQL_UNLIKELY(count + wanted > mql_arrays_capacity(&live->arrays, MQL_LIVE_DEADLINES) ||
                      count > 2 * held + STALE_MOST))
@@ -298,7 +298,7 @@ static void give(acquiring *acquire, const mql_live_place *place, mql_slots_slot
     add(&live->map->acquired, 1);
     add(&live->map->unavailable, 1);
     count_held(share, slot->member, 1);
-    out->token = (uint64_t)live->map->tokens_ready << 32 | slot->token;
+    out->token = (uint64_t)mql_live_tokens(live) << 32 | slot->token;
     out->deliveries = slot->deliveries;
     out->deadline_ms = acquire->deadline == TIME_NEVER ? INT64_MAX : acquire->deadline;
 }
@@ -311,9 +311,9 @@ static bool prepared(acquiring *acquire, size_t wanted) {
     mql_share *share = acquire->share;
     mql_live *live = &share->live;
     mql_format_live *map = live->map;
-    uint32_t due = map->timers[MQL_LIVE_DUE];
+    uint32_t due = mql_arrays_count(&live->arrays, MQL_LIVE_DUE);
     uint32_t due_room = mql_arrays_capacity(&live->arrays, MQL_LIVE_DUE);
-    if (MQL_UNLIKELY(map->tokens_ready == 0)) acquire->need = NEED_TOKENS;
+    if (MQL_UNLIKELY(mql_live_tokens(live) == 0)) acquire->need = NEED_TOKENS;
     uint64_t self = live->log->home->self;
     if (MQL_UNLIKELY(atomic_load_explicit(&map->members[own_number(share)], memory_order_relaxed) !=
                      self))
@@ -328,7 +328,7 @@ static bool prepared(acquiring *acquire, size_t wanted) {
     if (MQL_UNLIKELY((left_out || (passed && due + EXPIRE_AT_A_TIME > due_room)) &&
                      !acquire->no_room[MQL_LIVE_DUE] && acquire->need == NEED_NOTHING))
         acquire->need = NEED_DUE;
-    if (MQL_UNLIKELY(map->timers[MQL_LIVE_DEADLINES] + wanted > room &&
+    if (MQL_UNLIKELY(mql_arrays_count(&live->arrays, MQL_LIVE_DEADLINES) + wanted > room &&
                      !acquire->no_room[MQL_LIVE_DEADLINES] && acquire->need == NEED_NOTHING))
         acquire->need = NEED_DEADLINES;
     return acquire->need == NEED_NOTHING;
@@ -364,7 +364,8 @@ static int make_heap_larger(acquiring *acquire, int which) {
     const mql_format_live *map = acquire->share->live.map;
     int64_t all = atomic_load_explicit(which == MQL_LIVE_DUE ? &map->available : &map->acquired,
                                        memory_order_relaxed);
-    int64_t more = mql_base_max(all - map->timers[which], 0) + AT_A_TIME;
+    int64_t have = mql_arrays_count(&acquire->share->live.arrays, which);
+    int64_t more = mql_base_max(all - have, 0) + AT_A_TIME;
     int rc = mql_reserve_timers(&acquire->share->live, which, (uint32_t)more);
     acquire->no_room[which] = rc == MQL_E_OS;
     return rc == MQL_E_OS ? MQL_OK : rc;
@@ -491,7 +492,7 @@ static int settle_one(settling *settle, const mql_settle *item) {
     mql_live *live = &share->live;
     mql_live_place place;
     mql_slots_slot slot;
-    if (item->token >> 32 != live->map->tokens_ready || !mql_live_find(live, item->offset, &place))
+    if (item->token >> 32 != mql_live_tokens(live) || !mql_live_find(live, item->offset, &place))
         return lost(share, item);
     mql_slots_load(place.slot, place.offset, &slot);
     settle->damaged = settle->damaged || !slot.sound;
@@ -507,7 +508,7 @@ static void make_room(mql_share *share, int event, size_t count) {
     if (event != MQL_RELEASE && event != MQL_PARK && event != MQL_RENEW) return;
     int which = event == MQL_RENEW ? MQL_LIVE_DEADLINES : MQL_LIVE_DUE;
     uint32_t room = mql_arrays_capacity(&share->live.arrays, which);
-    if (share->live.map->timers[which] + count > room) /* a hint: read without the lock */
+    if (mql_arrays_count(&share->live.arrays, which) + count > room) /* a hint */
         (void)mql_reserve_timers(&share->live, which, (uint32_t)count);
 }
 
@@ -632,8 +633,8 @@ static int64_t release_member(mql_share *share, uint32_t member) {
     mql_live_place place;
     mql_slots_slot slot;
     int64_t released = 0;
-    for (uint32_t i = live->map->timers[MQL_LIVE_DEADLINES]; i-- > 0;) {
-        if (i >= live->map->timers[MQL_LIVE_DEADLINES]) continue;
+    for (uint32_t i = mql_arrays_count(&live->arrays, MQL_LIVE_DEADLINES); i-- > 0;) {
+        if (i >= mql_arrays_count(&live->arrays, MQL_LIVE_DEADLINES)) continue;
         mql_format_timer timer = *mql_arrays_timer(&live->arrays, MQL_LIVE_DEADLINES, i);
         if (!mql_live_find(live, timer.offset, &place)) continue;
         mql_slots_load(place.slot, place.offset, &slot);

@@ -220,7 +220,7 @@ int mql_shares_make_room(mql_log *log) {
     int rc = find_usable(log, &generation);
     for (mql_share *share = first(log); rc == MQL_OK && share != NULL; share = share->next) {
         mql_live *live = &share->live;
-        uint32_t used = live->map->timers[MQL_LIVE_DUE]; /* a hint: read without the lock */
+        uint32_t used = mql_arrays_count(&live->arrays, MQL_LIVE_DUE); /* a hint */
         if (is_removed(share) || used + 16 < mql_arrays_capacity(&live->arrays, MQL_LIVE_DUE))
             continue;
         rc = mql_reserve_timers(live, MQL_LIVE_DUE, 16);
@@ -304,14 +304,14 @@ uint64_t mql_shares_changes(mql_log *log) {
 
 /* -- keeping ----------------------------------------------------------------------------------- */
 static int keep_one(mql_share *share) {
-    mql_format_live *map = share->live.map;
+    mql_live *live = &share->live;
     int rc = MQL_OK;
-    uint32_t retired = map->retired, clean = map->clean; /* hints */
+    uint32_t retired = mql_live_retired(live), clean = mql_live_clean(live); /* hints */
     if (retired >= RECYCLE_AT || (retired > 0 && clean == 0)) {
         rc = mql_reserve_recycle(&share->live);
         if (rc == MQL_OK) rc = mql_reserve_give_back(&share->live);
     }
-    uint64_t changes = atomic_load_explicit(&map->changes, memory_order_acquire);
+    uint64_t changes = atomic_load_explicit(&live->map->changes, memory_order_acquire);
     if (rc >= 0) rc = mql_reserve_sync(&share->live, changes);
     return rc < 0 ? rc : MQL_OK;
 }

@@ -399,7 +399,8 @@ static void give_back(mql_store *store) {
     if (store->home.bell != NULL) mql_os_unmap(store->home.bell, MQL_DOORBELL_BYTES);
     store->home.bell = NULL;
     mql_os_close(store->home.root);
-    store->home.root = MQL_OS_NO_FILE;
+    mql_os_close(store->alive);
+    store->home.root = store->alive = MQL_OS_NO_FILE;
 }
 
 static void destroy(mql_store *store) {
@@ -568,8 +569,8 @@ static int leave(mql_store *store) {
     int rc = home_gate(store);
     if (rc < 0) { /* the gate's descriptor is its holder's; the next opener finishes what is left */
         mql_os_close(store->member);
-        mql_os_close(store->alive);
-        store->member = store->alive = MQL_OS_NO_FILE;
+        store->member = MQL_OS_NO_FILE;
+        mql_os_unlock(store->alive, MQL_LOCK_ALIVE);
         return rc;
     }
     mql_os_close(store->member);
@@ -607,9 +608,9 @@ int mql_store_close(mql_store *store) {
     atomic_store_explicit(&store->home.gone, MQL_E_CLOSED, memory_order_release);
     mql_store_wake(store);
     if (!store->home.read_only) {
-        /* In this order: who passes the gate must not meet the last one's exclusive lock. */
-        mql_os_close(store->alive);
-        store->alive = MQL_OS_NO_FILE;
+        /* In this order: who passes the gate must not meet the last one's exclusive lock. The
+         * descriptor stays for calls in flight, which ask it who is alive. */
+        mql_os_unlock(store->alive, MQL_LOCK_ALIVE);
         mql_store_ungate(store);
     }
     /* Pairs with mql_store_unpin: either the last pin is gone here, or it sees the end there. */

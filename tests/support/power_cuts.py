@@ -105,7 +105,7 @@ def append_durably(path: str, producer: str, ledger: str) -> None:
 
 
 def append_and_sync(path: str, producer: str, ledger: str) -> None:
-    """One producer whose appends wait for nothing, some of them many in one call; syncs at times."""
+    """One producer whose appends wait for nothing, some many in one call; it syncs at times."""
 
     def work(notes: Ledger) -> None:
         store, name, number = _opened(path), int(producer), 0
@@ -262,6 +262,17 @@ class History:
                     topic.check(store.stream(topic.name), everything)
             if "sync" in store.topics():
                 self._check_group(store.stream("sync"))
+            if "jobs" in store.topics():
+                self._check_queue(store.queue("jobs"))
+
+    def _check_queue(self, jobs: mqlog.Queue[Any, Any]) -> None:
+        """What was put and not accepted waits; of some of it an accept may have come through."""
+        waiting = {record.offset for record in jobs.peek(1 << 20)}
+        again = waiting & self.accepted
+        assert not again, f"O7: accepted durably, and waiting again: {sorted(again)[:5]}"
+        missing = self.topics["jobs"].kept.keys() - waiting - self.accepted - set(self.tokens)
+        notes = {offset: self.topics["jobs"].kept[offset] for offset in sorted(missing)[:5]}
+        assert not missing, f"O1: put, not delivered to anybody, and gone: {notes}, {jobs.stats()}"
 
     def _check_group(self, stream: mqlog.Stream[bytes]) -> None:
         with stream.consumer("readers", commit="manual") as consumer:
@@ -273,14 +284,15 @@ class History:
         """In the end all that was put durably and not accepted is delivered, and nothing else."""
         with mqlog.open(path, min_free_bytes=0) as store:
             jobs, got = store.queue("jobs"), set()
-            for message in jobs.messages(timeout=0.1):
+            for message in jobs.messages(timeout=1.0):
                 assert message.offset not in self.accepted, "O7: accepted durably, comes again"
                 assert message.token > self.tokens.get(message.offset, -1)
                 got.add(message.offset)
                 message.accept()
+            left = f"{jobs.stats()}, {jobs.acquired()}, peeked {[r.offset for r in jobs.peek(9)]}"
         finished = self.accepted | set(self.tokens)  # told of the accept, or perhaps not
         missing = self.topics["jobs"].kept.keys() - got - finished
-        assert not missing, f"O1: never delivered: {sorted(missing)[:5]}"
+        assert not missing, f"O1: never delivered: {sorted(missing)[:5]}: {left}"
 
 
 def work_on(start: Callable[..., Any], path: Path, ledgers: Path, cycle: int) -> dict[Path, Any]:
