@@ -148,7 +148,8 @@ MQL_PUBLIC uint32_t mql_doorbell(mql_store *store);
 MQL_PUBLIC int mql_doorbell_wait(mql_store *store, uint32_t seen, int64_t timeout_ns);
 MQL_PUBLIC void mql_wake(mql_store *store);
 
-/* What opening found and cut or set aside, one line each. Index from 0; MQL_END behind the last. */
+/* What opening found and cut or set aside, one line each; in a read-only store, what it does not
+ * read of what is there. Index from 0; MQL_END behind the last. */
 typedef struct mql_recovered {
     char topic[256];
     int partition;
