@@ -11,6 +11,7 @@
  */
 #include "mql_cursor.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 #define MISSED_MOST 1000 /* a bound, not a policy: each means that a file was replaced meanwhile */
@@ -281,6 +282,19 @@ static bool epoch_right(mql_cursor *cursor) {
     return cursor->epoch < 0 || header->epoch == cursor->epoch;
 }
 
+/* The log goes on in a segment that no listing has: a roll is not over yet, or its file is lost. */
+static int is_gone(mql_cursor *cursor, const mql_control_end *end) {
+    char path[MQL_PATH_MAX];
+    mql_os_stat stat;
+    int64_t start = cursor->walk.expected;
+    mql_base_file_name(path, cursor->log->directory, end->segment, ".log");
+    if (start >= end->offset ||
+        mql_os_stat_name(cursor->log->home->root, path, &stat) != -ENOENT)
+        return MQL_END;
+    cursor->walk.expected = cursor->offset = end->offset;
+    return mql_base_fail_corrupt(path, 0, start, end->offset, "the segment is missing");
+}
+
 /* There is nothing left in this segment: MQL_OK: stands in the next one; MQL_END; or what is
  * missing. */
 static int go_on(mql_cursor *cursor) {
@@ -301,7 +315,7 @@ static int go_on(mql_cursor *cursor) {
         int rc = set_limit(cursor, &end);
         if (rc != MQL_OK) leave_segment(cursor); /* half-set bounds must not be read by */
         if (rc != MQL_OK) return rc;
-        if (cursor->next_base == INT64_MAX) return MQL_END;
+        if (cursor->next_base == INT64_MAX) return is_gone(cursor, &end);
         if (cursor->walk.expected < cursor->next_base && cursor->walk.position < cursor->walk.limit)
             return MQL_OK;
     }

@@ -258,8 +258,9 @@ static int catch_up(mql_dedupe *dedupe, int64_t since) {
     mql_log *log = dedupe->log;
     mql_control_end end;
     mql_log_end(log, &end);
+    if (dedupe->map->scanned > end.offset) reset(dedupe, dedupe->map->entries); /* damaged */
     int64_t from = dedupe->map->scanned;
-    if (from >= end.offset) return MQL_OK;
+    if (from == end.offset) return MQL_OK;
     mql_cursor *cursor;
     int64_t start = mql_log_start(log);
     int rc = mql_cursor_make(log, mql_base_max(from, start), MQL_TO_END, &cursor);

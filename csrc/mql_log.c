@@ -423,6 +423,12 @@ static void tell(void *context, int row, int64_t segment, int64_t position, int6
     log->home->recovered(log->home->context, &what);
 }
 
+/* Of a second look: what there was to tell was told at the first. */
+static void tell_nothing(void *context, int row, int64_t segment, int64_t position, int64_t bytes,
+                         const char *file) {
+    (void)context, (void)row, (void)segment, (void)position, (void)bytes, (void)file;
+}
+
 static mql_recover_task recover_task(mql_log *log, mql_format_control *found,
                                      const mql_control_identity *identity) {
     return (mql_recover_task){
@@ -545,7 +551,7 @@ static int make_ready(mql_log *log, const mql_control_identity *identity) {
     return MQL_OK;
 }
 
-static int look(mql_log *log) {
+static int look(mql_log *log, bool first) {
     char path[MQL_PATH_MAX];
     control_path(log, path);
     mql_os_file file;
@@ -565,7 +571,9 @@ static int look(mql_log *log) {
     mql_recover_task task = recover_task(log, rc == 0 ? found : NULL, &identity);
     mql_recover_state now;
     mql_epoch_table epochs = {0};
+    if (!first) task.tell = tell_nothing;
     rc = mql_recover_run(&task, &epochs, &now);
+    if (rc < 0) mql_epoch_free(&epochs);
     if (rc == MQL_OK) {
         lock_table(log);
         mql_epoch_table old = log->epochs;
@@ -579,7 +587,7 @@ static int look(mql_log *log) {
 }
 
 int mql_log_refresh(mql_log *log) {
-    int rc = look(log);
+    int rc = look(log, false);
     return rc < 0 ? rc : relist(log, true);
 }
 
@@ -668,7 +676,7 @@ int mql_log_open(mql_log_home *home, const char *topic, int partition, bool crea
     mql_log_set(log, options);
     int rc;
     if (home->read_only) {
-        rc = look(log);
+        rc = look(log, true);
         if (rc == MQL_OK) rc = relist(log, true);
     } else {
         rc = open_shared(log, create);

@@ -373,12 +373,18 @@ static bool take_control(recovery *run) {
     if (control == NULL || !mql_control_is(control, run->task->identity)) return false;
     if (!mql_control_trust(&control->published, &run->out->end)) return false;
     if (run->has_checkpoint && run->out->end.offset < run->checkpoint.offset) return false;
-    if (!listed(run, run->out->end.segment, &at)) return false;
+    const mql_control_end *end = &run->out->end;
     char path[MQL_PATH_MAX];
-    mql_base_file_name(path, run->task->directory, run->out->end.segment, ".log");
-    mql_os_stat stat;
-    if (mql_os_stat_name(run->task->root, path, &stat) < 0 || stat.size < run->out->end.position)
+    mql_os_stat stat = {0};
+    mql_base_file_name(path, run->task->directory, end->segment, ".log");
+    if (mql_os_stat_name(run->task->root, path, &stat) < 0 || stat.size < end->position) {
+        /* Somebody has cut what was published. Live, the page was read long ago. */
+        bool known = run->has_checkpoint && run->checkpoint.offset >= end->offset;
+        if (!run->task->live && !known)
+            tell(run, 8, end->segment, stat.size, end->position - stat.size, NULL);
         return false;
+    }
+    if (!listed(run, run->out->end.segment, &at)) return false;
     /* One segment may follow: a roll whose owner died between the rename and the publish. */
     if (at + 2 < run->listing.count) return false;
     if (at + 1 < run->listing.count && run->listing.bases[at + 1] != run->out->end.offset)
@@ -567,6 +573,20 @@ static int relist(recovery *run) {
     return mql_recover_list(run->task->root, run->task->directory, &run->listing);
 }
 
+/* What a reader does not read, it tells, as a writer will when it cuts. */
+static void tell_unread(const recovery *run, const mql_segment_walk *walk, int row, size_t from) {
+    int64_t base = run->out->end.segment;
+    if (row != 2 && walk->position < walk->limit)
+        tell(run, row, base, walk->position, walk->limit - walk->position, NULL);
+    for (size_t i = from; i < run->listing.count; i++) {
+        char path[MQL_PATH_MAX];
+        mql_os_stat stat;
+        mql_base_file_name(path, run->task->directory, run->listing.bases[i], ".log");
+        if (mql_os_stat_name(run->task->root, path, &stat) == 0 && stat.size > 0)
+            tell(run, row < 3 ? 5 : row, run->listing.bases[i], 0, stat.size, NULL);
+    }
+}
+
 /* Scans from the end so far through the segments that follow, and cuts where it ends. */
 static int scan(recovery *run) {
     mql_segment_options options = segment_options(run->task);
@@ -594,6 +614,8 @@ static int scan(recovery *run) {
         }
         mql_segment_release(segment);
         run->window.length = 0;
+        if (row > 0 && rc == MQL_OK && !follows && run->task->look_only)
+            tell_unread(run, &walk, row, at + 1);
         if (row < 0 || rc < 0) return row < 0 ? row : rc;
         if (named) rc = relist(run);
         if (rc < 0) return rc;
@@ -747,7 +769,7 @@ static int decide(recovery *run) {
     if (can_scan) {
         int rc = scan(run);
         if (rc < 0) return rc;
-    } else if (!task->look_only) {
+    } else {
         /* R6: damage below the watermark is never cut; appends go on in a segment of their own. */
         run->fresh = true;
         tell(run, 6, run->checkpoint.segment, run->checkpoint.position, 0, NULL);

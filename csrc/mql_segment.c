@@ -341,22 +341,34 @@ static bool chains(mql_segment_walk *walk, int64_t at, int64_t offset, const kno
     return at == walk->limit || (place->led && zeros_from(walk, at));
 }
 
-/* Where the damaged batch ends by its own length, if that is not what is damaged. */
-static int64_t own_end(mql_segment_walk *walk) {
+/* Where the damaged batch ends by its own length. No CRC covers that, so it may be what is damaged:
+ * with the one bit put right that was flipped in it, the CRC is right again. */
+static int64_t own_end(mql_segment_walk *walk, int64_t *budget) {
     mql_batch_header header;
-    if (walk->limit - walk->position < MQL_BATCH_HEADER) return walk->limit;
+    int64_t room = walk->limit - walk->position;
+    if (room < MQL_BATCH_HEADER) return walk->limit;
     const uint8_t *bytes =
         mql_segment_bytes(walk->segment, walk->window, walk->position, MQL_BATCH_HEADER);
     if (bytes == NULL) return walk->limit;
     mql_batch_read_header(bytes, &header);
-    return walk->position +
-           mql_base_min(mql_base_max(header.size, 0), walk->limit - walk->position);
+    for (int bit = 0; bit < 31; bit++) {
+        int64_t length = header.size - MQL_BATCH_LOG_OVERHEAD;
+        int64_t size = (int64_t)((uint64_t)length ^ UINT64_C(1) << bit) + MQL_BATCH_LOG_OVERHEAD;
+        if (length < 0 || size < MQL_BATCH_HEADER || size > mql_base_min(room, walk->max_size))
+            continue;
+        *budget -= size;
+        bytes = *budget < 0
+                    ? NULL
+                    : mql_segment_bytes(walk->segment, walk->window, walk->position, size);
+        if (bytes != NULL && mql_batch_crc_right(bytes, size)) return walk->position + size;
+    }
+    return walk->position + mql_base_min(mql_base_max(header.size, 0), room);
 }
 
 int mql_segment_resync(mql_segment_walk *walk, int64_t before) {
     int64_t budget = RESYNC_BUDGET;
     known_place place = next_known(walk, before);
-    int64_t next = own_end(walk);
+    int64_t next = own_end(walk, &budget);
     for (int64_t at = walk->position + 1; at + MQL_BATCH_HEADER <= place.position && budget > 0;
          at++) {
         mql_batch_header header;
@@ -384,8 +396,6 @@ void mql_segment_find(mql_segment_walk *walk, int64_t offset) {
         walk->position = position;
         walk->expected = header.base_offset;
     }
-    bool verify = walk->verify;
-    walk->verify = false;
     for (;;) {
         int64_t expected = walk->expected;
         position = walk->position;
@@ -398,7 +408,6 @@ void mql_segment_find(mql_segment_walk *walk, int64_t offset) {
         walk->expected = expected;
         break;
     }
-    walk->verify = verify;
 }
 
 /* -- indexes from the log ---------------------------------------------------------------------- */
@@ -487,11 +496,13 @@ static int64_t exact_end(mql_segment *segment, bool gaps, mql_segment_window *wi
                              .expected = segment->base,
                              .gaps = gaps,
                              .limit = atomic_load_explicit(&segment->length, memory_order_relaxed),
-                             .max_size = MQL_BATCH_BYTES_MAX};
+                             .max_size = MQL_BATCH_BYTES_MAX,
+                             .verify = true};
     if (next_base <= segment->base) return 0;
     walk.index = &segment->tail.offsets;
     walk.index_count = sound_offsets(walk.index, &walk, next_base - segment->base);
     mql_segment_find(&walk, next_base - 1);
+    walk.verify = false; /* damage in the last batch does not move its end */
     if (mql_segment_walk_next(&walk) != MQL_OK || walk.header.last_offset >= next_base) return -1;
     return only_zeros(&walk) ? walk.position : -1;
 }

@@ -113,10 +113,11 @@ int mql_segment_resync(mql_segment_walk *walk, int64_t before);
 /* Whether a whole batch with a right CRC stands anywhere behind the position. Bounded work. */
 bool mql_segment_holds_more(mql_segment_walk *walk);
 
-/* Sets position and expected to the batch that holds `offset`, by the index and a walk of headers
- * (no CRCs). Damage on the way that ends before `offset` is passed over; else it stands at it. Past
- * the last batch: stands at the limit. All of the walk's settings, and expected = the segment's
- * base, are set. */
+/* Sets position and expected to the batch that holds `offset`, by the index and a walk from there.
+ * The walk checks CRCs if it is to: no CRC covers the length and the offset that a header has, so
+ * one that was passed unchecked may lead into the middle of a batch. Damage on the way that ends
+ * before `offset` is passed over; else it stands at it. Past the last batch: stands at the limit.
+ * All of the walk's settings, and expected = the segment's base, are set. */
 void mql_segment_find(mql_segment_walk *walk, int64_t offset);
 
 /* -- sealing ----------------------------------------------------------------------------------- */

@@ -154,7 +154,8 @@ MQL_PUBLIC void mql_wake(mql_store *store);
 MQL_PUBLIC int64_t mql_wall(const mql_store *store);
 MQL_PUBLIC void mql_set_wall(mql_store *store, int64_t now_ms);
 
-/* What opening found and cut or set aside, one line each. Index from 0; MQL_END behind the last. */
+/* What opening found and cut or set aside, one line each; in a read-only store, what it does not
+ * read of what is there. Index from 0; MQL_END behind the last. */
 typedef struct mql_recovered {
     char topic[256];
     int partition;

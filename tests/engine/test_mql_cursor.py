@@ -245,6 +245,36 @@ def test_a_reader_that_starts_behind_damage_is_not_told_of_it(tmp_path: Path):
             poke(log, 0, at + place, 1)
 
 
+@pytest.mark.parametrize("place,bit", [(9, 5), (10, 0), (10, 1), (11, 3), (24, 6), (26, 1)])
+def test_a_length_or_last_offset_that_lies_leads_no_reader_behind_it_astray(
+    tmp_path: Path, place: int, bit: int
+):
+    """No CRC covers the length, and a search that checked none would go wherever it leads."""
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        fill(log, 8)
+        at = headers_of(log.bytes()[: log.end[1]])[2][0]
+        poke(log, 0, at + place, bit)
+        assert [log.read(n) for n in range(3, 8)] == [
+            [(n, value(n)) for n in range(first, 8)] for first in range(3, 8)
+        ]
+        assert damages(log.read()) == [(f"t-0/{log_file(0)}", at, 2, 3)]
+
+
+@pytest.mark.parametrize("read_only", [0, 1])
+def test_a_missing_last_segment_is_told_not_taken_for_the_end(tmp_path: Path, read_only: int):
+    with Store(tmp_path / "s") as store:
+        log = store.log(**SMALL)
+        fill(log, 30)
+        base = bases(log)[-1]
+    (tmp_path / "s" / "t-0" / log_file(base)).unlink()
+    with Store(tmp_path / "s", read_only=read_only) as store:
+        found = store.log(**SMALL).read()
+        assert offsets(found) == list(range(base))
+        assert [(start, stop) for _, _, start, stop in damages(found)] == [(base, 30)]
+        assert [row for row, *_ in store.recovered] == [6]
+
+
 # -- retention ------------------------------------------------------------------------------------
 def test_a_reader_whose_segment_was_taken_away_is_told_the_range(tmp_path: Path):
     with Store(tmp_path / "s") as store:
@@ -360,11 +390,11 @@ def test_a_read_only_store_beside_a_live_one_is_a_snapshot_of_its_end(tmp_path: 
             assert offsets(other.log(**SMALL).read()) == list(range(20)), "looked at again"
 
 
-@pytest.mark.parametrize("place", [0, 16, 17, 30, 57, 70, 300])
+@pytest.mark.parametrize("place", [0, 9, 10, 11, 16, 17, 30, 57, 70, 300])
 def test_damage_in_a_segment_that_is_not_sealed_yet_loses_its_batch_alone(
     tmp_path: Path, place: int
 ):
-    """Its prepared space still stands behind its last batch; the damaged length does not lie."""
+    """Its prepared space still stands behind its last batch; a length that lies is seen through."""
     with Store(tmp_path / "s") as store:
         log = store.log(**SMALL)
         fill(log, 20)

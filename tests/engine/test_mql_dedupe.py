@@ -93,6 +93,21 @@ def test_rubbish_in_the_file_is_not_believed(tmp_path: Path) -> None:
             assert offset < end if found else offset == end
 
 
+def test_a_table_that_says_it_has_read_more_than_there_is_reads_the_log_again(
+    tmp_path: Path,
+) -> None:
+    with Store(tmp_path / "s") as store:
+        put(store.log(), b"a")
+    file = tmp_path / "s" / "t-0" / "dedupe"
+    data = bytearray(file.read_bytes())
+    data[0xD6] ^= 0x10
+    file.write_bytes(data)
+    with Store(tmp_path / "s") as store:
+        assert put(store.log(), b"a") == (0, True)
+        assert put(store.log(), b"b") == (1, False)
+        assert put(store.log(), b"b") == (1, True), "what came later is known too"
+
+
 def test_what_a_dead_process_put_is_known(tmp_path: Path) -> None:
     store = Store(tmp_path / "s")
     log = store.log()

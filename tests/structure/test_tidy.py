@@ -40,6 +40,7 @@ EXEMPT_FROM_PARAMETERS: dict[str, str] = {
     "csrc/mql_room.c: lengthen": "four positions in one file: where from, and three ways where to",
     "csrc/mql_recover.c: copy_out": FILE_BY_NAME,
     "csrc/mql_log.c: tell": ONE_ROW,
+    "csrc/mql_log.c: tell_nothing": ONE_ROW,
     "csrc/mql_recover.c: tell": ONE_ROW,
     "csrc/mql_log.c: mql_log_open": PUBLIC_CALL,
     "csrc/mql_store.c: mql_store_log": PUBLIC_CALL,

@@ -1,0 +1,42 @@
+"""A small store, damaged in every way: what was written, or an error with its place (O11, C1, C2).
+
+A sample by default; all of it with MQLOG_CRASH=full. The programs are tests/fuzz/flips.c, cuts.c.
+"""
+
+import pytest
+from support import hostile
+
+pytestmark = pytest.mark.crash
+
+
+def say(capsys: pytest.CaptureFixture[str], what: str) -> None:
+    with capsys.disabled():
+        print(f"\nhostile: {what}, 0 violations")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("sanitize", [False, True], ids=["plain", "sanitized"])
+def test_each_flipped_bit_of_a_store_costs_the_batch_that_it_hits_and_no_more(
+    capsys: pytest.CaptureFixture[str], sanitize: bool
+) -> None:
+    made = hostile.program("flips", sanitize=sanitize)
+    stride = (47 if sanitize else 1) if hostile.FULL else (1999 if sanitize else 211)
+    states = hostile.run_both(made, stride)
+    floor = 1_300_000 // stride
+    assert states >= floor, f"{states} flips were looked at, of at least {floor}"
+    say(capsys, f"{states} flips{' under sanitizers' if sanitize else ''}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("sanitize", [False, True], ids=["plain", "sanitized"])
+def test_each_cut_lost_exchanged_or_planted_file_gives_what_was_written_or_is_told(
+    capsys: pytest.CaptureFixture[str], sanitize: bool
+) -> None:
+    made = hostile.program("cuts", sanitize=sanitize)
+    stride = (97 if sanitize else 1) if hostile.FULL else (9973 if sanitize else 499)
+    states = hostile.run_both(made, stride)
+    floor = 2_500 + 300_000 // stride
+    assert states >= floor, f"{states} cuts were looked at, of at least {floor}"
+    say(capsys, f"{states} cuts{' under sanitizers' if sanitize else ''}")

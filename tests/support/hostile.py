@@ -1,0 +1,107 @@
+"""The programs of tests/fuzz: the engine and a small store in one process, under sanitizers.
+
+    made = hostile.program("flips", sanitize=True)  # compiled once for each state of the sources
+    hostile.run(made, "closed", 1)                  # the states that it has been through
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.engine import CC, CSRC, FLAGS, ROOT, SANITIZERS, WARNINGS
+
+FUZZ = ROOT / "tests" / "fuzz"
+CACHE = ROOT / "build" / "fuzz"
+FULL = os.environ.get("MQLOG_CRASH") == "full"
+
+#: Programs, and what they are made of beside the engine.
+PARTS = {
+    "flips": ("flips", "judge", "scene"),
+    "cuts": ("cuts", "judge", "scene"),
+}
+
+
+def program(name: str, *, sanitize: bool = False) -> Path:
+    """Compiles the program, with the engine's asserts on."""
+    flags = [*FLAGS, f"-I{CSRC}", f"-I{FUZZ}", *(SANITIZERS if sanitize else [])]
+    engine = _made("engine.a", sorted(CSRC.glob("*.c")), flags)
+    parts = [FUZZ / f"{part}.c" for part in PARTS[name]]
+    return _made(name, [*parts, engine], flags)
+
+
+def _made(name: str, sources: list[Path], flags: list[str]) -> Path:
+    """The archive or program that comes of these; made once for each state of them."""
+    digest = hashlib.sha256(repr(flags).encode())
+    for file in [*sources, *sorted(CSRC.glob("*.h")), *sorted(FUZZ.glob("*.h"))]:
+        digest.update(file.read_bytes())
+    made = CACHE / f"{digest.hexdigest()[:16]}-{name}"
+    if made.exists():
+        return made
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE) as place:
+        target = Path(place) / name
+        compiled = [source for source in sources if source.suffix == ".c"]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(lambda one: _compiled(one, flags, target.parent), compiled))
+        if name.endswith(".a"):
+            _run("ar", "rcs", target, *objects)
+        else:
+            _run(CC, *flags, *objects, *(set(sources) - set(compiled)), "-o", target)
+        target.rename(made)
+    return made
+
+
+def _compiled(source: Path, flags: list[str], place: Path) -> Path:
+    out = place / f"{source.stem}.o"
+    _run(CC, *flags, *WARNINGS, "-c", source, "-o", out)
+    return out
+
+
+def _run(*words: object) -> None:
+    done = subprocess.run([str(one) for one in words], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, words))}\n{done.stderr}")
+
+
+@contextmanager
+def directory() -> Iterator[Path]:
+    """A new one, in memory where there is one: stores are made in it a million times."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    path = Path(tempfile.mkdtemp(prefix="mqlog-hostile-", dir=memory))
+    path.chmod(0o755)  # some of it is looked at by nobody
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def run(made: Path, *words: object, timeout: float = 3600) -> int:
+    """Runs it on a store of its own; the states it says it has been through. None may be wrong."""
+    options = "detect_leaks=1:allocator_may_return_null=1:max_allocation_size_mb=256"
+    with directory() as path:
+        command = [str(made), str(path / "s"), *map(str, words)]
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env={**os.environ, "ASAN_OPTIONS": options},
+        )
+    assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    found = re.search(r"(\d+) states, 0 violations$", done.stdout.strip())
+    assert found, done.stdout
+    return int(found[1])
+
+
+def run_both(made: Path, stride: int) -> int:
+    """A store that was closed, and one whose process was killed, at once."""
+    with ThreadPoolExecutor(2) as pool:
+        return sum(pool.map(lambda left: run(made, left, stride), ["closed", "killed"]))
