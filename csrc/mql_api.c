@@ -318,8 +318,7 @@ int64_t mql_share_peek(mql_share *share, int64_t *offsets, int64_t capacity) {
     return mql_census_peek(share, offsets, capacity);
 }
 int64_t mql_share_holders(mql_share *share, mql_acquired *out, int64_t capacity) {
-    int rc = mql_share_reap(share); /* what the dead held is nobody's */
-    return rc < 0 ? rc : mql_census_holders(share, out, capacity);
+    return mql_census_holders(share, out, capacity);
 }
 int64_t mql_share_unfinished(mql_share *share, int64_t start, int64_t stop) {
     return mql_census_unfinished(share, start, stop);

@@ -417,6 +417,8 @@ enum mql_share_end { /* how a record came to its end */
 };
 
 /* Opens group `name` in this partition; with `create` it is made, and begins at `start`. Blocks.
+ * In a read-only store it only can be described, peeked at and asked for holders; that reads its
+ * file each time, and one that has none is taken for new with `create`.
  * Fails: MQL_E_NOT_FOUND, MQL_E_RANGE, MQL_E_CORRUPT (both windows are damaged), MQL_E_OS. */
 MQL_PUBLIC int mql_share_open(mql_log *log, const char *name, int create, int64_t start,
                               mql_share **out);

@@ -20,6 +20,7 @@ ENGINE = [
     "mql_keeper",
     "mql_shares",
     "mql_census",
+    "mql_survey",
     "mql_sleep",
     "mql_share",
     "mql_reserve",
