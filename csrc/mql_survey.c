@@ -231,7 +231,7 @@ static void drop_outline(survey_outline *outline) {
     memset(outline, 0, sizeof *outline);
 }
 
-static int read_outline(const mql_survey *survey, survey_outline *outline) {
+static int read_outline_once(const mql_survey *survey, survey_outline *outline) {
     named_pages done = {0};
     drop_outline(outline);
     int rc = read_window(survey, &outline->window);
@@ -240,6 +240,22 @@ static int read_outline(const mql_survey *survey, survey_outline *outline) {
     if (rc == MQL_OK) rc = read_done(survey, outline, &done);
     if (rc == MQL_OK) rc = settle_outline(survey, outline);
     mql_os_free_memory(done.items);
+    return rc;
+}
+
+static bool same_window(const mql_format_share_window *a, const mql_format_share_window *b) {
+    return memcmp(a, b, sizeof *a) == 0;
+}
+
+/* Of one moment: the window is the same before and after. */
+static int read_outline(const mql_survey *survey, survey_outline *outline) {
+    mql_format_share_window after;
+    int rc = read_outline_once(survey, outline);
+    for (int i = 1; rc == MQL_OK && survey->witness.live && i < TRIES; i++) {
+        rc = read_window(survey, &after);
+        if (rc != MQL_OK || same_window(&after, &outline->window)) break;
+        rc = read_outline_once(survey, outline);
+    }
     return rc;
 }
 
@@ -264,7 +280,7 @@ static int check_unfinished(mql_survey *survey, const named_page *chunk) {
     const survey_outline *known = survey->moved ? &survey->latest : &survey->outline;
     int rc = read_window(survey, &now);
     if (rc < 0) return rc;
-    bool moved = memcmp(&now, &known->window, sizeof now) != 0;
+    bool moved = !same_window(&now, &known->window);
     if (moved || known->window.folding == chunk->number) { /* which is marked a little later */
         rc = read_outline(survey, &survey->latest);
         survey->moved = true;

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from support.damage import flip
-from support.partition import DIRECTORY, Failed, Log, Store, check, ffi, lib
-from support.share import Share, put
+from support.fault import Failed, Log, Share, Store, check, ffi, hooked, lib, put
+from support.partition import DIRECTORY
 
 SLOTS = lib.MQL_SHARE_SLOTS
 FIELDS = ("ready", "delayed", "acquired", "first", "oldest", "next_ms", "bytes")
@@ -162,6 +162,48 @@ def test_a_look_at_a_busy_group_finds_no_record_that_is_done(store: Store) -> No
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
+
+
+def use_pages_again(share: Share, log: Log, taken: list[Any]) -> None:
+    """What was taken is accepted; its pages are wiped, and serve for records that come now."""
+    share.settle("accept", *taken)
+    share.recycle()
+    log.append(*[b"v"] * 4 * SLOTS)
+    share.acquire(1000), share.acquire(1000)
+
+
+@pytest.mark.parametrize("spared", [0, SLOTS])
+def test_a_page_that_serves_again_while_it_is_looked_at_says_nothing(
+    tmp_path: Path, spared: int
+) -> None:
+    """It happens before each read in turn. `spared`: what keeps the window's start where it is."""
+    seen = set()
+    for number in range(100):
+        path = tmp_path / str(number)
+        with Store(path) as store, Store(path, read_only=1) as other:
+            log = store.log()
+            share = Share(log.c)
+            log.append(*[b"v"] * (spared + 3 * SLOTS))
+            held = share.acquire(spared) if spared else []
+            taken = share.acquire(1000)
+            look = Share(other.log(create=0).c)
+            reads = []
+
+            def hook(call: int, name: str) -> int:
+                if call == lib.MQL_FAULT_READ and name.endswith("default.state"):
+                    reads.append(name)
+                    if len(reads) == number + 1:
+                        use_pages_again(share, log, taken)
+                return 0
+
+            with hooked(hook):
+                info = look.info()
+            assert info.ready == 0, number
+            assert len(held) <= info.acquired <= len(held) + len(taken)
+            seen.add(info.acquired)
+        if len(reads) <= number:
+            break
+    assert {len(held), len(held) + len(taken)} <= seen
 
 
 def test_a_group_without_a_file_is_new_where_it_is_said_to_be(store: Store, log: Log) -> None:

@@ -5,7 +5,8 @@
     with hooked(lambda call, name: -errno.ENOSPC if call == lib.MQL_FAULT_ALLOCATE else 0):
         ...
 
-A hook is asked before each allocation, truncation, sync and mapping, with the path of its file.
+A hook is asked before each allocation, truncation, sync, mapping and read, with the path of its
+file.
 """
 
 import importlib
@@ -44,7 +45,7 @@ Store, Log, Failed, dies = (
     _partition.Failed,
     _partition.dies,
 )
-check, Share = _partition.check, _share.Share
+check, Share, put = _partition.check, _share.Share, _share.put
 
 Hook = Callable[[int, str], int]
 

@@ -5,6 +5,7 @@
 #define mql_os_sync_directory real_sync_directory
 #define mql_os_map real_map
 #define mql_os_map_at real_map_at
+#define mql_os_read real_read
 #include "../../csrc/mql_os_posix.c"
 #undef mql_os_allocate
 #undef mql_os_truncate
@@ -12,6 +13,7 @@
 #undef mql_os_sync_directory
 #undef mql_os_map
 #undef mql_os_map_at
+#undef mql_os_read
 
 #include "mql_os_fault.h"
 
@@ -21,6 +23,7 @@ int mql_os_sync(mql_os_file file);
 int mql_os_sync_directory(mql_os_file directory);
 int mql_os_map(mql_os_file file, size_t length, bool writable, void **out);
 int mql_os_map_at(mql_os_file file, int64_t position, size_t length, void **out);
+int64_t mql_os_read(mql_os_file file, void *out, size_t length, int64_t position);
 
 static mql_os_fault_hook *hook;
 static _Thread_local bool inside;
@@ -63,4 +66,9 @@ int mql_os_map(mql_os_file file, size_t length, bool writable, void **out) {
 int mql_os_map_at(mql_os_file file, int64_t position, size_t length, void **out) {
     int rc = ask(MQL_FAULT_MAP, file);
     return rc != 0 ? rc : real_map_at(file, position, length, out);
+}
+
+int64_t mql_os_read(mql_os_file file, void *out, size_t length, int64_t position) {
+    int rc = ask(MQL_FAULT_READ, file);
+    return rc != 0 ? rc : real_read(file, out, length, position);
 }

@@ -9,7 +9,8 @@ enum mql_os_fault_call {
     MQL_FAULT_TRUNCATE = 2,
     MQL_FAULT_SYNC = 3,
     MQL_FAULT_SYNC_DIRECTORY = 4,
-    MQL_FAULT_MAP = 5
+    MQL_FAULT_MAP = 5,
+    MQL_FAULT_READ = 6
 };
 
 /* Called before each of these: a result other than 0 is the call's, which is not made. Not called
