@@ -130,6 +130,11 @@ int mql_log_describe(mql_log *log, mql_log_info *out) {
     return rc < 0 ? rc : mql_log_describe_all(log, out);
 }
 
+int mql_log_measure(mql_log *log, int64_t offset, mql_log_info *out) {
+    int rc = mql_log_usable(log);
+    return rc < 0 ? rc : mql_cursor_measure(log, offset, out);
+}
+
 int64_t mql_log_readable(mql_log *log) {
     mql_control_end end;
     mql_log_readable_end(log, &end);

@@ -208,6 +208,9 @@ typedef struct mql_log_info {
 /* mql_log_ends fills only the three offsets and is wait-free; mql_log_describe fills all. */
 MQL_PUBLIC int mql_log_ends(mql_log *log, mql_log_info *out);
 MQL_PUBLIC int mql_log_describe(mql_log *log, mql_log_info *out);
+/* The same of what lies behind `offset`: its bytes from the batch that holds it on, and in how many
+ * segments they are; nothing where nothing is there. Blocks. */
+MQL_PUBLIC int mql_log_measure(mql_log *log, int64_t offset, mql_log_info *out);
 /* What consumers may read up to: the log end, or the durable end where durability is "sync". */
 MQL_PUBLIC int64_t mql_log_readable(mql_log *log);
 
