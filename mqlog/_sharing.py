@@ -121,6 +121,20 @@ def group_options(store: Store, topic: str, group: str) -> dict[str, Any]:
     return known.group(topic, group)
 
 
+def existing_options(store: Store, topic: str, group: str) -> dict[str, Any]:
+    """The same, of a group that somebody names.
+
+    Raises:
+        NotFoundError: There is no such topic or group; names the nearest.
+    """
+    store._existing(topic)
+    known = store._known()
+    if not known.has_group(topic, group):
+        near = _options.nearest(group, list(known.groups.get(topic, ())))
+        raise NotFoundError(f"topic {topic!r} has no share group {group!r}{near}")
+    return known.group(topic, group)
+
+
 def bound(store: Store, topic: Topic, logs: list[_engine.Log]) -> list[_engine.Share]:
     """Holds all appends of this process to the topic's `maxsize`; whose records are counted."""
     if store.mode == "r" or not store._known().has_group(topic.name, DEFAULT):

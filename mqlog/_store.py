@@ -329,20 +329,25 @@ class Store:
         found = [_facts.group(logs, name) for name in _facts.group_names(self._path, logs)]
         return found + _sharing.groups(self, topic, logs)
 
-    def options(self, topic: str | None = None) -> Mapping[str, Any]:
+    def options(self, topic: str | None = None, *, group: str | None = None) -> Mapping[str, Any]:
         """Every option as it is now, stored or by default: what `alter` changes, and nothing else.
 
         Args:
             topic: The topic, whose options these are, its codec's name among them; None for the
                 options of the store itself.
+            group: A share group of the topic, whose options these are.
 
         Raises:
-            NotFoundError: No such topic; names the nearest.
+            NotFoundError: No such topic or share group; names the nearest.
 
         Any thread may call it; it does not block.
         """
         if topic is None:
+            if group is not None:
+                raise TypeError("options(group=…) takes the topic of the group")
             return MappingProxyType(self._known().limits())
+        if group is not None:
+            return MappingProxyType(_sharing.existing_options(self, topic, group))
         found = self._existing(topic)
         return MappingProxyType({**found.options, "codec": found.codec})
 

@@ -171,5 +171,5 @@ def test_any_damage_gives_an_error_or_an_answer(path: Path, seed: int) -> None:
 def test_what_is_no_file_is_named(path: Path) -> None:
     (path / STATE).unlink()
     os.mkfifo(path / STATE)
-    with mqlog.open(path, "r") as view, pytest.raises(OSError, match="default.state"):
+    with mqlog.open(path, "r") as view, pytest.raises(OSError, match=r"default\.state"):
         view.queue("orders")

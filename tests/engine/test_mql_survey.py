@@ -82,9 +82,7 @@ def do_something(rng: random.Random, share: Share, log: Log, held: list[Any]) ->
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_look_tells_what_those_tell_who_have_it_open(
-    store: Store, log: Log, seed: int
-) -> None:
+def test_a_look_tells_what_those_tell_who_have_it_open(store: Store, log: Log, seed: int) -> None:
     rng = random.Random(seed)
     share = Share(log.c)
     held: list[Any] = []
