@@ -85,16 +85,40 @@ static int64_t size_of(mql_share *share, const char *path) {
     return mql_os_stat_name(share->live.log->home->root, path, &stat) < 0 ? 0 : stat.allocated;
 }
 
+static void look_at_one(mql_share_info *out, int64_t offset, int64_t time, int64_t now) {
+    if (time > now) out->delayed++;
+    if (time > now) out->next_ms = mql_base_min(out->next_ms, time);
+    if (out->oldest < 0 || offset < out->oldest) out->oldest = offset;
+}
+
+/* What the slots of one chunk say of records to be delivered, where the heap has not all. */
+static void look_at_chunk(mql_live *live, uint32_t page, int64_t now, mql_share_info *out) {
+    int64_t number = mql_live_chunk(live, page);
+    for (int64_t i = 0; number >= 0 && i < MQL_SHARE_SLOTS; i++) {
+        int64_t offset = number * MQL_SHARE_SLOTS + i;
+        mql_slots_slot slot;
+        mql_slots_load(mql_slots_at(&live->slots, page, offset), offset, &slot);
+        bool final = slot.sound && mql_slots_is_final(&slot);
+        if (slot.fresh || final || mql_share_is_held(&slot) || mql_live_is_past(live, offset))
+            continue;
+        bool later = slot.sound && slot.clock == MQL_CLOCK_WALL;
+        look_at_one(out, offset, later ? slot.time : 0, now);
+    }
+}
+
 /* The first offset to be delivered, and how many are not due yet. Under the lock. */
 static void look_at_due(mql_share *share, mql_share_info *out) {
     mql_live *live = &share->live;
     int64_t now = mql_os_wall_ms();
+    if (atomic_load_explicit(&live->map->horizon[MQL_LIVE_DUE], memory_order_relaxed) !=
+        INT64_MAX) { /* a full disk: the heap is too small */
+        uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
+        for (uint32_t page = 0; page < pages; page++) look_at_chunk(live, page, now, out);
+        return;
+    }
     for (uint32_t i = 0; i < live->map->timers[MQL_LIVE_DUE]; i++) {
         mql_format_timer timer = *mql_arrays_timer(&live->arrays, MQL_LIVE_DUE, i);
-        if (!mql_share_due_valid(live, &timer)) continue;
-        if (timer.time > now) out->delayed++;
-        if (timer.time > now) out->next_ms = mql_base_min(out->next_ms, timer.time);
-        if (out->oldest < 0 || timer.offset < out->oldest) out->oldest = timer.offset;
+        if (mql_share_due_valid(live, &timer)) look_at_one(out, timer.offset, timer.time, now);
     }
 }
 
