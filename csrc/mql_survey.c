@@ -422,12 +422,13 @@ static int walk(mql_survey *survey, const visitor *who) {
 }
 
 /* -- one survey -------------------------------------------------------------------------------- */
-/* A group that has no file yet, in a partition that came after it. */
+static int not_found(const mql_share *share) {
+    return mql_base_fail(MQL_E_NOT_FOUND, share->live.slots.path, "there is no such share group");
+}
+
+/* A group that has no file yet, or none that anybody has filled: its partition came after it. */
 static int without_file(mql_survey *survey, const visitor *who) {
     const mql_share *share = survey->share;
-    if (share->begins < 0)
-        return mql_base_fail(MQL_E_NOT_FOUND, share->live.slots.path,
-                             "there is no such share group");
     survey->outline.window = (mql_format_share_window){.start = share->begins, .folding = -1};
     return walk(survey, who);
 }
@@ -464,10 +465,11 @@ static int make(mql_share *share, const visitor *who) {
         mql_os_close(survey->file);
         mql_os_close(survey->witness.locks);
     } else if (rc == -ENOENT) {
-        rc = without_file(survey, who);
+        rc = not_found(share);
     } else {
         rc = mql_base_fail_os(rc, share->live.slots.path, "cannot open the share group");
     }
+    if (rc == MQL_E_NOT_FOUND && share->begins >= 0) rc = without_file(survey, who);
     drop_outline(&survey->outline);
     drop_outline(&survey->latest);
     mql_os_free_memory(survey);

@@ -66,11 +66,14 @@ def alter(args: argparse.Namespace, screen: Screen) -> int:
             f"say what to change, such as retention_age=7d; "
             f"`mqlog info {args.store} {topic}` shows the options"
         )
+    if args.group is not None and topic is None:
+        raise UsageError("name the TOPIC of the group")
     changes = dict(option(word) for word in words)
     with mqlog.open(args.store, create=False) as store:
         try:
-            known = topic is None or args.group in (None, *share_groups(store, topic))
-            before = store.options(topic, group=args.group) if known else {}
+            before = (
+                {} if is_new(store, topic, args.group) else store.options(topic, group=args.group)
+            )
             store.alter(topic, group=args.group, **changes)
         except TypeError as error:
             raise CommandError(str(error)) from None
@@ -86,8 +89,12 @@ def alter(args: argparse.Namespace, screen: Screen) -> int:
     return 0
 
 
-def share_groups(store: mqlog.Store, topic: str) -> list[str]:
-    return [group.name for group in store.groups(topic) if group.kind == "share"]
+def is_new(store: mqlog.Store, topic: str | None, group: str | None) -> bool:
+    """Whether there is no such share group: `alter` says so, and why it cannot be meant."""
+    if topic is None or group is None:
+        return False
+    shares = [found.name for found in store.groups(topic) if found.kind == "share"]
+    return group not in shares
 
 
 def option(word: str) -> tuple[str, Any]:

@@ -104,18 +104,14 @@ def run(args: argparse.Namespace, screen: Screen) -> int:
     check(args)
     handler = function_of(args.function) if args.command is None else None
     command = None if args.command is None else Command(args.command, args.group, args.timeout)
-    with told(screen, args.verbose), second_signal() as signals:
+    kill = None if command is None else command.kill
+    with told(screen, args.verbose), second_signal(kill) as signals:
         try:
             with mqlog.open(args.store, create=False) as store:
-                queue = open_queue(store, args, screen)
-                try:
-                    work(queue, handler or command, args)
-                finally:
-                    if command is not None:
-                        command.kill()
-        except Terminated:
+                work(open_queue(store, args, screen), handler or command, args)
+        except KeyboardInterrupt:
             return 128 + signals.number
-    return 0
+    return 128 + signals.number if signals.heard else 0
 
 
 def check(args: argparse.Namespace) -> None:
@@ -123,6 +119,8 @@ def check(args: argparse.Namespace) -> None:
     if args.command is None and args.function is None:
         raise UsageError("say what is to be run: module:function, or -- command (see mqlog run -h)")
     if args.command is None:
+        if args.timeout is not None and args.processes == 0:
+            raise UsageError("--timeout kills the process of a function: --processes 1 or more")
         return
     if args.function is not None:
         raise UsageError(f"{args.function!r} or a command behind --: one of them")
@@ -159,7 +157,7 @@ def work(queue: mqlog.Queue[Any, Any], handler: Any, args: argparse.Namespace) -
         queue.run(
             handler,
             processes=args.processes,
-            threads=args.threads or 1,
+            threads=1 if args.threads is None else args.threads,
             timeout=args.timeout,
             until_empty=args.until_empty,
         )
@@ -215,14 +213,14 @@ class Command:
         self._words = list(words)
         self._group = group
         self._timeout = timeout
-        self._killed = False
-        self._lock = threading.Lock()
+        self._killed = threading.Event()
+        self._lock = threading.RLock()  # a signal handler may come to a thread that has it
         self._running: set[subprocess.Popen[bytes]] = set()
 
     def kill(self) -> None:
-        """Ends those that run; their messages are released."""
+        """Ends those that run, and the workers; messages are released. For signal handlers."""
         with self._lock:
-            self._killed = True
+            self._killed.set()
             for process in self._running:
                 _kill(process)
 
@@ -233,7 +231,7 @@ class Command:
             if late:
                 _kill(process)
             code = process.wait()
-        if self._killed:
+        if self._killed.is_set():
             raise KeyboardInterrupt
         if late:
             raise mqlog.Retry(None, f"the command did not end within {self._timeout:g} s")
@@ -251,7 +249,7 @@ class Command:
         stdin = _file_of(message.raw or b"")
         try:
             with self._lock:
-                if self._killed:
+                if self._killed.is_set():
                     raise KeyboardInterrupt
                 process = subprocess.Popen(
                     self._words,
@@ -261,6 +259,8 @@ class Command:
                     process_group=0,
                 )
                 self._running.add(process)
+            if self._killed.is_set():
+                _kill(process)
         finally:
             os.close(stdin)
         try:
@@ -375,31 +375,46 @@ def variables(message: mqlog.Message[Any], group: str) -> dict[bytes, bytes]:
 # ── signals, and what is said ───────────────────────────────────────────────────────────────────
 
 
-class Terminated(KeyboardInterrupt):
-    """A SIGTERM that is not the first."""
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class SecondSignal:
-    """What a SIGTERM does that `Queue.run` gives on."""
+    """What a signal does that is not the first: `Queue.run` gives it on. A third does nothing.
 
-    number = signal.SIGTERM
+    Where commands run they are killed, and their workers end: an exception here would come to a
+    thread that waits for these, and they would be taken for ended.
+    """
+
+    def __init__(self, kill: Callable[[], object] | None) -> None:
+        self.number = int(signal.SIGINT)
+        self.heard = False
+        self._kill = kill
 
     def hear(self, number: int, frame: FrameType | None) -> None:
-        raise Terminated
+        self.number, self.heard = number, True
+        for one in ENDING:
+            signal.signal(one, signal.SIG_IGN)
+        if self._kill is None:
+            raise KeyboardInterrupt
+        self._kill()
 
 
 @contextmanager
-def second_signal() -> Iterator[SecondSignal]:
+def second_signal(kill: Callable[[], object] | None) -> Iterator[SecondSignal]:
     """A second SIGTERM ends the process as a second Ctrl-C does: after it has killed commands."""
-    heard = SecondSignal()
-    if threading.current_thread() is not threading.main_thread():
-        yield heard
-        return
-    before = signal.signal(signal.SIGTERM, heard.hear)
+    second = SecondSignal(kill)
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        kept = {number: signal.getsignal(number) for number in ENDING}
+        before = {number: how for number, how in kept.items() if how != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, second.hear)
     try:
-        yield heard
+        yield second
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, how in before.items():
+            if not second.heard:  # else the process is at its end, and nothing is to disturb that
+                signal.signal(number, how)
 
 
 class Say(logging.Handler):

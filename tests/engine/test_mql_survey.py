@@ -177,31 +177,37 @@ def test_a_page_that_serves_again_while_it_is_looked_at_says_nothing(
     """It happens before each read in turn. `spared`: what keeps the window's start where it is."""
     seen = set()
     for number in range(100):
-        path = tmp_path / str(number)
-        with Store(path) as store, Store(path, read_only=1) as other:
-            log = store.log()
-            share = Share(log.c)
-            log.append(*[b"v"] * (spared + 3 * SLOTS))
-            held = share.acquire(spared) if spared else []
-            taken = share.acquire(1000)
-            look = Share(other.log(create=0).c)
-            reads = []
-
-            def hook(call: int, name: str) -> int:
-                if call == lib.MQL_FAULT_READ and name.endswith("default.state"):
-                    reads.append(name)
-                    if len(reads) == number + 1:
-                        use_pages_again(share, log, taken)
-                return 0
-
-            with hooked(hook):
-                info = look.info()
-            assert info.ready == 0, number
-            assert len(held) <= info.acquired <= len(held) + len(taken)
-            seen.add(info.acquired)
-        if len(reads) <= number:
+        reads, acquired = look_while_pages_serve_again(tmp_path / str(number), number, spared)
+        seen.add(acquired)
+        if reads <= number:
             break
-    assert {len(held), len(held) + len(taken)} <= seen
+    assert {spared, spared + 3 * SLOTS} <= seen
+
+
+def look_while_pages_serve_again(path: Path, number: int, spared: int) -> tuple[int, int]:
+    """How often the state was read, and how many records were seen acquired; none is ever ready."""
+    with Store(path) as store, Store(path, read_only=1) as other:
+        log = store.log()
+        share = Share(log.c)
+        log.append(*[b"v"] * (spared + 3 * SLOTS))
+        if spared:
+            share.acquire(spared)
+        taken = share.acquire(1000)
+        look = Share(other.log(create=0).c)
+        reads = []
+
+        def hook(call: int, name: str) -> int:
+            if call == lib.MQL_FAULT_READ and name.endswith("default.state"):
+                reads.append(name)
+                if len(reads) == number + 1:
+                    use_pages_again(share, log, taken)
+            return 0
+
+        with hooked(hook):
+            info = look.info()
+        assert info.ready == 0, number
+        assert spared <= info.acquired <= spared + len(taken)
+        return len(reads), info.acquired
 
 
 def test_a_group_without_a_file_is_new_where_it_is_said_to_be(store: Store, log: Log) -> None:
@@ -347,3 +353,13 @@ def test_a_huge_file_of_holes_is_looked_through(damaged: tuple[Path, Path, dict[
     path, file, before = damaged
     os.truncate(file, 1 << 40)
     assert {**looked_at(path)[0], "bytes": 0} == {**before, "bytes": 0}
+
+
+def test_a_file_that_nobody_has_filled_is_of_a_group_that_is_new(store: Store, log: Log) -> None:
+    log.append(*[b"v"] * 3)
+    (store.path / STATE).parent.mkdir()
+    (store.path / STATE).touch()
+    with pytest.raises(Failed) as failed:
+        looked_at(store.path)
+    assert failed.value.code == lib.MQL_E_NOT_FOUND
+    assert looked_at(store.path, start=1)[1] == [1, 2]
