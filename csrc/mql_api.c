@@ -132,6 +132,11 @@ int mql_log_describe(mql_log *log, mql_log_info *out) {
     return rc < 0 ? rc : mql_log_describe_all(log, out);
 }
 
+int mql_log_measure(mql_log *log, int64_t offset, mql_log_info *out) {
+    int rc = mql_log_usable(log);
+    return rc < 0 ? rc : mql_cursor_measure(log, offset, out);
+}
+
 int64_t mql_log_readable(mql_log *log) {
     mql_control_end end;
     mql_log_readable_end(log, &end);
@@ -329,8 +334,7 @@ int64_t mql_share_peek(mql_share *share, int64_t *offsets, int64_t capacity) {
     return mql_census_peek(share, offsets, capacity);
 }
 int64_t mql_share_holders(mql_share *share, mql_acquired *out, int64_t capacity) {
-    int rc = mql_share_reap(share); /* what the dead held is nobody's */
-    return rc < 0 ? rc : mql_census_holders(share, out, capacity);
+    return mql_census_holders(share, out, capacity);
 }
 int64_t mql_share_unfinished(mql_share *share, int64_t start, int64_t stop) {
     return mql_census_unfinished(share, start, stop);

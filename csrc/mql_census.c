@@ -1,7 +1,7 @@
 /* mql_census.c - what a share group has to deliver, holds and has finished.
  *
  * Counters are kept by those who change slots, so most answers cost nothing; what has to be looked
- * for is looked for under the share lock.
+ * for is looked for under the share lock. A read-only store may take no lock: it makes a survey.
  */
 #include "mql_census.h"
 
@@ -10,6 +10,7 @@
 #include "mql_commit.h"
 #include "mql_cursor.h"
 #include "mql_sleep.h"
+#include "mql_survey.h"
 
 #define RUN_STEPS 64    /* chunks looked into under one holding of the lock */
 #define RUN_CHUNKS 4096 /* and marks looked at in one step */
@@ -220,20 +221,65 @@ static int64_t size_of(mql_share *share, const char *path) {
     return mql_os_stat_name(share->live.log->home->root, path, &stat) < 0 ? 0 : stat.allocated;
 }
 
+static void look_at_one(mql_share_info *out, int64_t offset, int64_t time, int64_t now) {
+    if (time > now) out->delayed++;
+    if (time > now) out->next_ms = mql_base_min(out->next_ms, time);
+    if (out->oldest < 0 || offset < out->oldest) out->oldest = offset;
+}
+
+/* What the slots of one chunk say of records to be delivered, where the heap has not all. */
+static void look_at_chunk(mql_live *live, uint32_t page, int64_t now, mql_share_info *out) {
+    int64_t number = mql_live_chunk(live, page);
+    for (int64_t i = 0; number >= 0 && i < MQL_SHARE_SLOTS; i++) {
+        int64_t offset = number * MQL_SHARE_SLOTS + i;
+        mql_slots_slot slot;
+        mql_slots_load(mql_slots_at(&live->slots, page, offset), offset, &slot);
+        bool final = slot.sound && mql_slots_is_final(&slot);
+        if (slot.fresh || final || mql_share_is_held(&slot) || mql_live_is_past(live, offset))
+            continue;
+        bool later = slot.sound && slot.clock == MQL_CLOCK_WALL;
+        look_at_one(out, offset, later ? slot.time : 0, now);
+    }
+}
+
 /* The first offset to be delivered, and how many are not due yet. Under the lock. */
 static void look_at_due(mql_share *share, mql_share_info *out) {
     mql_live *live = &share->live;
     int64_t now = mql_log_wall_ms(live->log->home);
+    if (atomic_load_explicit(&live->map->horizon[MQL_LIVE_DUE], memory_order_relaxed) !=
+        INT64_MAX) { /* a full disk: the heap is too small */
+        uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
+        for (uint32_t page = 0; page < pages; page++) look_at_chunk(live, page, now, out);
+        return;
+    }
     for (uint32_t i = 0; i < mql_arrays_count(&live->arrays, MQL_LIVE_DUE); i++) {
         mql_format_timer timer = *mql_arrays_timer(&live->arrays, MQL_LIVE_DUE, i);
-        if (!mql_share_due_valid(live, &timer)) continue;
-        if (timer.time > now) out->delayed++;
-        if (timer.time > now) out->next_ms = mql_base_min(out->next_ms, timer.time);
-        if (out->oldest < 0 || timer.offset < out->oldest) out->oldest = timer.offset;
+        if (mql_share_due_valid(live, &timer)) look_at_one(out, timer.offset, timer.time, now);
     }
 }
 
-int mql_census_describe(mql_share *share, mql_share_info *out) {
+/* The first offset in [at, end) that was never touched; `end` if there is none. SPEO lags behind
+ * what was delayed. Under the lock. */
+static int64_t first_fresh(mql_live *live, int64_t at, int64_t end) {
+    while (at < end) {
+        mql_live_place place;
+        mql_slots_slot slot;
+        if (mql_live_find(live, at, &place)) {
+            mql_slots_load(place.slot, at, &slot);
+            if (slot.fresh) return at;
+            at++;
+        } else if (mql_live_is_past(live, at)) {
+            at = (at / MQL_SHARE_SLOTS + 1) * MQL_SHARE_SLOTS;
+        } else {
+            return at;
+        }
+    }
+    return end;
+}
+
+static bool looks_only(const mql_share *share) { return share->live.log->home->read_only; }
+
+static int describe(mql_share *share, mql_share_info *out) {
     mql_live *live = &share->live;
     mql_format_live *map = live->map;
     int rc = mql_share_enter_surely(share);
@@ -247,12 +293,18 @@ int mql_census_describe(mql_share *share, mql_share_info *out) {
     out->ready =
         end.offset - atomic_load_explicit(&map->unavailable, memory_order_relaxed) - out->delayed;
     out->first = unfinished(live, 0, end.offset);
-    if (out->end < end.offset && (out->oldest < 0 || out->end < out->oldest))
-        out->oldest = out->end;
+    int64_t fresh = first_fresh(live, out->end, end.offset);
+    if (fresh < end.offset && (out->oldest < 0 || fresh < out->oldest)) out->oldest = fresh;
     for (int i = 0; i < MQL_ENDS; i++)
         out->ends[i] = atomic_load_explicit(&map->counts[i], memory_order_relaxed);
     mql_share_leave(share);
-    out->bytes = size_of(share, live->slots.path) + size_of(share, live->arrays.path);
+    return MQL_OK;
+}
+
+int mql_census_describe(mql_share *share, mql_share_info *out) {
+    int rc = looks_only(share) ? mql_survey_describe(share, out) : describe(share, out);
+    if (rc < 0) return rc;
+    out->bytes = size_of(share, share->live.slots.path) + size_of(share, share->live.arrays.path);
     return MQL_OK;
 }
 
@@ -284,6 +336,7 @@ static int64_t peek_due(mql_live *live, int64_t *offsets, int64_t capacity) {
 int64_t mql_census_peek(mql_share *share, int64_t *offsets, int64_t capacity) {
     mql_live *live = &share->live;
     mql_control_end readable;
+    if (looks_only(share)) return mql_survey_peek(share, offsets, capacity);
     int rc = mql_share_enter_surely(share);
     if (rc < 0) return rc;
     mql_log_readable_end(live->log, &readable);
@@ -327,7 +380,9 @@ static int64_t holders_of(mql_live *live, uint32_t page, mql_acquired *out, int6
 int64_t mql_census_holders(mql_share *share, mql_acquired *out, int64_t capacity) {
     mql_live *live = &share->live;
     int64_t count = 0;
-    int rc = mql_share_enter_surely(share);
+    if (looks_only(share)) return mql_survey_holders(share, out, capacity);
+    int rc = mql_share_reap(share); /* what the dead held is nobody's */
+    if (rc >= 0) rc = mql_share_enter_surely(share);
     if (rc < 0) return rc;
     uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
     int64_t all = atomic_load_explicit(&live->map->acquired, memory_order_relaxed);

@@ -8,6 +8,7 @@
 int mql_census_describe(mql_share *share, mql_share_info *out);
 int64_t mql_census_waiting(mql_share *share);
 int64_t mql_census_peek(mql_share *share, int64_t *offsets, int64_t capacity);
+/* What dead processes held is released first. */
 int64_t mql_census_holders(mql_share *share, mql_acquired *out, int64_t capacity);
 int64_t mql_census_unfinished(mql_share *share, int64_t from, int64_t to);
 int mql_census_backlog(mql_share *share, int64_t *bytes);

@@ -530,3 +530,27 @@ int mql_cursor_move_to_time(mql_cursor *cursor, int64_t timestamp, int64_t *offs
     *offset = end.offset;
     return mql_cursor_move(cursor, end.offset);
 }
+
+/* -- how much there is ------------------------------------------------------------------------- */
+int mql_cursor_measure(mql_log *log, int64_t offset, mql_log_info *out) {
+    mql_control_end end;
+    mql_cursor *cursor;
+    mql_batch batch;
+    int64_t base, next_base;
+    mql_log_end(log, &end);
+    offset = mql_base_max(offset, mql_log_start(log));
+    if (offset >= end.offset) {
+        *out = (mql_log_info){.start_offset = end.offset, .end_offset = end.offset};
+        return MQL_OK;
+    }
+    int rc = mql_log_locate(log, offset, &base, &next_base);
+    if (rc == MQL_OK) rc = mql_log_describe_from(log, base, out);
+    if (rc == MQL_OK) rc = mql_cursor_make(log, offset, MQL_UNVERIFIED | MQL_TO_END, &cursor);
+    if (rc < 0) return rc;
+    /* Where it cannot be read, its whole segment counts. */
+    if (mql_cursor_read(cursor, &batch) == MQL_OK && batch.segment == base)
+        out->bytes -= batch.position;
+    mql_cursor_end(cursor);
+    out->start_offset = offset;
+    return MQL_OK;
+}

@@ -13,6 +13,7 @@ int mql_cursor_read(mql_cursor *cursor, mql_batch *out);
 int mql_cursor_lend(mql_cursor *cursor, mql_lease **out);
 void mql_cursor_give_back(mql_lease *lease);
 int mql_cursor_move_to_time(mql_cursor *cursor, int64_t timestamp, int64_t *offset);
+int mql_cursor_measure(mql_log *log, int64_t offset, mql_log_info *out);
 /* Takes from the cursors of a log what they stand in. Their calls have ended; they may be freed
  * meanwhile. */
 void mql_cursor_unmap_all(mql_log *log);

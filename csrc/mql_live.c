@@ -698,13 +698,16 @@ int mql_live_map(mql_live *live) {
     return rc;
 }
 
+void mql_live_call(mql_live *live, const char *group) {
+    const char *directory = live->log->directory;
+    snprintf(live->slots.path, sizeof live->slots.path, "%s/shares/%s.state", directory, group);
+    snprintf(live->arrays.path, sizeof live->arrays.path, "%s/shares/%s.live", directory, group);
+}
+
 int mql_live_open(mql_live *live, const char *group, bool create, int64_t start) {
     mql_log *log = live->log;
     live->last_number = -1;
-    snprintf(live->slots.path, sizeof live->slots.path, "%s/shares/%s.state", log->directory,
-             group);
-    snprintf(live->arrays.path, sizeof live->arrays.path, "%s/shares/%s.live", log->directory,
-             group);
+    mql_live_call(live, group);
     uint32_t pages;
     int rc = mql_slots_open(&live->slots, log->home->root, log->home->mode, create, &pages);
     if (rc == MQL_OK) rc = mql_arrays_open(&live->arrays, log->home->root, log->home->mode);

@@ -25,6 +25,8 @@ typedef struct mql_live_place {
     uint32_t page;
 } mql_live_place;
 
+/* Says which files those of group `name` are. */
+void mql_live_call(mql_live *live, const char *name);
 /* Opens both files of group `name`; `create`: makes a group that begins at `start`. Under the gate
  * of the store. Fails: MQL_E_NOT_FOUND, MQL_E_RANGE, MQL_E_FORMAT, MQL_E_CORRUPT, MQL_E_OS. */
 int mql_live_open(mql_live *live, const char *name, bool create, int64_t start);

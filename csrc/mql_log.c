@@ -739,6 +739,10 @@ int mql_log_sync_directory(mql_log *log, bool root_too) {
 }
 
 int mql_log_describe_all(mql_log *log, mql_log_info *out) {
+    return mql_log_describe_from(log, 0, out);
+}
+
+int mql_log_describe_from(mql_log *log, int64_t base, mql_log_info *out) {
     int64_t *bases;
     size_t count;
     int rc = mql_log_bases(log, &bases, &count);
@@ -748,11 +752,12 @@ int mql_log_describe_all(mql_log *log, mql_log_info *out) {
     mql_log_durable(log, &durable);
     *out = (mql_log_info){.start_offset = mql_log_start(log),
                           .end_offset = end.offset,
-                          .durable_offset = durable.offset,
-                          .segments = (int32_t)count};
+                          .durable_offset = durable.offset};
     for (size_t i = 0; i < count; i++) {
         char path[MQL_PATH_MAX];
         mql_os_stat stat;
+        if (bases[i] < base) continue;
+        out->segments++;
         mql_base_file_name(path, log->directory, bases[i], ".log");
         if (bases[i] == end.segment)
             out->bytes += end.position;

@@ -502,14 +502,23 @@ static int settle_one(settling *settle, const mql_settle *item) {
     return rc == MQL_E_LOST ? lost(share, item) : rc;
 }
 
-/* Room in the heaps for what a round may push: of a full disk, what does not fit is found by
- * looking. */
+/* The heap that an event pushes to, or -1. */
+static int heap_of(int event) {
+    if (event == MQL_RENEW) return MQL_LIVE_DEADLINES;
+    return event == MQL_RELEASE || event == MQL_PARK ? MQL_LIVE_DUE : -1;
+}
+
+/* Whether the heap has room for what a round may push. A hint: read without the lock. */
+static bool has_room(const mql_share *share, int event, size_t count) {
+    int which = heap_of(event);
+    return which < 0 || mql_arrays_count(&share->live.arrays, which) + count <=
+                            mql_arrays_capacity(&share->live.arrays, which);
+}
+
+/* Of a full disk, what does not fit is found by looking. */
 static void make_room(mql_share *share, int event, size_t count) {
-    if (event != MQL_RELEASE && event != MQL_PARK && event != MQL_RENEW) return;
-    int which = event == MQL_RENEW ? MQL_LIVE_DEADLINES : MQL_LIVE_DUE;
-    uint32_t room = mql_arrays_capacity(&share->live.arrays, which);
-    if (mql_arrays_count(&share->live.arrays, which) + count > room) /* a hint */
-        (void)mql_reserve_timers(&share->live, which, (uint32_t)count);
+    if (!has_room(share, event, count))
+        (void)mql_reserve_timers(&share->live, heap_of(event), (uint32_t)count);
 }
 
 /* Wakes those who may go on: where the number acquired is bounded, an end is room for another. */
@@ -552,6 +561,8 @@ int mql_share_end_all(mql_share *share, mql_settle *items, size_t count,
     for (size_t i = 0; i < count; i++) items[i].result = MQL_TIMEOUT;
     if (durable && how->slice_ns <= 0) return MQL_TIMEOUT;
     int rc = mql_log_writable(log);
+    if (rc == MQL_OK && how->slice_ns <= 0 && !has_room(share, how->event, count))
+        return MQL_TIMEOUT;
     for (size_t at = 0; rc == MQL_OK && at < count; at += AT_A_TIME) {
         size_t some = count - at < AT_A_TIME ? count - at : AT_A_TIME;
         if (how->slice_ns > 0) make_room(share, how->event, some);

@@ -9,6 +9,7 @@ struct mql_share {
     mql_live live;
     _Atomic int64_t reap_ms; /* when to look for dead holders next */
     _Atomic int64_t most;    /* max_acquired of the last acquisition */
+    int64_t begins;          /* read-only stores: where it begins if it has no file; -1: it must */
     char name[MQL_NAME_MAX + 1];
 };
 

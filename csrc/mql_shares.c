@@ -21,7 +21,8 @@ static mql_share *first(mql_log *log) {
     return atomic_load_explicit(&log->shares, memory_order_acquire);
 }
 static bool is_removed(const mql_share *share) {
-    return atomic_load_explicit(&share->live.map->removed, memory_order_acquire) != 0;
+    const mql_format_live *map = share->live.map; /* read-only stores map none */
+    return map != NULL && atomic_load_explicit(&map->removed, memory_order_acquire) != 0;
 }
 
 static mql_share *known(mql_log *log, const char *name) {
@@ -105,6 +106,12 @@ static int open_share(mql_log *log, const char *name, bool create, int64_t start
     return MQL_OK;
 }
 
+static void push(mql_log *log, mql_share *share) {
+    share->next = first(log);
+    atomic_fetch_add_explicit(&log->shares_known, 1, memory_order_relaxed);
+    atomic_store_explicit(&log->shares, share, memory_order_release);
+}
+
 static int open_gated(mql_log *log, const char *name, bool create, int64_t start, mql_share **out) {
     *out = known(log, name);
     if (*out != NULL) return MQL_OK;
@@ -116,14 +123,38 @@ static int open_gated(mql_log *log, const char *name, bool create, int64_t start
         if (rc == MQL_OK) rc = open_share(log, name, create, start, &share);
     }
     if (rc < 0) return rc;
-    share->next = first(log);
-    atomic_fetch_add_explicit(&log->shares_known, 1, memory_order_relaxed);
-    atomic_store_explicit(&log->shares, share, memory_order_release);
+    push(log, share);
     *out = share;
     return MQL_OK;
 }
 
+/* In a read-only store: only its name is kept, and its file read whenever somebody asks. */
+static int find_to_look(mql_log *log, const char *name, int64_t begins, mql_share **out) {
+    mql_share_info info;
+    int rc = mql_log_usable(log);
+    if (rc < 0) return rc;
+    mql_share *share = mql_os_allocate_memory(sizeof *share);
+    if (share == NULL) return mql_base_fail(MQL_E_MEMORY, name, "no memory for a share group");
+    share->live.log = log;
+    share->begins = begins;
+    snprintf(share->name, sizeof share->name, "%s", name);
+    mql_live_call(&share->live, name);
+    rc = mql_census_describe(share, &info);
+    if (rc < 0) {
+        free_share(share);
+        return rc;
+    }
+    mql_os_mutex_take(&log->table, -1);
+    mql_share *other = known(log, name);
+    if (other == NULL) push(log, share);
+    mql_os_mutex_drop(&log->table);
+    if (other != NULL) free_share(share);
+    *out = other != NULL ? other : share;
+    return MQL_OK;
+}
+
 int mql_shares_find(mql_log *log, const char *name, bool create, int64_t start, mql_share **out) {
+    if (log->home->read_only) return find_to_look(log, name, create ? start : -1, out);
     int rc = mql_log_writable(log);
     if (rc < 0) return rc;
     mql_share *share = known(log, name);
@@ -247,6 +278,8 @@ int mql_shares_delay(mql_log *log, int64_t offset, int64_t due_ms) {
 
 int mql_shares_bound(mql_share *share, int64_t maxsize, int64_t max_bytes) {
     mql_log *log = share->live.log;
+    int rc = mql_log_writable(log);
+    if (rc < 0) return rc;
     atomic_store_explicit(&log->max_bytes, max_bytes, memory_order_relaxed);
     atomic_store_explicit(&log->bounding, share->live.map, memory_order_release);
     atomic_store_explicit(&log->maxsize, maxsize, memory_order_relaxed);

@@ -17,12 +17,12 @@ static_assert(MQL_SHARE_SLOTS * sizeof(mql_format_slot) == MQL_PAGE, "a chunk is
 static_assert(MQL_SHARE_REGION_PAGES * sizeof(uint64_t) == MQL_PAGE, "a directory is a page");
 
 /* -- the file ---------------------------------------------------------------------------------- */
-static int64_t position_of(uint32_t page) {
+int64_t mql_slots_position(uint32_t page) {
     return MQL_PAGE + (int64_t)(page / MQL_SHARE_REGION_PAGES) * MQL_SLOTS_REGION_BYTES +
            (int64_t)(page % MQL_SHARE_REGION_PAGES + 1) * MQL_PAGE;
 }
 
-static uint32_t pages_of(int64_t size) {
+uint32_t mql_slots_count(int64_t size) {
     int64_t left = size - MQL_PAGE, regions = left / MQL_SLOTS_REGION_BYTES;
     int64_t rest = left % MQL_SLOTS_REGION_BYTES / MQL_PAGE - 1;
     if (regions >= MQL_SLOTS_REGIONS_MAX) return MQL_SLOTS_REGIONS_MAX * MQL_SHARE_REGION_PAGES;
@@ -56,7 +56,7 @@ static int make_file(const mql_slots *slots, mql_os_file root, uint32_t mode, mq
 
 /* Judges the 16 bytes that no CRC covers: one that has a sound window is a share group's, one that
  * has none and no magic is of a maker that died. */
-static int check_header(const mql_slots *slots, bool create) {
+int mql_slots_judge(const mql_slots *slots, bool create) {
     static const uint8_t nothing[8] = {0};
     mql_format_share *header = slots->header;
     mql_format_share_window window;
@@ -92,7 +92,7 @@ int mql_slots_open(mql_slots *slots, mql_os_file root, uint32_t mode, bool creat
     mql_os_stat stat;
     void *map = NULL;
     rc = mql_os_stat_file(file, &stat);
-    int64_t least = position_of(0) + MQL_PAGE;
+    int64_t least = mql_slots_position(0) + MQL_PAGE;
     if (rc == 0 && stat.size < least) {
         rc = mql_os_allocate(file, 0, least);
         stat.size = least;
@@ -107,8 +107,8 @@ int mql_slots_open(mql_slots *slots, mql_os_file root, uint32_t mode, bool creat
     slots->inode = stat.inode;
     slots->device = stat.device;
     slots->mount = stat.mount;
-    *pages = pages_of(stat.size);
-    return check_header(slots, create);
+    *pages = mql_slots_count(stat.size);
+    return mql_slots_judge(slots, create);
 }
 
 void mql_slots_close(mql_slots *slots) {
@@ -148,8 +148,8 @@ int mql_slots_allocate(const mql_slots *slots, mql_os_file root, uint32_t from, 
     mql_os_file file;
     int rc = open_file(slots, root, &file);
     if (rc < 0) return rc;
-    int64_t start = from == 0 ? 0 : position_of(from - 1) + MQL_PAGE;
-    rc = mql_os_allocate(file, start, position_of(to - 1) + MQL_PAGE - start);
+    int64_t start = from == 0 ? 0 : mql_slots_position(from - 1) + MQL_PAGE;
+    rc = mql_os_allocate(file, start, mql_slots_position(to - 1) + MQL_PAGE - start);
     mql_os_close(file);
     return rc < 0 ? mql_base_fail_os(rc, slots->path, "no space for the state of a share group")
                   : MQL_OK;
@@ -158,7 +158,7 @@ int mql_slots_allocate(const mql_slots *slots, mql_os_file root, uint32_t from, 
 int mql_slots_cut(const mql_slots *slots, mql_os_file root, uint32_t pages) {
     mql_os_file file;
     mql_os_stat stat;
-    int64_t size = position_of(pages - 1) + MQL_PAGE;
+    int64_t size = mql_slots_position(pages - 1) + MQL_PAGE;
     int rc = open_file(slots, root, &file);
     if (rc < 0) return rc;
     rc = mql_os_stat_file(file, &stat);

@@ -38,6 +38,12 @@ typedef struct mql_slots {
     char path[MQL_PATH_MAX + 16]; /* within the store */
 } mql_slots;
 
+/* Where a page begins in the file, and how many a file of `size` bytes has. */
+int64_t mql_slots_position(uint32_t page);
+uint32_t mql_slots_count(int64_t size);
+/* Judges the header: MQL_E_NOT_FOUND, unless `create`, where no group was made yet; MQL_E_FORMAT,
+ * MQL_E_CORRUPT. The bytes that no CRC covers are put right there if a window says whose it is. */
+int mql_slots_judge(const mql_slots *slots, bool create);
 /* Maps the header of the file; it is made, with its first page, when `create`. *pages: how many
  * have blocks. A header that is damaged is put right if a window says whose it is. Blocks.
  * Fails: MQL_E_NOT_FOUND, MQL_E_FORMAT, MQL_E_OS. The calls after it: MQL_E_NOT_FOUND when the file

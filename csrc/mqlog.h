@@ -216,6 +216,9 @@ typedef struct mql_log_info {
 /* mql_log_ends fills only the three offsets and is wait-free; mql_log_describe fills all. */
 MQL_PUBLIC int mql_log_ends(mql_log *log, mql_log_info *out);
 MQL_PUBLIC int mql_log_describe(mql_log *log, mql_log_info *out);
+/* The same of what lies behind `offset`: its bytes from the batch that holds it on, and in how many
+ * segments they are; nothing where nothing is there. Blocks. */
+MQL_PUBLIC int mql_log_measure(mql_log *log, int64_t offset, mql_log_info *out);
 /* What consumers may read up to: the log end, or the durable end where durability is "sync". */
 MQL_PUBLIC int64_t mql_log_readable(mql_log *log);
 
@@ -429,6 +432,8 @@ enum mql_share_end { /* how a record came to its end */
 };
 
 /* Opens group `name` in this partition; with `create` it is made, and begins at `start`. Blocks.
+ * In a read-only store it only can be described, peeked at and asked for holders; that reads its
+ * file each time, and one that has none is taken for new with `create`.
  * Fails: MQL_E_NOT_FOUND, MQL_E_RANGE, MQL_E_CORRUPT (both windows are damaged), MQL_E_OS. */
 MQL_PUBLIC int mql_share_open(mql_log *log, const char *name, int create, int64_t start,
                               mql_share **out);

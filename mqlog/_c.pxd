@@ -132,6 +132,7 @@ cdef extern from "mqlog.h" nogil:
 
     int mql_log_ends(mql_log *log, mql_log_info *out)
     int mql_log_describe(mql_log *log, mql_log_info *out)
+    int mql_log_measure(mql_log *log, int64_t offset, mql_log_info *out)
     int64_t mql_log_readable(mql_log *log)
 
     # -- append ----------------------------------------------------------------------------------

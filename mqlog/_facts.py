@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -56,7 +57,14 @@ def group(logs: list[_engine.Log], name: str) -> GroupInfo:
             committed[log.partition] = offset
         lag += max(0, log.readable_offset - max(offset or 0, log.start_offset))
     held = {partition: owner for partition, owner in owners.items() if owner in members}
-    return GroupInfo(logs[0].topic, name, "consumer", committed, lag, members, held)
+    pinned = _pinned(logs, committed)
+    return GroupInfo(logs[0].topic, name, "consumer", committed, lag, members, held, *pinned)
+
+
+def _pinned(logs: list[_engine.Log], places: Mapping[int, int]) -> tuple[int, int]:
+    """Bytes and segments from a group's places on; where it has none, from the log start."""
+    found = [log.measure(places.get(log.partition, 0)) for log in logs]
+    return sum(size for size, _ in found), sum(count for _, count in found)
 
 
 def holders(logs: list[_engine.Log], name: str) -> dict[int, list[int]]:
@@ -123,17 +131,22 @@ def share_names(store: Path, logs: list[_engine.Log]) -> set[str]:
 
 def share(logs: list[_engine.Log], name: str) -> GroupInfo:
     """One share group: of the logs of all its topic's partitions."""
-    finished: dict[int, int] = {}
-    members: set[int] = set()
-    lag = 0
+    places = list(share_places(logs, name))
+    first = {place.log.partition: place.describe().first for place in places}
+    members = {one.member for place in places for one in place.holders(_HOLDERS)}
+    told = stats(places)
+    lag = told.ready + told.delayed + told.acquired
+    held = tuple(sorted(members))
+    pinned = _pinned([place.log for place in places], first)
+    return GroupInfo(logs[0].topic, name, "share", first, lag, held, {}, *pinned, told)
+
+
+def share_places(logs: list[_engine.Log], name: str) -> Iterator[_engine.Share]:
+    """A share group's places where it has one; to those who only look, it has one everywhere."""
     for log in logs:
         with suppress(NotFoundError):
-            place = _engine.open_share(log, name, False, 0, None)
-            info = place.describe()
-            finished[log.partition] = info.first
-            lag += info.ready + info.delayed + info.acquired
-            members |= {one.member for one in place.holders(_HOLDERS)}
-    return GroupInfo(logs[0].topic, name, "share", finished, lag, tuple(sorted(members)), {})
+            looks = log.store.read_only
+            yield _engine.open_share(log, name, looks, log.start_offset if looks else 0, None)
 
 
 def verified(

@@ -302,6 +302,17 @@ cdef class Log:
         return LogInfo(info.start_offset, info.end_offset, info.durable_offset, info.bytes,
                        info.segments, info.epoch, bool(info.poisoned))
 
+    def measure(self, int64_t offset):
+        """Bytes and segments of the log from the batch that holds `offset` on."""
+        cdef mql_log_info info
+        cdef int rc
+        cdef mql_store *pinned = self.store.begin()
+        with nogil:
+            rc = mql_log_measure(self._c, offset, &info)
+            mql_unpin(pinned)
+        self.store.end(rc)
+        return info.bytes, info.segments
+
     def alter(self, options):
         """New options for this process' handle."""
         cdef mql_log_options limits = c_options(options)

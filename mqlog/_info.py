@@ -78,11 +78,17 @@ class GroupInfo:
     Attributes:
         topic: The topic.
         name: The group's name.
-        kind: `"consumer"`; `"share"` comes with queues.
-        committed: By partition, the next offset to be read; only where something was committed.
-        lag: Records that are there and not committed.
-        members: Ids of its live consumers; empty in a store opened with `mode="r"`.
-        owners: By partition, the member that reads it now; likewise.
+        kind: `"consumer"`, or `"share"`: the consumers of a queue.
+        committed: By partition, the next offset to be read, only where something was committed; of
+            a share group, the first that is not finished.
+        lag: Records that are there and not committed; of a share group, not finished.
+        members: Ids of its live consumers, empty in a store opened with `mode="r"`; of a share
+            group, of the processes that hold records.
+        owners: By partition, the member that reads it now; likewise, and of a consumer group alone.
+        pinned_bytes: Of the log, from the group's place to its end: what it keeps on the disk where
+            what it has not finished is kept.
+        pinned_segments: In how many segments these are.
+        stats: Of a share group: what it has to deliver, holds and has finished.
     """
 
     topic: str
@@ -92,6 +98,9 @@ class GroupInfo:
     lag: int
     members: tuple[int, ...]
     owners: Mapping[int, int]
+    pinned_bytes: int = 0
+    pinned_segments: int = 0
+    stats: QueueStats | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -461,6 +461,9 @@ class Queue(_engine.Taker, Generic[Out, In]):
 
         Its messages have `.reason` and `.origin`. It has no delivery limit and no dead letters of
         its own: what is rejected there is gone.
+
+        Raises:
+            NotFoundError: There are none yet, and the store was opened with `mode="r"`.
         """
         self._check()
         if self._is_dead_letters:
@@ -508,6 +511,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
         """
         if not self._is_dead_letters:
             raise ValueError(f"{self!r} has no dead letters: queue.dead_letters.redrive()")
+        self._store._writable("redrive()")
         self._check()
         most = self.qsize() if max_records is None else _count("max_records", max_records)
         return _dead.redrive(self, most)
@@ -585,6 +589,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
 
         Any thread may call it. It blocks.
         """
+        self._store._writable("join()")
         deadline = Deadline(check_seconds("timeout", timeout))
         self._check()
         ends = [(place, place.log.end_offset) for place in self._places]
@@ -722,7 +727,8 @@ class Queue(_engine.Taker, Generic[Out, In]):
             generation=generation,
             spread=self._width,
         )
-        open_ = options["intake"] == "open" and not self._stopped
+        writes = self._store.mode == "rw"
+        open_ = options["intake"] == "open" and not self._stopped and writes
         checked = len(self._logs) > 1 and (options["max_bytes"] or options["maxsize"])
         self._bind_shares(
             self._places,

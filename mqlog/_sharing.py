@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from mqlog import _engine, _facts, _options, _topics
@@ -29,20 +28,25 @@ def open_queue(
 
     Both are made if need be, but for `options["create"]`.
     """
-    create = bool(options.pop("create"))
+    create = bool(options.pop("create")) and store.mode == "rw"
     _options.check_group(group)
     own = {option: options.pop(option) for option in list(options) if option in _options.GROUP}
     of_group = _options.check_options(_options.GROUP, own)
     given = _options.check_options(_options.TOPIC, options)
     _refuse_compact(name, given)
     made = {"cleanup_policy": "consumed"} if create else None
-    if name.endswith(_options.DEAD_LETTERS) and name not in store:
-        of = name.removesuffix(_options.DEAD_LETTERS)
-        raise NotFoundError(f"{name!r}: queue {of!r} has no dead letters yet")
+    if name.endswith(_options.DEAD_LETTERS):
+        _refuse_missing(store, name)
     topic = _topics.open_topic(store, name, codec, given, made)
     _refuse_compact(name, topic.options)
     _open_group(store, topic, group, create, of_group)
     return topic
+
+
+def _refuse_missing(store: Store, letters: str) -> None:
+    if letters not in store:
+        of = letters.removesuffix(_options.DEAD_LETTERS)
+        raise NotFoundError(f"{letters!r}: queue {of!r} has no dead letters yet")
 
 
 def _refuse_compact(name: str, options: Mapping[str, Any]) -> None:
@@ -62,7 +66,6 @@ def _open_group(
         if not create:
             near = _options.nearest(group, list(known.groups.get(topic.name, ())))
             raise NotFoundError(f"topic {topic.name!r} has no share group {group!r}{near}")
-        store._writable("queue()")
         with store._changing() as catalog:
             if not catalog.has_group(topic.name, group):
                 catalog.change_group(topic.name, group, given)
@@ -118,11 +121,25 @@ def group_options(store: Store, topic: str, group: str) -> dict[str, Any]:
     return known.group(topic, group)
 
 
+def existing_options(store: Store, topic: str, group: str) -> dict[str, Any]:
+    """The same, of a group that somebody names.
+
+    Raises:
+        NotFoundError: There is no such topic or group; names the nearest.
+    """
+    store._existing(topic)
+    known = store._known()
+    if not known.has_group(topic, group):
+        near = _options.nearest(group, list(known.groups.get(topic, ())))
+        raise NotFoundError(f"topic {topic!r} has no share group {group!r}{near}")
+    return known.group(topic, group)
+
+
 def bound(store: Store, topic: Topic, logs: list[_engine.Log]) -> list[_engine.Share]:
     """Holds all appends of this process to the topic's bounds; whose records are counted."""
-    if not store._known().has_group(topic.name, DEFAULT):
+    if store.mode == "r" or not store._known().has_group(topic.name, DEFAULT):
         return []
-    places = list(_opened(logs, DEFAULT))
+    places = list(_facts.share_places(logs, DEFAULT))
     for place in places:
         place.bound(topic.options["maxsize"], topic.options["max_bytes"])
     return places
@@ -134,9 +151,16 @@ def size_of_letters(largest: int) -> int:
 
 
 def dead_letters(store: Store, name: str) -> Topic:
-    """The topic of a queue's dead letters, made if need be, with room for the largest of them."""
+    """The topic of a queue's dead letters, made if need be, with room for the largest of them.
+
+    Raises:
+        NotFoundError: There are none yet, and the store is read-only.
+    """
     source = store._existing(name)
     full = name + _options.DEAD_LETTERS
+    if store.mode == "r":
+        _refuse_missing(store, full)
+        return store._existing(full)
     largest = size_of_letters(source.options["max_message_bytes"])
     made = {"cleanup_policy": "consumed", "durability": source.options["durability"]}
     with store._changing() as catalog:
@@ -162,23 +186,17 @@ def groups(store: Store, topic: str, logs: list[_engine.Log]) -> list[GroupInfo]
 
 def delete(store: Store, topic: str, name: str, logs: list[_engine.Log]) -> None:
     """Forgets a share group that nobody holds records of; its consumers are told so."""
-    if any(place.holders(1) for place in _opened(logs, name)):
+    if any(place.holders(1) for place in _facts.share_places(logs, name)):
         raise _held(topic, name)
     with store._changing() as catalog:
         before = catalog.groups.get(topic, {}).get(name, {})
         catalog.drop_group(topic, name)
-    for place in _opened(logs, name):
+    for place in _facts.share_places(logs, name):
         if not place.delete():  # somebody was quicker
             with store._changing() as catalog:
                 catalog.change_group(topic, name, before)
             raise _held(topic, name)
     LOGGER.info("%s: share group %r of topic %r was deleted", store.path, name, topic)
-
-
-def _opened(logs: list[_engine.Log], name: str) -> Iterator[_engine.Share]:
-    for log in logs:
-        with suppress(NotFoundError):
-            yield _engine.open_share(log, name, False, 0, None)
 
 
 def _held(topic: str, name: str) -> Error:

@@ -263,7 +263,9 @@ class Store:
     ) -> Queue[Any, Any]:
         """Opens a topic as a queue: every record goes to one of the competing consumers.
 
-        On return the topic and its share group are stored; making them is durable.
+        On return the topic and its share group are stored; making them is durable. With
+        `mode="r"` the queue can be looked at (`peek`, `stats`, `qsize`, `acquired`,
+        `dead_letters`), and whatever acquires, puts or waits raises `ReadOnlyError`.
 
         Args:
             name: As in `stream`; `"orders.dlq"` are the dead letters of `"orders"`, once there are.
@@ -282,9 +284,9 @@ class Store:
                 priorities, puts at one moment may exceed them; `max_acquired` is of each of them.
 
         Raises:
-            NotFoundError: No such topic or group, and `create=False`; names the nearest.
+            NotFoundError: No such topic or group, and `create=False` or `mode="r"`; names the
+                nearest.
             OptionError: An option differs from what is stored, is out of range, or is none.
-            ReadOnlyError: The store was opened with `mode="r"`.
             ValueError: Not a name that a topic may have.
 
         Any thread may call it. It blocks for the store's gate when it makes something, and for
@@ -292,7 +294,6 @@ class Store:
         """
         from mqlog._queue import Queue  # upwards, here alone: a store makes its handles
 
-        self._writable("queue()")
         options["create"] = create
         topic = _sharing.open_queue(self, name, group, codec, options)
         return Queue(self, topic, group, start, codec)
@@ -321,33 +322,40 @@ class Store:
         return [self._describe(topic) for topic in topics if topic is not None]
 
     def groups(self, topic: str) -> list[GroupInfo]:
-        """The groups of a topic, by name: place, lag, live members and who owns which partition.
+        """The groups of a topic: place, lag, live members, who owns or holds what, what is pinned.
+
+        Consumer groups by name, then share groups.
 
         Raises:
             NotFoundError: No such topic.
+            CorruptError: The file of a group is damaged.
 
-        Any thread may call it; it does not block.
+        Any thread may call it. It takes the share lock of each share group for a moment, and reads
+        their files with `mode="r"`.
         """
         logs = self._logs(self._existing(topic))
         found = [_facts.group(logs, name) for name in _facts.group_names(self._path, logs)]
-        if self._mode == "rw":
-            found += _sharing.groups(self, topic, logs)
-        return found
+        return found + _sharing.groups(self, topic, logs)
 
-    def options(self, topic: str | None = None) -> Mapping[str, Any]:
+    def options(self, topic: str | None = None, *, group: str | None = None) -> Mapping[str, Any]:
         """Every option as it is now, stored or by default: what `alter` changes, and nothing else.
 
         Args:
             topic: The topic, whose options these are, its codec's name among them; None for the
                 options of the store itself.
+            group: A share group of the topic, whose options these are.
 
         Raises:
-            NotFoundError: No such topic; names the nearest.
+            NotFoundError: No such topic or share group; names the nearest.
 
         Any thread may call it; it does not block.
         """
         if topic is None:
+            if group is not None:
+                raise TypeError("options(group=…) takes the topic of the group")
             return MappingProxyType(self._known().limits())
+        if group is not None:
+            return MappingProxyType(_sharing.existing_options(self, topic, group))
         found = self._existing(topic)
         return MappingProxyType({**found.options, "codec": found.codec})
 

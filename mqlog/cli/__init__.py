@@ -3,9 +3,12 @@
 One file a family of verbs, each with an `add_to(verbs)` that declares its arguments and names the
 function that runs it:
 
-    _look.py     ls, info, groups         what is in a store
+    _look.py     ls, info                 what is in a store
+    _groups.py   groups                   consumer groups and share groups
     _put.py      put                      lines or NDJSON into a topic
     _read.py     cat, tail, replay        records out of it
+    _queue.py    peek, dead, redrive, purge    the records of a queue
+    _run.py      run                      workers: a function or a command for each message
     _change.py   alter, rm                options, topics and groups
     _verify.py   verify                   every batch and index entry, checked
     _demo.py     demo                     the order pipeline (_demo_*.py), with a kill part-way
@@ -23,7 +26,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 
-from mqlog.cli._arguments import Parser, VerbParser, join_negative_values
+from mqlog.cli._arguments import Parser, VerbParser, join_negative_values, split_command
 from mqlog.cli._errors import UsageError, describe, exit_code
 from mqlog.cli._screen import Screen
 
@@ -35,15 +38,18 @@ exit codes:
   1    a problem was found, or something failed
   2    the command line is wrong
   3    the store, topic, group or input file is not there
-  130  ended by Ctrl-C
+  130  ended by Ctrl-C; 143 by SIGTERM
   141  the reader of the output has gone (mqlog cat ... | head)
 """
 # In the order of the help.
 FAMILIES = {
     "_demo": ("demo",),
-    "_look": ("ls", "info", "groups"),
+    "_look": ("ls", "info"),
+    "_groups": ("groups",),
     "_put": ("put",),
     "_read": ("cat", "tail", "replay"),
+    "_queue": ("peek", "dead", "redrive", "purge"),
+    "_run": ("run",),
     "_change": ("alter", "rm"),
     "_verify": ("verify",),
 }
@@ -59,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     screen = Screen()
     try:
+        words, command = split_command(words)
         args = build_parser(words).parse_args(join_negative_values(words))
+        args.command = command
         code = int(args.run(args, screen))
         screen.flush()
         return code

@@ -84,6 +84,15 @@ def add_json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document, for programs")
 
 
+def split_command(words: Sequence[str]) -> tuple[list[str], list[str] | None]:
+    """`run STORE QUEUE -- command …` in two; None where there is no command."""
+    verb = next((word for word in words if not word.startswith("-")), None)
+    if verb != "run" or "--" not in words:
+        return list(words), None
+    at = list(words).index("--")
+    return list(words[:at]), list(words[at + 1 :])
+
+
 def join_negative_values(words: Sequence[str]) -> list[str]:
     """`--from -1h` as `--from=-1h`: argparse takes a word in `-` for an option."""
     joiners = {"--from": "=", "--to": "=", "-f": "", "-t": ""}
@@ -167,6 +176,13 @@ PLACES = (
 )
 
 
+def add_limit(parser: Parser, default: int | None, what: str) -> None:
+    """`-n`, of verbs that look at the next or the oldest of something."""
+    parser.add_argument(
+        *("-n", "--limit"), type=count, metavar="N", default=default, help=f"at most so many {what}"
+    )
+
+
 def add_range(parser: Parser, *, start: str = "earliest", stop: bool = True) -> None:
     """`--from`, `--to` and `-n`."""
     parser.add_argument(
@@ -235,6 +251,17 @@ def size(text: str) -> int:
     if not match:
         raise ValueError(f"{text!r} is no size: say 4096, 64KiB, 256MiB or 1GiB")
     return int(float(match[1]) * SIZES[match[2]])
+
+
+def duration_argument(text: str) -> float:
+    """A duration over 0."""
+    try:
+        seconds = duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if seconds == 0:
+        raise argparse.ArgumentTypeError("a time over 0")
+    return seconds
 
 
 def duration(text: str) -> float:

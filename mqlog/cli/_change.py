@@ -12,15 +12,17 @@ from mqlog.cli._screen import Screen, human_size, plural
 ALTER = "change options of a topic, or of the store"
 ALTER_ABOUT = """\
 Prints each option's old and new value. Sizes take KiB, MiB, GiB; durations s, m, h, d, w; `none` is
-no bound. Processes that have the store open follow at their next call. Partitions only grow.
-`mqlog info` shows all options."""
+no bound. With --group they are those of a share group, the consumers of a queue: lock_duration,
+max_deliveries, retry_delays, max_acquired. Processes that have the store open follow at their next
+call. Partitions only grow. `mqlog info` shows all options."""
 ALTER_EXAMPLES = """
 mqlog alter shop-data orders retention_age=7d cleanup_policy=delete
 mqlog alter shop-data orders segment_bytes=64MiB compression=lz4
 mqlog alter shop-data orders partitions=8
 mqlog alter shop-data max_bytes=10GiB                   an option of the store itself
+mqlog alter shop-data orders --group default max_deliveries=3 retry_delays=1s,10s,5m
 """
-RM = "delete a topic with all its records, or a consumer group's place"
+RM = "delete a topic with all its records, or a group and its place"
 RM_ABOUT = """\
 Asks first; --yes answers for you, and is needed where nobody can be asked."""
 RM_EXAMPLES = """
@@ -64,14 +66,18 @@ def alter(args: argparse.Namespace, screen: Screen) -> int:
             f"say what to change, such as retention_age=7d; "
             f"`mqlog info {args.store} {topic}` shows the options"
         )
+    if args.group is not None and topic is None:
+        raise UsageError("name the TOPIC of the group")
     changes = dict(option(word) for word in words)
     with mqlog.open(args.store, create=False) as store:
-        before = store.options(topic)
         try:
+            before = (
+                {} if is_new(store, topic, args.group) else store.options(topic, group=args.group)
+            )
             store.alter(topic, group=args.group, **changes)
         except TypeError as error:
             raise CommandError(str(error)) from None
-        after = store.options(topic)
+        after = store.options(topic, group=args.group)
     changed = {name: (before.get(name), after.get(name)) for name in changes}
     if args.json:
         screen.json({name: {"old": old, "new": new} for name, (old, new) in changed.items()})
@@ -81,6 +87,14 @@ def alter(args: argparse.Namespace, screen: Screen) -> int:
             same = "  (as it was)" if old == new else ""
             screen.print(f"{name.ljust(width)}  {shown(old)} -> {shown(new)}{same}")
     return 0
+
+
+def is_new(store: mqlog.Store, topic: str | None, group: str | None) -> bool:
+    """Whether there is no such share group: `alter` says so, and why it cannot be meant."""
+    if topic is None or group is None:
+        return False
+    shares = [found.name for found in store.groups(topic) if found.kind == "share"]
+    return group not in shares
 
 
 def option(word: str) -> tuple[str, Any]:
@@ -96,7 +110,9 @@ def option(word: str) -> tuple[str, Any]:
 
 def option_value(name: str, text: str) -> Any:
     if text.lower() == "none":
-        return "none" if name == "compression" else None
+        return {"compression": "none", "retry_delays": []}.get(name)
+    if name == "retry_delays":
+        return [_arguments.duration(one) for one in text.split(",") if one]
     if name.endswith("_bytes"):
         return _arguments.size(text)
     if name.endswith(DURATIONS):
@@ -105,6 +121,8 @@ def option_value(name: str, text: str) -> Any:
 
 
 def shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(f"{one:g}" for one in value) or "none"
     return "none" if value is None else str(value)
 
 

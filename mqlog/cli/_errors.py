@@ -23,7 +23,8 @@ class MissingError(CommandError):
 
 def describe(error: Exception) -> str:
     """One line: what happened, where, and what to do next."""
-    text = " ".join(str(error).split())
+    notes = [note for note in getattr(error, "__notes__", ()) if "\n" not in note]
+    text = "; ".join((" ".join(str(error).split()), *notes))
     if isinstance(error, OSError) and not isinstance(error, mqlog.Error) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if text and isinstance(error, (CommandError, mqlog.Error, OSError, ValueError)):

@@ -1,6 +1,7 @@
-"""`mqlog ls`, `info`, `groups`: what is in a store. Opened read-only: looking changes nothing."""
+"""`mqlog ls`, `info`: what is in a store. Opened read-only: looking changes nothing."""
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -9,7 +10,7 @@ from typing import Any
 import mqlog
 from mqlog.cli import _arguments, _facts
 from mqlog.cli._arguments import Verbs
-from mqlog.cli._change import delete_group
+from mqlog.cli._groups import all_groups, show_consumers, show_queues, show_stats
 from mqlog.cli._screen import Screen, human_duration, human_size, utc
 
 LS = "list the topics of a store"
@@ -18,19 +19,13 @@ mqlog ls shop-data
 mqlog ls shop-data --json | jq -r '.[].name'
 """
 INFO = "show a store or a topic: offsets, segments, options, groups, what recovery cut"
+INFO_ABOUT = """\
+Of queues: how many records are ready, delayed, acquired by consumers, dead and damaged, how old the
+oldest is that waits, and how much of the log each group pins."""
 INFO_EXAMPLES = """
 mqlog info shop-data
 mqlog info shop-data orders
 mqlog info shop-data orders --json | jq .partitions[0].end_offset
-"""
-GROUPS = "list the groups of a topic with their places and lags, or delete one"
-GROUPS_ABOUT = """\
-`committed` is the next offset that the group will read, `lag` how many records it has still to
-read. Which consumers are alive is known to the processes that hold the store open, not to this."""
-GROUPS_EXAMPLES = """
-mqlog groups shop-data                                  of every topic
-mqlog groups shop-data orders
-mqlog groups shop-data orders --delete billing --yes
 """
 
 
@@ -39,18 +34,11 @@ def add_to(verbs: Verbs) -> None:
     parser.add_argument("store", metavar="STORE", help="the store's directory")
     _arguments.add_json(parser)
 
-    parser = _arguments.add_verb(verbs, "info", info, INFO, examples=INFO_EXAMPLES)
-    parser.add_argument("store", metavar="STORE", help="the store's directory")
-    parser.add_argument("topic", metavar="TOPIC", nargs="?")
-    _arguments.add_json(parser)
-
     parser = _arguments.add_verb(
-        verbs, "groups", groups, GROUPS, about=GROUPS_ABOUT, examples=GROUPS_EXAMPLES
+        verbs, "info", info, INFO, about=INFO_ABOUT, examples=INFO_EXAMPLES
     )
     parser.add_argument("store", metavar="STORE", help="the store's directory")
     parser.add_argument("topic", metavar="TOPIC", nargs="?")
-    parser.add_argument("--delete", metavar="NAME", help="forget this group's place")
-    parser.add_argument("--yes", action="store_true", help="delete without asking")
     _arguments.add_json(parser)
 
 
@@ -63,7 +51,9 @@ def ls(args: argparse.Namespace, screen: Screen) -> int:
         if args.json:
             screen.json([topic_document(topic) for topic in topics])
         elif topics:
-            show_topics(store, topics, screen)
+            found, code = all_groups(store, [topic.name for topic in topics], screen)
+            show_topics(topics, Counter(group.topic for group in found), screen)
+            return code
         else:
             screen.say(f"{args.store} has no topics; `mqlog put {args.store} TOPIC` makes one")
     return 0
@@ -76,28 +66,12 @@ def info(args: argparse.Namespace, screen: Screen) -> int:
         return topic_info(store, store.topic(args.topic), args, screen)
 
 
-def groups(args: argparse.Namespace, screen: Screen) -> int:
-    if args.delete is not None:
-        return delete_group(args, args.delete, screen)
-    with mqlog.open(args.store, mode="r") as store:
-        names = [args.topic] if args.topic else [topic.name for topic in store.topics()]
-        found = [group for name in names for group in store.groups(name)]
-        if args.json:
-            screen.json([asdict(group) for group in found])
-        elif found:
-            show_groups(found, screen)
-        else:
-            where = f"{args.topic} has" if args.topic else f"the topics of {args.store} have"
-            screen.say(f"{where} no groups; a consumer makes one when it starts")
-    return 0
-
-
 # ── a store ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def store_info(store: mqlog.Store, args: argparse.Namespace, screen: Screen) -> int:
     topics = store.topics()
-    found = [group for topic in topics for group in store.groups(topic.name)]
+    found, code = all_groups(store, [topic.name for topic in topics], screen)
     options = store.options()
     recovered, aside = recovery(store)
     if args.json:
@@ -110,7 +84,7 @@ def store_info(store: mqlog.Store, args: argparse.Namespace, screen: Screen) -> 
             "set_aside": aside,
         }
         screen.json(document)
-        return 0
+        return code
     facts = [
         ("store", str(store.path)),
         ("topics", screen.count(len(topics))),
@@ -120,15 +94,20 @@ def store_info(store: mqlog.Store, args: argparse.Namespace, screen: Screen) -> 
     screen.facts([*facts, *option_facts(options, screen)])
     if topics:
         screen.print()
-        show_topics(store, topics, screen)
-    if found:
+        show_topics(topics, Counter(group.topic for group in found), screen)
+    consumers = [group for group in found if group.kind == "consumer"]
+    queues = [group for group in found if group.kind == "share"]
+    if consumers:
         screen.print()
-        show_groups(found, screen)
+        show_consumers(consumers, screen)
+    if queues:
+        screen.print()
+        show_queues(queues, screen)
     show_recovery(recovered, aside, screen)
-    return 0
+    return code
 
 
-def show_topics(store: mqlog.Store, topics: list[mqlog.TopicInfo], screen: Screen) -> None:
+def show_topics(topics: list[mqlog.TopicInfo], groups: Mapping[str, int], screen: Screen) -> None:
     columns = ("topic", ">partitions", ">records", ">bytes", ">segments", ">groups")
     rows = [
         (
@@ -137,7 +116,7 @@ def show_topics(store: mqlog.Store, topics: list[mqlog.TopicInfo], screen: Scree
             screen.count(topic.records),
             screen.size(topic.bytes),
             screen.count(topic.segments),
-            screen.count(len(store.groups(topic.name))),
+            screen.count(groups[topic.name]),
         )
         for topic in topics
     ]
@@ -150,16 +129,21 @@ def show_topics(store: mqlog.Store, topics: list[mqlog.TopicInfo], screen: Scree
 def topic_info(
     store: mqlog.Store, topic: mqlog.TopicInfo, args: argparse.Namespace, screen: Screen
 ) -> int:
-    found = store.groups(topic.name)
+    found, code = all_groups(store, [topic.name], screen)
+    shares = [group for group in found if group.kind == "share"]
+    options = {group.name: dict(store.options(topic.name, group=group.name)) for group in shares}
     recovered, aside = recovery(store, topic.name)
     first, last = time_span(store.stream(topic.name, create=False))
     if args.json:
         document = topic_document(topic)
         document["first_timestamp"], document["last_timestamp"] = first, last
-        document["groups"] = [asdict(group) for group in found]
+        document["groups"] = [
+            asdict(group) | ({"options": options[group.name]} if group.name in options else {})
+            for group in found
+        ]
         document["recovered"], document["set_aside"] = recovered, aside
         screen.json(document)
-        return 0
+        return code
     facts = [
         ("topic", topic.name),
         ("id", topic.id or "none: Kafka's directories, as they are"),
@@ -174,11 +158,15 @@ def topic_info(
     screen.facts(option_facts(topic.options, screen))
     screen.print()
     show_partitions(topic, screen)
-    if found:
+    if consumers := [group for group in found if group.kind == "consumer"]:
         screen.print()
-        show_groups(found, screen)
+        show_consumers(consumers, screen)
+    if shares:
+        screen.print()
+        told = {name: dict(option_facts(some, screen)) for name, some in options.items()}
+        show_stats(shares, told, screen)
     show_recovery(recovered, aside, screen)
-    return 0
+    return code
 
 
 def show_partitions(topic: mqlog.TopicInfo, screen: Screen) -> None:
@@ -229,26 +217,17 @@ def option_facts(options: Mapping[str, Any], screen: Screen) -> list[tuple[str, 
 
 def option_text(name: str, value: Any, screen: Screen) -> str:
     """An option's value; on a terminal with its unit."""
-    if value is None:
+    if value is None or value == ():
         return "none"
+    if isinstance(value, tuple) and not screen.is_terminal:
+        return ",".join(f"{one:g}" for one in value)
     if not screen.is_terminal or isinstance(value, (bool, str)):
         return str(value)
+    if isinstance(value, tuple):
+        return " ".join(human_duration(one) for one in value)
     if name.endswith("bytes") and value and value % 1024 == 0:
         return human_size(value)
     return human_duration(value) if isinstance(value, float) else f"{value:,}"
-
-
-def show_groups(found: list[mqlog.GroupInfo], screen: Screen) -> None:
-    rows = []
-    for group in found:
-        lag = screen.count(group.lag)  # of the whole group: once
-        for partition, committed in sorted(group.committed.items()):
-            place = (str(partition), screen.count(committed))
-            rows.append((group.topic, group.name, *place, lag))
-            lag = ""
-        if not group.committed:
-            rows.append((group.topic, group.name, "-", "-", lag))
-    screen.table(("topic", "group", ">partition", ">committed", ">lag"), rows)
 
 
 def recovery(store: mqlog.Store, topic: str | None = None) -> tuple[list[str], list[str]]:

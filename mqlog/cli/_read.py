@@ -101,6 +101,11 @@ def _add_output(parser: Parser) -> None:
     parser.add_argument(
         "--partition", type=_arguments.count, metavar="P", help="this partition alone"
     )
+    add_format(parser)
+
+
+def add_format(parser: Parser) -> None:
+    """`--format`, `--json` and `--delimiter`, as `output` reads them."""
     parser.add_argument(
         "--format",
         choices=("lines", "json", "raw"),

@@ -79,13 +79,14 @@ class Screen:
         *,
         heading: bool = True,
         styles: Mapping[int, str] | None = None,
+        gap: int = 3,
     ) -> None:
         """A line a row under a heading line; a column whose name begins with `>` is set right.
 
-        `styles` gives rows a rich style, by number.
+        `styles` gives rows a rich style, by number; `gap` is between two columns on a terminal.
         """
         if console := self.console(self.out):
-            console.print(_rich_table(columns, rows, heading, styles or {}))
+            console.print(_rich_table(columns, rows, heading, styles or {}, gap))
             return
         names = [name.lstrip(">").upper() for name in columns] if heading else [""] * len(columns)
         widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
@@ -107,6 +108,12 @@ class Screen:
 
     def size(self, number: int) -> str:
         return human_size(number) if self.is_terminal else str(number)
+
+    def age(self, seconds: float | None) -> str:
+        """How long ago; in a pipe seconds, `-` where there is none."""
+        if seconds is None:
+            return "-"
+        return human_age(seconds) if self.is_terminal else f"{seconds:.3f}"
 
     # ── beside the results ──────────────────────────────────────────────────────────────────────
 
@@ -176,6 +183,14 @@ def human_duration(seconds: float) -> str:
     return f"{seconds:,g} s"
 
 
+def human_age(seconds: float) -> str:
+    """`12 s`, `3 min`, `5 h`, `40 d`: about."""
+    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
 def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
@@ -196,7 +211,11 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 def _rich_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], heading: bool, styles: Mapping[int, str]
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    heading: bool,
+    styles: Mapping[int, str],
+    gap: int,
 ) -> Any:
     from rich.table import Table
 
@@ -205,7 +224,7 @@ def _rich_table(
         show_header=heading,
         header_style="bold",
         pad_edge=False,
-        padding=(0, 3, 0, 0),
+        padding=(0, gap, 0, 0),
     )
     for at, name in enumerate(columns):
         table.add_column(
@@ -213,6 +232,7 @@ def _rich_table(
             justify="right" if name.startswith(">") else "left",
             style="cyan" if at == 0 else None,
             overflow="fold",
+            no_wrap=name.startswith(">"),
         )
     for at, row in enumerate(rows):
         table.add_row(*row, style=styles.get(at))

@@ -96,8 +96,8 @@ def test_info_shows_what_recovery_has_set_aside(ok: Run, orders: Path) -> None:
 
 def test_groups_shows_places_and_lags(ok: Run, busy: Path) -> None:
     heading, *rows = ok("groups", busy, "orders").lines
-    assert heading.split() == ["TOPIC", "GROUP", "PARTITION", "COMMITTED", "LAG"]
-    assert [row.split() for row in rows] == [
+    assert heading.split() == ["TOPIC", "GROUP", "PARTITION", "COMMITTED", "LAG", "PINS"]
+    assert [row.split()[:5] for row in rows] == [
         ["orders", "audit", "0", "10", "0"],
         ["orders", "billing", "0", "4", "6"],
     ]
@@ -117,7 +117,10 @@ def test_a_group_of_several_partitions_has_a_line_for_each(ok: Run, store: Path)
             consumer.commit()
         stream.append(b"later", partition=1)
     rows = [line.split() for line in ok("groups", store, "clicks").lines[1:]]
+    size = rows[0].pop()  # of the whole group
     assert rows == [["clicks", "audit", "0", "1", "1"], ["clicks", "audit", "1", "2"]]
+    last = ok("info", store, "clicks", "--json").json["partitions"][1]["bytes"] // 3
+    assert int(size) == last
 
 
 def test_a_topic_without_groups_says_so(ok: Run, orders: Path) -> None:

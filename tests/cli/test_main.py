@@ -13,7 +13,10 @@ from mqlog import cli
 
 from .conftest import Run, Start, command, environment
 
-VERBS = ("demo", "ls", "info", "groups", "put", "cat", "tail", "replay", "alter", "rm", "verify")
+VERBS = (
+    *("demo", "ls", "info", "groups", "put", "cat", "tail", "replay"),
+    *("peek", "dead", "redrive", "purge", "run", "alter", "rm", "verify"),
+)
 
 
 def test_help_lists_every_verb_and_every_exit_code(run: Run) -> None:

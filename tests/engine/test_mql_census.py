@@ -1,11 +1,13 @@
 """mql_census: what a share group says of itself."""
 
+import errno
 import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import fault
 from support.partition import Failed, Log, Store, check, ffi, lib
 from support.share import Share
 
@@ -143,6 +145,43 @@ def test_what_waits_is_told_without_the_lock(log: Log) -> None:
         assert share.waiting() == 10
     share.acquire(4)
     assert share.waiting() == 6
+
+
+def test_what_the_heap_has_no_room_for_is_counted_from_the_slots(tmp_path: Path) -> None:
+    """A full disk keeps the heap of due times small; delayed records are delayed all the same."""
+    with fault.Store(tmp_path / "full") as store:
+        log = store.log()
+        share = fault.Share(log.c)
+        log.append(*[b"v"] * 400)
+        held = share.acquire(300)
+        later = int(time.time() * 1000) + 100_000
+        full = fault.lib.MQL_FAULT_ALLOCATE
+        with fault.hooked(lambda call, name: -errno.ENOSPC if call == full else 0):
+            for number, one in enumerate(held[10:]):
+                share.settle("release", one, when=later + number)
+        assert share.map.timers[lib.MQL_LIVE_DUE] < 290
+        info = share.info()
+        assert (info.ready, info.delayed, info.acquired) == (100, 290, 10)
+        assert (info.oldest, info.next_ms) == (10, later)
+        share.settle("release", held[9])
+        assert (share.info().ready, share.info().oldest) == (101, 9)
+
+
+def test_a_release_that_may_not_block_does_nothing_where_the_heap_is_full(log: Log) -> None:
+    share = Share(log.c)
+    log.append(*[b"v"] * 400)
+    held = share.acquire(400)
+    later = int(time.time() * 1000) + 100_000
+    how = ffi.new("mql_settlement *", {"event": lib.MQL_RELEASE, "when": later})
+    results = []
+    for one in held:
+        item = ffi.new("mql_settle *", (one.offset, one.token, 0))
+        results.append(lib.mql_share_settle(share.c, item, 1, how))
+    done = results.count(lib.MQL_OK)
+    assert results == [lib.MQL_OK] * done + [lib.MQL_TIMEOUT] * (400 - done)
+    assert 0 < done < 400
+    assert (share.info().delayed, share.info().acquired) == (done, 400 - done)
+    assert share.map.horizon[lib.MQL_LIVE_DUE] == (1 << 63) - 1
 
 
 # -- runs -----------------------------------------------------------------------------------------

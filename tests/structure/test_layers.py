@@ -21,6 +21,7 @@ ENGINE = [
     "mql_reclaim",
     "mql_shares",
     "mql_census",
+    "mql_survey",
     "mql_sleep",
     "mql_share",
     "mql_reserve",

@@ -5,8 +5,8 @@
     with hooked(lambda call, name: -errno.ENOSPC if call == lib.MQL_FAULT_ALLOCATE else 0):
         ...
 
-A hook is asked before each allocation, truncation, sync and mapping, with the path of its file;
-"" before the sync of a mapping.
+A hook is asked before each allocation, truncation, sync, mapping, read, write and change of a name,
+with the path of its file or directory; "" before the sync of a mapping, and before a wait.
 """
 
 import importlib
@@ -48,7 +48,7 @@ Store, Log, Failed, dies = (
     _partition.Failed,
     _partition.dies,
 )
-check, Share = _partition.check, _share.Share
+check, Share, put = _partition.check, _share.Share, _share.put
 
 Hook = Callable[[int, str], int]
 

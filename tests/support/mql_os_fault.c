@@ -183,8 +183,9 @@ int mql_os_stat_name(mql_os_file directory, const char *name, mql_os_stat *out) 
                                : real_stat_name(directory, name, out);
 }
 int64_t mql_os_read(mql_os_file file, void *out, size_t length, int64_t position) {
-    return sim_owns(file) ? sim_read(file, out, length, position)
-                          : real_read(file, out, length, position);
+    if (sim_owns(file)) return sim_read(file, out, length, position);
+    int rc = ask(MQL_FAULT_READ, file);
+    return rc != 0 ? rc : real_read(file, out, length, position);
 }
 int mql_os_write(mql_os_file file, const void *data, size_t length, int64_t position) {
     if (sim_owns(file)) return sim_write(file, data, length, position);
