@@ -14,6 +14,7 @@
  */
 #include "mql_commit.h"
 
+#include "mql_checkpoint.h"
 #include "mql_swap.h"
 
 #include <errno.h>
@@ -117,7 +118,7 @@ static int write_checkpoint_locked(mql_log *log, const mql_control_end *watermar
     memset(&checkpoint, 0, sizeof checkpoint);
     int rc = mql_log_in_place(log);
     if (rc == MQL_OK)
-        rc = mql_recover_read_checkpoint(log->home->root, log->directory, &checkpoint);
+        rc = mql_checkpoint_read(log->home->root, log->directory, &checkpoint);
     if (rc < 0) return rc;
     checkpoint.log_start = atomic_load_explicit(&log->control->log_start, memory_order_relaxed);
     checkpoint.segment = watermark->segment;
@@ -127,8 +128,7 @@ static int write_checkpoint_locked(mql_log *log, const mql_control_end *watermar
     checkpoint.epoch = log->control->epoch;
     checkpoint.clean = clean;
     checkpoint.last_number = atomic_load_explicit(&log->control->last_number, memory_order_relaxed);
-    rc = mql_recover_write_checkpoint(log->home->root, log->directory, &checkpoint,
-                                      log->home->mode);
+    rc = mql_checkpoint_write(log->home->root, log->directory, &checkpoint, log->home->mode);
     if (rc == MQL_OK) log->control->checkpointed = watermark->offset;
     return rc;
 }
@@ -695,7 +695,7 @@ int mql_commit_finish(mql_log *log) {
     mql_control_end end;
     mql_control_read(&log->control->published, &end);
     mql_format_checkpoint checkpoint;
-    rc = mql_recover_read_checkpoint(log->home->root, log->directory, &checkpoint);
+    rc = mql_checkpoint_read(log->home->root, log->directory, &checkpoint);
     bool untouched = rc == MQL_OK && checkpoint.clean == 1 && checkpoint.offset == end.offset;
     if (rc == MQL_END && end.offset == 0) untouched = true; /* nothing was ever appended */
     if (rc >= 0) rc = untouched ? MQL_OK : commit_locked(log);

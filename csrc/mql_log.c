@@ -738,10 +738,6 @@ int mql_log_sync_directory(mql_log *log, bool root_too) {
     return rc < 0 ? mql_base_fail_os(rc, log->directory, "cannot sync the directory") : MQL_OK;
 }
 
-int mql_log_describe_all(mql_log *log, mql_log_info *out) {
-    return mql_log_describe_from(log, 0, out);
-}
-
 int mql_log_describe_from(mql_log *log, int64_t base, mql_log_info *out) {
     int64_t *bases;
     size_t count;

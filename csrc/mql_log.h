@@ -246,9 +246,11 @@ static inline int mql_log_take(mql_log *log, mql_os_mutex *mutex, int64_t timeou
 /* The same however long it takes, unless the log cannot be used (any more). */
 int mql_log_lock(mql_log *log, mql_os_mutex *mutex, uint32_t *owed);
 
-int mql_log_describe_all(mql_log *log, mql_log_info *out);
 /* The segments from `base` on alone: bytes, and how many. */
 int mql_log_describe_from(mql_log *log, int64_t base, mql_log_info *out);
+static inline int mql_log_describe_all(mql_log *log, mql_log_info *out) {
+    return mql_log_describe_from(log, 0, out);
+}
 /* The partition is gone for everybody: the directory is renamed away and emptied. */
 int mql_log_delete(mql_log *log);
 

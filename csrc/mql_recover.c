@@ -13,6 +13,7 @@
  */
 #include "mql_recover.h"
 
+#include "mql_checkpoint.h"
 #include "mql_swap.h"
 
 #include <errno.h>
@@ -20,7 +21,6 @@
 #include <stdlib.h>
 
 #define COPY_BYTES ((size_t)1 << 20)
-#define AHEAD_MAX (INT64_C(1) << 40) /* no ceiling is that far ahead of its watermark */
 
 /* -- listing ----------------------------------------------------------------------------------- */
 typedef struct lister {
@@ -93,66 +93,6 @@ void mql_recover_listing_free(mql_recover_listing *listing) {
     mql_os_free_memory(listing->bases);
     mql_os_free_memory(listing->nexts);
     *listing = (mql_recover_listing){0};
-}
-
-/* -- the checkpoint ---------------------------------------------------------------------------- */
-static void checkpoint_path(char out[MQL_PATH_MAX], const char *directory) {
-    snprintf(out, MQL_PATH_MAX, "%s/checkpoint", directory);
-}
-
-static uint32_t checkpoint_crc(const mql_format_checkpoint *slot) {
-    return mql_crc32c(0, slot, offsetof(mql_format_checkpoint, crc));
-}
-
-static bool sound(const mql_format_checkpoint *slot) {
-    if (memcmp(slot->magic, MQL_CHECKPOINT_MAGIC, sizeof slot->magic) != 0) return false;
-    if (slot->crc != checkpoint_crc(slot)) return false;
-    bool ordered = slot->segment >= 0 && slot->position >= 0 && slot->log_start >= 0 &&
-                   slot->offset >= slot->segment && slot->epoch >= 0 && slot->epoch < INT32_MAX;
-    return ordered && slot->offset <= MQL_OFFSET_MAX && slot->log_start <= MQL_OFFSET_MAX &&
-           slot->ceiling >= 0 && slot->ceiling - slot->offset <= AHEAD_MAX;
-}
-
-int mql_recover_read_checkpoint(mql_os_file root, const char *directory,
-                                mql_format_checkpoint *out) {
-    char path[MQL_PATH_MAX];
-    checkpoint_path(path, directory);
-    mql_os_file file;
-    int rc = mql_os_open(root, path, MQL_OS_READ, 0, &file);
-    if (rc == -ENOENT) return MQL_END;
-    if (rc < 0) return mql_base_fail_os(rc, path, "cannot open");
-    mql_format_checkpoint slots[2];
-    memset(slots, 0, sizeof slots);
-    int64_t got = mql_os_read(file, slots, sizeof slots, 0);
-    mql_os_close(file);
-    if (got < 0) return mql_base_fail_os((int)got, path, "cannot read");
-    bool first = sound(&slots[0]), second = sound(&slots[1]);
-    if (!first && !second) return MQL_END;
-    *out = slots[first && (!second || slots[0].sequence > slots[1].sequence) ? 0 : 1];
-    if (mql_format_is_newer(out->layout, out->oldest_writer))
-        return mql_base_fail(MQL_E_FORMAT, path,
-                             "written by a newer mqlog (layout %u, this one knows %u)", out->layout,
-                             MQL_LAYOUT);
-    return MQL_OK;
-}
-
-int mql_recover_write_checkpoint(mql_os_file root, const char *directory,
-                                 mql_format_checkpoint *checkpoint, uint32_t mode) {
-    char path[MQL_PATH_MAX];
-    checkpoint_path(path, directory);
-    memcpy(checkpoint->magic, MQL_CHECKPOINT_MAGIC, sizeof checkpoint->magic);
-    checkpoint->layout = MQL_LAYOUT;
-    checkpoint->oldest_writer = MQL_OLDEST_WRITER;
-    checkpoint->sequence++;
-    checkpoint->crc = checkpoint_crc(checkpoint);
-    mql_os_file file;
-    int rc = mql_os_open(root, path, MQL_OS_WRITE | MQL_OS_CREATE, mode, &file);
-    if (rc < 0) return mql_base_fail_os(rc, path, "cannot open");
-    int64_t place = (int64_t)(checkpoint->sequence & 1) * MQL_CHECKPOINT_SLOT;
-    rc = mql_os_write(file, checkpoint, sizeof *checkpoint, place);
-    if (rc == 0) rc = mql_os_sync(file);
-    mql_os_close(file);
-    return rc < 0 ? mql_base_fail_os(rc, path, "cannot write the checkpoint") : MQL_OK;
 }
 
 /* -- the run ----------------------------------------------------------------------------------- */
@@ -748,8 +688,8 @@ static int settle(recovery *run) {
     run->checkpoint.ceiling = mql_base_max(end->offset, run->checkpoint.ceiling);
     run->checkpoint.epoch = run->out->epoch;
     run->checkpoint.clean = 0;
-    return mql_recover_write_checkpoint(run->task->root, run->task->directory, &run->checkpoint,
-                                        run->task->mode);
+    return mql_checkpoint_write(run->task->root, run->task->directory, &run->checkpoint,
+                                run->task->mode);
 }
 
 static int decide(recovery *run) {
@@ -786,7 +726,7 @@ int mql_recover_run(const mql_recover_task *task, mql_epoch_table *epochs, mql_r
     if (!task->look_only) out->replacing = mql_swap_settle(&place, &out->freed) < 0;
     int rc = mql_recover_list(task->root, task->directory, &run.listing);
     if (rc == MQL_OK)
-        rc = mql_recover_read_checkpoint(task->root, task->directory, &run.checkpoint);
+        rc = mql_checkpoint_read(task->root, task->directory, &run.checkpoint);
     run.has_checkpoint = rc == MQL_OK;
     if (rc >= 0) rc = mql_epoch_load(task->root, task->directory, epochs);
     if (rc >= 0) {

@@ -30,13 +30,6 @@ typedef struct mql_recover_listing {
 int mql_recover_list(mql_os_file root, const char *directory, mql_recover_listing *out);
 void mql_recover_listing_free(mql_recover_listing *listing);
 
-/* The checkpoint's newer sound slot. MQL_END: there is none. */
-int mql_recover_read_checkpoint(mql_os_file root, const char *directory,
-                                mql_format_checkpoint *out);
-/* Writes it over the older slot, durably; sets sequence and crc. */
-int mql_recover_write_checkpoint(mql_os_file root, const char *directory,
-                                 mql_format_checkpoint *checkpoint, uint32_t mode);
-
 typedef struct mql_recover_task {
     mql_os_file root;                     /* borrowed */
     const char *directory;                /* borrowed */

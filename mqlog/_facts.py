@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -129,12 +128,12 @@ def share_names(store: Path, logs: list[_engine.Log]) -> set[str]:
     return {name.removesuffix(".state") for name in names}
 
 
-def share(logs: list[_engine.Log], name: str) -> GroupInfo:
-    """One share group: of the logs of all its topic's partitions."""
+def share(logs: list[_engine.Log], name: str, now: float) -> GroupInfo:
+    """One share group at a moment: of the logs of all its topic's partitions."""
     places = list(share_places(logs, name))
     first = {place.log.partition: place.describe().first for place in places}
     members = {one.member for place in places for one in place.holders(_HOLDERS)}
-    told = stats(places)
+    told = stats(places, now)
     lag = told.ready + told.delayed + told.acquired
     held = tuple(sorted(members))
     pinned = _pinned([place.log for place in places], first)

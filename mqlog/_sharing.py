@@ -181,7 +181,7 @@ def names(store: Store, topic: str, logs: list[_engine.Log]) -> list[str]:
 
 def groups(store: Store, topic: str, logs: list[_engine.Log]) -> list[GroupInfo]:
     """Every share group of a topic, by name."""
-    return [_facts.share(logs, name) for name in names(store, topic, logs)]
+    return [_facts.share(logs, name, store._now()) for name in names(store, topic, logs)]
 
 
 def delete(store: Store, topic: str, name: str, logs: list[_engine.Log]) -> None:

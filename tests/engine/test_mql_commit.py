@@ -39,7 +39,7 @@ def checkpoint(path: Path) -> Any:
     opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     out = ffi.new("mql_format_checkpoint *")
     try:
-        assert check(lib.mql_recover_read_checkpoint(opened, DIRECTORY.encode(), out)) == lib.MQL_OK
+        assert check(lib.mql_checkpoint_read(opened, DIRECTORY.encode(), out)) == lib.MQL_OK
     finally:
         os.close(opened)
     return out

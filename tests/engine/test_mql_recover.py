@@ -116,7 +116,7 @@ def write_checkpoint(root: Path, segment: int, position: int, offset: int, **mor
         fields = {"ceiling": CEILING, **more}
         one = ffi.new("mql_format_checkpoint *", fields)
         one.segment, one.position, one.offset = segment, position, offset
-        check(lib.mql_recover_write_checkpoint(opened, DIRECTORY.encode(), one, 0o600))
+        check(lib.mql_checkpoint_write(opened, DIRECTORY.encode(), one, 0o600))
     finally:
         os.close(opened)
 
@@ -666,7 +666,7 @@ def read_checkpoint(root: Path) -> Any:
     opened = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     out = ffi.new("mql_format_checkpoint *")
     try:
-        rc = check(lib.mql_recover_read_checkpoint(opened, DIRECTORY.encode(), out))
+        rc = check(lib.mql_checkpoint_read(opened, DIRECTORY.encode(), out))
     finally:
         os.close(opened)
     return out if rc == lib.MQL_OK else None

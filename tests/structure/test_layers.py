@@ -43,6 +43,7 @@ ENGINE = [
     "mql_segment",
     "mql_index",
     "mql_epoch",
+    "mql_checkpoint",
     "mql_control",
     "mql_batch",
     "mql_crc32c",

@@ -1,7 +1,7 @@
 """The programs of tests/fuzz: the engine and a small store in one process, under sanitizers.
 
-    made = hostile.program("flips", sanitize=True)  # compiled once for each state of the sources
-    hostile.run(made, "closed", 1)                  # the states that it has been through
+made = hostile.program("flips", sanitize=True)  # compiled once for each state of the sources
+hostile.run(made, "closed", 1)                  # the states that it has been through
 """
 
 import hashlib
