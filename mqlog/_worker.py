@@ -164,7 +164,8 @@ class Crew:
                     threads.append(threading.Thread(target=self._work, name=name, daemon=True))
                     threads[-1].start()
                 for thread in threads:
-                    thread.join()
+                    while thread.is_alive():
+                        thread.join(SLICE)  # a signal just before would not end a longer sleep
         finally:
             self._over = True
             if not any(thread.is_alive() for thread in threads):

@@ -58,6 +58,8 @@ RETRY = 75  # EX_TEMPFAIL of sysexits.h
 TAIL_BYTES = 4096
 #: Of what is there when a command has ended; what it left running may write for ever.
 MOST_READS = 16
+#: A signal that comes just before a sleep does not end it.
+SLICE = 0.25
 #: Of one environment variable; Linux takes 128 KiB.
 LONGEST = 100_000
 
@@ -296,12 +298,12 @@ class Stderr:
             poll = select.poll()
             poll.register(ended, select.POLLIN)
             poll.register(self._file, select.POLLIN)
-            while True:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                ready = [file for file, _ in poll.poll(None if left is None else left * 1000 + 1)]
+            while deadline is None or time.monotonic() < deadline:
+                left = SLICE if deadline is None else min(SLICE, deadline - time.monotonic())
+                ready = [file for file, _ in poll.poll(max(0.0, left) * 1000)]
                 if self._file in ready and not self._take():
                     poll.unregister(self._file)
-                if ended in ready or not ready:
+                if ended in ready:
                     break
         finally:
             os.close(ended)
