@@ -210,11 +210,10 @@ static void accept_recovery(power_work *work, const power_check *check) {
         power_batch *batch = &ledger->batches[i];
         if (check->present[i]) batch->ghost = false;
         bool trimmed = batch->offset + batch->count <= mql_log_start(work->log);
-        if (check->present[i] || trimmed) continue;
-        batch->lost = true;
+        if (check->present[i] || trimmed || batch->lost != 0) continue;
+        batch->lost = (int16_t)(work->now.generation + 1);
         batch->unborn = batch->offset >= check->promise->published;
     }
-    work->now.seen = true;
     work->now.generation++;
     work->now.repaired = ledger->count;
     work->now.durable = work->now.published = check->end;
@@ -269,7 +268,7 @@ static void go_on(exploring *explore, const state *what, uint64_t key) {
 static uint64_t lost_of(const power_ledger *ledger) {
     uint64_t hash = 0;
     for (int32_t i = 0; i < ledger->count; i++)
-        hash = sim_mix(hash + (ledger->batches[i].lost ? 2 : 1));
+        hash = sim_mix(hash + (uint64_t)ledger->batches[i].lost + 1);
     return hash;
 }
 
