@@ -47,7 +47,7 @@ static bool is_lost(const power_check *check, const power_batch *batch) {
 }
 
 static bool may_be_absent(const power_check *check, const power_batch *batch, int64_t start) {
-    if (check->weak || batch->ghost || is_lost(check, batch)) return true;
+    if (check->weak || batch->ghost || batch->lost != 0) return true;
     int64_t end = batch->offset + batch->count;
     return end <= start || end > check->promise->durable;
 }
@@ -60,7 +60,7 @@ static bool pass(reading *read) {
         return violated(check, "O1: offset %lld was durable (%lld) and is gone",
                         (long long)batch->offset, (long long)check->promise->durable);
     bool trimmed = batch->offset + batch->count <= read->start;
-    bool counts = !batch->ghost && !is_lost(check, batch) && !trimmed;
+    bool counts = !batch->ghost && batch->lost == 0 && !trimmed;
     if (counts) read->cut = batch->generation;
     if (counts) check->lost = true;
     return true;
