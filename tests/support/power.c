@@ -18,6 +18,7 @@
 
 #define SEEN_ROOM ((size_t)1 << 22) /* of states, a power of two */
 #define CLOSE_ONE_IN 4
+#define DEEPER_SHARE 3 /* of what is left, what came after one recovery may take a third */
 #define STRAYS_ONE_IN 16
 #define DEPTH_MOST (SIM_DISKS - 2)
 
@@ -26,6 +27,7 @@ typedef struct exploring {
     power_report *out;
     uint64_t *seen; /* owns: hashes of states */
     int weakly;     /* files of different times */
+    int64_t limit;  /* of states: what is being explored has its share, so that all has */
     double clock;
     sim_trace *traces[DEPTH_MOST + 1];
     sim_model *models[DEPTH_MOST + 1];
@@ -63,6 +65,7 @@ static void *zeroed(size_t size) {
 
 static void begin(exploring *explore, const power_plan *plan, power_report *out) {
     *explore = (exploring){.plan = plan, .out = out, .seen = zeroed(SEEN_ROOM * 8)};
+    explore->limit = plan->states;
     *out = (power_report){0};
     for (int i = 0; i <= plan->depth && i <= DEPTH_MOST; i++) {
         explore->traces[i] = zeroed(sizeof(sim_trace));
@@ -108,7 +111,7 @@ static bool report(exploring *explore, int level, const char *text) {
 }
 
 static bool done(const exploring *explore) {
-    return explore->out->failed != 0 || explore->out->states >= explore->plan->states;
+    return explore->out->failed != 0 || explore->out->states >= explore->limit;
 }
 
 /* Whether a state is one of those that were asked for. */
@@ -210,11 +213,10 @@ static void accept_recovery(power_work *work, const power_check *check) {
         power_batch *batch = &ledger->batches[i];
         if (check->present[i]) batch->ghost = false;
         bool trimmed = batch->offset + batch->count <= mql_log_start(work->log);
-        if (check->present[i] || trimmed) continue;
-        batch->lost = true;
+        if (check->present[i] || trimmed || batch->lost != 0) continue;
+        batch->lost = (int16_t)(work->now.generation + 1);
         batch->unborn = batch->offset >= check->promise->published;
     }
-    work->now.seen = true;
     work->now.generation++;
     work->now.repaired = ledger->count;
     work->now.durable = work->now.published = check->end;
@@ -262,14 +264,23 @@ static void go_on(exploring *explore, const state *what, uint64_t key) {
     bool fine = recover_and_go_on(explore, &work);
     sim_trace_end(trace);
     spend(explore, &explore->out->recover_s);
+    int64_t limit = explore->limit, left = limit - explore->out->states;
+    explore->limit -= left - (left + DEEPER_SHARE - 1) / DEEPER_SHARE;
     if (fine) explore_level(explore, level, key, explore->plan->images_again);
+    explore->limit = limit;
 }
 
 /* -- all points -------------------------------------------------------------------------------- */
+static int count_points(const sim_trace *trace) {
+    int count = 0;
+    for (size_t i = 0; i < trace->event_count; i++) count += trace->events[i].what == SIM_DID_POINT;
+    return count;
+}
+
 static uint64_t lost_of(const power_ledger *ledger) {
     uint64_t hash = 0;
     for (int32_t i = 0; i < ledger->count; i++)
-        hash = sim_mix(hash + (ledger->batches[i].lost ? 2 : 1));
+        hash = sim_mix(hash + (uint64_t)ledger->batches[i].lost + 1);
     return hash;
 }
 
@@ -312,11 +323,15 @@ static void explore_point(exploring *explore, int level, int number, uint64_t hi
 static void explore_level(exploring *explore, int level, uint64_t history, int images) {
     sim_model *model = explore->models[level];
     sim_model_begin(model, explore->traces[level]);
-    int64_t value;
-    for (int number = 0; sim_model_next(model, &value) && !done(explore); number++) {
-        explore->out->points++;
+    int64_t value, limit = explore->limit, start = explore->out->states;
+    int points = count_points(explore->traces[level]);
+    for (int number = 0; sim_model_next(model, &value) && !explore->out->failed; number++) {
+        explore->limit = start + (limit - start) / points * (number + 1);
+        if (number + 1 == points) explore->limit = limit;
+        explore->out->points += !done(explore);
         explore_point(explore, level, number, history, images);
     }
+    explore->limit = limit;
 }
 
 /* -- the runs ---------------------------------------------------------------------------------- */
@@ -427,12 +442,6 @@ static void mix_disk(exploring *explore, uint64_t chance, sim_disk *out) {
         sim_disk_resize(&out->inodes[i], other->inodes[i].size);
         memcpy(out->inodes[i].bytes, other->inodes[i].bytes, (size_t)other->inodes[i].size);
     }
-}
-
-static int count_points(const sim_trace *trace) {
-    int count = 0;
-    for (size_t i = 0; i < trace->event_count; i++) count += trace->events[i].what == SIM_DID_POINT;
-    return count;
 }
 
 /* Stands at point `number`. */

@@ -41,8 +41,13 @@ typedef struct reading {
     int64_t start;
 } reading;
 
+/* A recovery before the promise did not find it. */
+static bool is_lost(const power_check *check, const power_batch *batch) {
+    return batch->lost != 0 && batch->lost <= check->promise->generation;
+}
+
 static bool may_be_absent(const power_check *check, const power_batch *batch, int64_t start) {
-    if (check->weak || batch->ghost || batch->lost) return true;
+    if (check->weak || batch->ghost || batch->lost != 0) return true;
     int64_t end = batch->offset + batch->count;
     return end <= start || end > check->promise->durable;
 }
@@ -55,7 +60,7 @@ static bool pass(reading *read) {
         return violated(check, "O1: offset %lld was durable (%lld) and is gone",
                         (long long)batch->offset, (long long)check->promise->durable);
     bool trimmed = batch->offset + batch->count <= read->start;
-    bool counts = !batch->ghost && !batch->lost && !trimmed;
+    bool counts = !batch->ghost && batch->lost == 0 && !trimmed;
     if (counts) read->cut = batch->generation;
     if (counts) check->lost = true;
     return true;
@@ -67,7 +72,7 @@ static const power_batch *current(reading *read) {
     const power_check *check = read->check;
     for (; read->at < check->promise->tried; read->at++) {
         const power_batch *batch = &check->ledger->batches[read->at];
-        if (!batch->failed && !(batch->unborn && check->promise->seen)) return batch;
+        if (!batch->failed && !(batch->unborn && is_lost(check, batch))) return batch;
     }
     return NULL;
 }
@@ -121,7 +126,7 @@ static bool same_batch(power_check *check, const mql_batch *found, const power_b
 static bool may_be_there(power_check *check, const power_batch *known, int32_t cut) {
     long long offset = (long long)known->offset;
     if (check->weak) return true;
-    if (known->lost && check->promise->seen)
+    if (is_lost(check, known))
         return violated(check, "O3: offset %lld was gone and came back", offset);
     if (cut == known->generation)
         return violated(check, "O4: there is a hole before offset %lld", offset);

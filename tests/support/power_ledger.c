@@ -78,6 +78,12 @@ void power_ledger_fork(const power_ledger *from, const power_promise *promise, p
     to->promise_count = 0;
     memcpy(to->batches, from->batches, sizeof *to->batches * (size_t)to->count);
     memcpy(to->events, from->events, sizeof *to->events * (size_t)to->event_count);
+    for (int32_t i = 0; i < to->count; i++) {
+        power_batch *batch = &to->batches[i];
+        if (batch->lost <= promise->generation) continue;
+        batch->lost = 0; /* by a recovery that was not over then */
+        batch->unborn = false;
+    }
     for (int32_t i = promise->done; i < to->event_count; i++)
         to->events[i].durable = false; /* nobody was told so, and nobody will be */
 }

@@ -26,8 +26,8 @@ typedef struct power_batch {
     bool opaque; /* compressed: its payload is one value's bytes */
     bool ghost;  /* its writer died before it was published */
     bool failed; /* the call said so */
-    bool lost;   /* a recovery did not find it, and its offsets have been used up */
-    bool unborn; /* likewise, and nobody had seen its offsets */
+    bool unborn; /* lost, and nobody had seen its offsets */
+    int16_t lost; /* from this generation on: a recovery did not find it; 0: never */
 } power_batch;
 
 enum power_what { POWER_COMMITTED = 1, POWER_ACQUIRED, POWER_ENDED, POWER_RELEASED };
@@ -48,7 +48,7 @@ typedef struct power_promise {
     int32_t events;    /* that may have left something */
     int32_t done;      /* that were answered */
     int32_t generation;
-    bool seen;     /* what recovery made of it */
+    uint8_t zero;  /* no holes: promises are compared as bytes */
     bool stranger; /* a file of somebody else's is there */
     bool commits;  /* there may be a consumer group */
     bool shared;   /* the share group has been opened */
