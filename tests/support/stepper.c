@@ -35,7 +35,7 @@
 
 #define OFFSETS 1024
 #define PRODUCERS 32
-#define ALIKE 16 /* schedules of the same two deeds */
+#define ALIKE 40 /* schedules of the same two deeds */
 #define STANDS_NS INT64_C(60000000)
 
 /* Words of the ledger on which processes wait, and what is told there. */
@@ -516,7 +516,7 @@ static void draw_end(runner *one) {
 }
 
 /* A few turns of each, then both to their ends. */
-static bool take_turns(runner pair[2], uint64_t *seed, bool deadly, tally *sum) {
+static bool take_turns(const plan *now, runner pair[2], uint64_t *seed, bool deadly, tally *sum) {
     size_t who = draw(seed, 2), turns = 1 + draw(seed, 6);
     int64_t until = mql_os_monotonic_ns() + SCENE_HANG_NS;
     for (size_t turn = 0; turn < turns; turn++, who = 1 - who) {
@@ -526,6 +526,7 @@ static bool take_turns(runner pair[2], uint64_t *seed, bool deadly, tally *sum) 
     }
     runner *doomed = &pair[draw(seed, 2)];
     if (deadly && !doomed->over) {
+        forget_holder(now, doomed->name);
         bury(&doomed->pid);
         doomed->over = true;
         sum->kills++;
@@ -569,7 +570,8 @@ static bool play(plan *now, runner pair[2], uint64_t *seed, bool deadly, tally *
     if (fine) fine = (all.second = begin_victim(now, SECOND, pair[1].deed)) > 0;
     pair[0].pid = all.victim;
     pair[1].pid = all.second;
-    if (fine && !take_turns(pair, seed, deadly, sum)) fine = fails(now, "O8: they do not finish");
+    if (fine && !take_turns(now, pair, seed, deadly, sum))
+        fine = fails(now, "O8: they do not finish");
     all.victim = pair[0].pid;
     all.second = pair[1].pid;
     bury(&all.victim);

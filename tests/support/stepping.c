@@ -115,8 +115,10 @@ uint64_t step_address(pid_t pid) {
     return (uint64_t)ptrace(PTRACE_PEEKUSER, pid, offsetof(struct user, regs.rip), 0);
 }
 
-/* Tracer and traced are one program, forked: code lies at the same addresses. */
-static bool is_mark(uint64_t at) { return *(const uint8_t *)at == 0xcc; }
+/* Its first instruction is where a traced process stops. Tracer and traced are one program, forked:
+ * code lies at the same addresses. */
+__asm__(".text\n.globl step_mark\n.type step_mark, @function\nstep_mark: int3\n ret\n");
+static bool is_mark(uint64_t at) { return at == (uint64_t)step_mark; }
 static bool is_system_call(uint64_t at) {
     const uint8_t *code = (const uint8_t *)at;
     return code[0] == 0x0f && code[1] == 0x05;

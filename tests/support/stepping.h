@@ -28,7 +28,7 @@ typedef struct trace {
 } trace;
 
 /* In the process that is traced: stops it, to be stepped from here to the next call. */
-static inline void step_mark(void) { __asm__ volatile("int3" ::: "memory"); }
+void step_mark(void);
 
 /* Waits until `pid`, a child that has asked to be traced, stands at a mark. False: it has ended or
  * crashed; *why says how. */
