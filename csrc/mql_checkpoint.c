@@ -1,7 +1,7 @@
 /* mql_checkpoint.c - the file that says what of a partition is on stable storage.
  *
- * Two slots, written in turn, each with a CRC: a power cut takes the one that was being written, and
- * the other still counts. A slot is one sector, so it is there as it was or as it is to be.
+ * Two slots, written in turn, each with a CRC: a power cut takes the one that was being written,
+ * and the other still counts. A slot is one sector: it is as it was, or as it is to be.
  */
 #include "mql_checkpoint.h"
 
