@@ -1,4 +1,4 @@
-# demo · test · lint · asan · bench · clean. Every target makes what it needs in .venv.
+# demo · test · lint · asan · fuzz · bench · clean. Every target makes what it needs in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ PACKAGE := $(filter-out mqlog/_engine.c,$(wildcard csrc/* mqlog/*.* mqlog/*/*.py
 BUILD := pyproject.toml setup.py README.md LICENSE
 WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Werror
 
-.PHONY: demo test asan lint bench clean
+.PHONY: demo test asan fuzz lint bench clean
 
 # PYTHONSAFEPATH: the processes that it starts import the package, not the tree around them.
 demo: $(VENV)/.installed-cli
@@ -23,6 +23,11 @@ asan: $(VENV)/.installed-test
 	cd tests && MQLOG_SANITIZE=1 ASAN_OPTIONS=detect_leaks=0 \
 	    LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	    ../$(BIN)/pytest --capture=sys engine
+
+# FUZZ_SECONDS=60 for each target, FUZZ_TARGETS="log share" for some. Needs clang, and installs it
+# where it may: tests/fuzz/fuzz.py.
+fuzz: $(VENV)/.installed-test
+	$(BIN)/python tests/fuzz/fuzz.py
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
