@@ -1,5 +1,5 @@
-# demo · test · crash · lint · asan · asan-api · tsan · valgrind · bench · clean. Every target makes
-# what it needs in .venv.
+# demo · test · crash · mutants · fuzz · lint · asan · asan-api · tsan · valgrind · bench · clean.
+# Every target makes what it needs in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ PACKAGE := $(filter-out mqlog/_engine.c,$(wildcard csrc/* mqlog/*.* mqlog/*/*.py
 BUILD := pyproject.toml setup.py README.md LICENSE
 WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Werror
 
-.PHONY: demo test crash asan asan-api tsan valgrind lint bench clean
+.PHONY: demo test crash mutants fuzz asan asan-api tsan valgrind lint bench clean
 
 # PYTHONSAFEPATH: the processes that it starts import the package, not the tree around them.
 demo: $(VENV)/.installed-cli
@@ -51,6 +51,15 @@ valgrind:
 	    tests/tools/mql_os_memcheck.c tests/tools/every.c -pthread -o build/tools/every
 	place=$$(mktemp -d -p /dev/shm) && trap "rm -rf $$place" EXIT && \
 	    valgrind --quiet --error-exitcode=1 --track-origins=yes build/tools/every $$place/store
+
+# Bugs are planted one by one, and each must be noticed: tests/mutants.
+mutants: $(VENV)/.installed-test
+	$(BIN)/python tests/mutants/run.py
+
+# FUZZ_SECONDS=60 for each target, FUZZ_TARGETS="log share" for some. Needs clang, and installs it
+# where it may: tests/fuzz/fuzz.py.
+fuzz: $(VENV)/.installed-test
+	$(BIN)/python tests/fuzz/fuzz.py
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -25,6 +25,7 @@ struct mql_cursor {
     struct mql_cursor *next, **link; /* of the log's list, under its `table`; NULL: not in it */
     int flags;
     int64_t next_base;    /* of the segment behind the current one; INT64_MAX: none yet */
+    int64_t bound;        /* no batch up to the walk's limit reaches over this offset */
     mql_segment *segment; /* owns a reference; NULL: not placed yet */
     mql_segment_walk walk;
     mql_segment_window window;
@@ -106,12 +107,14 @@ static int set_limit(mql_cursor *cursor, const mql_control_end *end) {
             return out_of_range(cursor, cursor->offset);
         cursor->walk.limit = end->position;
         cursor->next_base = INT64_MAX;
+        cursor->bound = end->offset;
         return MQL_OK;
     }
     int64_t base;
     int rc = mql_log_locate(cursor->log, segment->base, &base, &cursor->next_base);
     if (rc == MQL_E_RANGE || (rc == MQL_OK && base != segment->base)) return gone(cursor);
     if (rc < 0) return rc;
+    cursor->bound = cursor->next_base;
     mql_segment_options options = mql_log_segment_options(cursor->log);
     rc = mql_segment_refresh(segment, &options);
     if (rc == MQL_E_NOT_FOUND) return gone(cursor);
@@ -306,6 +309,7 @@ static int go_on(mql_cursor *cursor) {
     }
     if (cursor->segment->base == end.segment) {
         int64_t limit = cursor->walk.limit;
+        cursor->walk.position = limit; /* bytes of no offset may be left */
         cursor->window.length =
             0; /* of a private copy: what lay behind the limit was not there yet */
         int rc = end.position > limit ? set_limit(cursor, &end) : MQL_END;
@@ -366,7 +370,7 @@ static int give(mql_cursor *cursor, mql_batch *out) {
 /* One step: MQL_OK a batch was given; MQL_BUSY: try again; else as mql_cursor_read. */
 static int step(mql_cursor *cursor, mql_batch *out) {
     mql_segment_walk *walk = &cursor->walk;
-    if (walk->expected >= cursor->next_base || walk->position >= walk->limit) {
+    if (walk->expected >= cursor->bound || walk->position >= walk->limit) {
         int rc = go_on(cursor);
         return rc == MQL_OK ? MQL_BUSY : rc;
     }
@@ -387,13 +391,14 @@ static int step(mql_cursor *cursor, mql_batch *out) {
         return MQL_BUSY;
     }
     if (MQL_UNLIKELY(rc == MQL_E_CORRUPT)) return damaged(cursor, walk->wrong);
-    bool reaches = walk->expected > cursor->next_base && !may_reach(walk);
-    if (MQL_UNLIKELY(reaches || !epoch_right(cursor))) {
+    /* Of two files for the same offsets one may reach over the other: mql_swap. */
+    bool over = walk->expected > cursor->bound;
+    if (MQL_UNLIKELY(over) && cursor->bound == cursor->next_base) over = !may_reach(walk);
+    if (MQL_UNLIKELY(over || !epoch_right(cursor))) {
         walk->expected = expected;
         walk->position = position;
-        return damaged(cursor, reaches
-                                   ? "the batch reaches into the next segment's offsets"
-                                   : "the batch has another leader epoch than the log has here");
+        return damaged(cursor, over ? "the batch reaches over the offsets that the segment has"
+                                    : "the batch has another leader epoch than the log has here");
     }
     if (MQL_UNLIKELY(walk->expected <= cursor->offset))
         return MQL_BUSY;                         /* before the place wanted */

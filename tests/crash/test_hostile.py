@@ -40,3 +40,13 @@ def test_each_cut_lost_exchanged_or_planted_file_gives_what_was_written_or_is_to
     floor = 2_500 + 300_000 // stride
     assert states >= floor, f"{states} cuts were looked at, of at least {floor}"
     say(capsys, f"{states} cuts{' under sanitizers' if sanitize else ''}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", hostile.TARGETS)
+def test_what_a_fuzzer_has_kept_breaks_nothing(
+    capsys: pytest.CaptureFixture[str], target: str
+) -> None:
+    inputs = hostile.replay(target)
+    assert inputs >= 50, "the corpus has been lost"
+    say(capsys, f"{inputs} inputs of the fuzzer's for {target}")

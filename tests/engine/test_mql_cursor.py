@@ -1,5 +1,6 @@
 """mql_cursor: a reader's place over rolls, damage, retention and moments."""
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,39 @@ def test_a_length_or_last_offset_that_lies_leads_no_reader_behind_it_astray(
             [(n, value(n)) for n in range(first, 8)] for first in range(3, 8)
         ]
         assert damages(log.read()) == [(f"t-0/{log_file(0)}", at, 2, 3)]
+
+
+def claim(log: Log, n: int, last: int) -> None:
+    """The batch of offset n says that it goes up to `last`, and its CRC is right."""
+    data = bytearray(log.bytes()[: log.end[1]])
+    at, _, _, size, _ = headers_of(bytes(data))[n]
+    struct.pack_into(">i", data, at + 23, last - n)
+    covered = bytes(data[at + 21 : at + size])
+    struct.pack_into(">I", data, at + 17, lib.mql_crc32c(0, covered, len(covered)))
+    with (log.directory / log_file(0)).open("r+b") as file:
+        file.write(data)
+
+
+@pytest.mark.parametrize("read_only", [0, 1])
+def test_a_batch_that_claims_offsets_over_the_logs_end_is_damage(tmp_path: Path, read_only: int):
+    with Store(tmp_path / "s") as store:
+        fill(store.log(), 4)
+        claim(store.log(), 3, 1000)
+    with Store(tmp_path / "s", read_only=read_only) as store:
+        found = store.log().read()
+        assert (offsets(found), [one[2:] for one in damages(found)]) == ([0, 1, 2], [(3, 4)])
+
+
+def test_bytes_that_are_left_when_all_offsets_are_read_are_passed(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        fill(log, 4)
+        claim(log, 1, 3)
+        cursor = log.cursor(0)
+        assert cursor.drain() == [(n, value(n)) for n in (0, 1)], "and no damage"
+        assert log.append(b"new") == 4
+        assert cursor.drain() == [(4, b"new")]
+        cursor.free()
 
 
 @pytest.mark.parametrize("read_only", [0, 1])

@@ -97,8 +97,8 @@ static void lengthen(const scene_file *file) {
     }
     char path[512];
     path_of(path, file->name);
-    judge_state(file->name, "%s, %s with a hole of 64 MiB", how_left, file->name);
-    if (truncate(path, 64 << 20) < 0) scene_violation("cannot lengthen %s", path);
+    judge_state(file->name, "%s, %s with a hole of 32 MiB", how_left, file->name);
+    if (truncate(path, 32 << 20) < 0) scene_violation("cannot lengthen %s", path);
     try_it(file->name, false);
 }
 

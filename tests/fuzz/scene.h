@@ -67,8 +67,10 @@ const scene_file *scene_find(const scene *the, const char *suffix);
 /* The file's bytes are these; its inode stays. */
 void scene_write(const scene *the, const char *name, const void *bytes, size_t length);
 
-/* Whether records whose bytes are not the original ones may be met: their makers knew the CRC. */
-extern int scene_forged;
+/* Bytes whose CRC is right may still lie: about where the log ends, or what its records are. What
+ * reading must not do with them is then less: crash, hang, grow, go backwards. */
+enum scene_forgery { SCENE_DAMAGED = 0, SCENE_REST_FORGED = 1, SCENE_LOG_FORGED = 2 };
+extern enum scene_forgery scene_forged;
 
 /* Opens it read-only and reads everything; looks places up by offset and time. */
 void scene_look(const scene *the, scene_seen *out);

@@ -21,19 +21,56 @@ FUZZ = ROOT / "tests" / "fuzz"
 CACHE = ROOT / "build" / "fuzz"
 FULL = os.environ.get("MQLOG_CRASH") == "full"
 
+ASAN_OPTIONS = "detect_leaks=1:allocator_may_return_null=1:max_allocation_size_mb=256"
+
 #: Programs, and what they are made of beside the engine.
 PARTS = {
     "flips": ("flips", "judge", "scene"),
     "cuts": ("cuts", "judge", "scene"),
+    "batch": ("fuzz_batch", "mend", "judge", "scene"),
+    "file": ("fuzz_file", "patch", "mend", "judge", "scene"),
+}
+
+#: What is fuzzed: the files of a store that an input may be, by how their names end. None: a batch.
+TARGETS = {
+    "batch": None,
+    "log": ("30.log", "15.log"),
+    "index": ("00.index", "00.timeindex"),
+    "control": ("control", "doorbell"),
+    "checkpoint": ("/checkpoint", "leader-epoch-checkpoint"),
+    "group": ("billing.offset",),
+    "share": (".state",),
+    "live": (".live", "dedupe"),
 }
 
 
 def program(name: str, *, sanitize: bool = False) -> Path:
     """Compiles the program, with the engine's asserts on."""
     flags = [*FLAGS, f"-I{CSRC}", f"-I{FUZZ}", *(SANITIZERS if sanitize else [])]
+    return made(name, PARTS[name], flags)
+
+
+def replayer(target: str) -> Path:
+    """The target under gcc's sanitizers, run over inputs that were kept."""
+    flags = [*FLAGS, f"-I{CSRC}", f"-I{FUZZ}", *SANITIZERS]
+    return made(target, (*parts_of(target), "replay"), flags, define=define_of(target))
+
+
+def parts_of(target: str) -> tuple[str, ...]:
+    return PARTS["batch" if TARGETS[target] is None else "file"]
+
+
+def define_of(target: str) -> tuple[str, ...]:
+    names = TARGETS[target]
+    return () if names is None else ("-DFUZZ_FILES=" + ",".join(f'"{name}"' for name in names),)
+
+
+def made(
+    name: str, parts: tuple[str, ...], flags: list[str], *, define: tuple[str, ...] = ()
+) -> Path:
+    """The program of these parts and the engine."""
     engine = _made("engine.a", sorted(CSRC.glob("*.c")), flags)
-    parts = [FUZZ / f"{part}.c" for part in PARTS[name]]
-    return _made(name, [*parts, engine], flags)
+    return _made(name, [*(FUZZ / f"{part}.c" for part in parts), engine], [*flags, *define])
 
 
 def _made(name: str, sources: list[Path], flags: list[str]) -> Path:
@@ -84,17 +121,24 @@ def directory() -> Iterator[Path]:
 
 def run(made: Path, *words: object, timeout: float = 3600) -> int:
     """Runs it on a store of its own; the states it says it has been through. None may be wrong."""
-    options = "detect_leaks=1:allocator_may_return_null=1:max_allocation_size_mb=256"
     with directory() as path:
-        command = [str(made), str(path / "s"), *map(str, words)]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            env={**os.environ, "ASAN_OPTIONS": options},
-        )
+        return count_of([made, path / "s", *words], timeout=timeout)
+
+
+def replay(target: str) -> int:
+    """Runs the inputs that were kept of the target; how many."""
+    return count_of([replayer(target), FUZZ / "corpus" / f"{target}.hex"], timeout=600)
+
+
+def count_of(command: list[object], *, timeout: float) -> int:
+    done = subprocess.run(
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, "ASAN_OPTIONS": ASAN_OPTIONS},
+    )
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     found = re.search(r"(\d+) states, 0 violations$", done.stdout.strip())
     assert found, done.stdout

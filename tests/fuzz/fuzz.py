@@ -1,0 +1,119 @@
+"""Fuzzes the engine: `python tests/fuzz/fuzz.py`, or `make fuzz`.
+
+Each target of support/hostile.py in turn, by clang's libFuzzer under ASan and UBSan, FUZZ_SECONDS
+each (60). What is new goes, minimized, into corpus/<target>.hex, an input a line, which
+`make test` replays without clang. An input that breaks something is kept in build/fuzz, and its
+line printed: put it into the corpus with the fix.
+
+    FUZZ_TARGETS="log share" FUZZ_SECONDS=600 make fuzz
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from support import engine, hostile
+
+PACKAGES = ("clang", "libclang-rt-dev")
+FLAGS = (
+    "-std=c11 -O1 -g -UNDEBUG -fno-omit-frame-pointer -pthread "
+    "-fno-sanitize-recover=undefined -Wno-unused-command-line-argument"
+).split()
+KEPT = 200  # inputs of a target, at most
+LENGTH_MAX = {"batch": 2000}
+
+
+def find_clang() -> None:
+    """Installs it if we may; else says what is missing."""
+    if shutil.which("clang") and _links():
+        return
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        sys.exit(f"fuzz: this needs clang and its runtime: install {' and '.join(PACKAGES)}")
+    for command in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
+        subprocess.run(["apt-get", "-q", *command], check=True, stdout=subprocess.DEVNULL)
+    if not _links():
+        sys.exit("fuzz: clang is here, but cannot link -fsanitize=fuzzer")
+
+
+def _links() -> bool:
+    source = "int LLVMFuzzerTestOneInput(const char *p, long n) { return p && n ? 0 : 0; }"
+    with tempfile.TemporaryDirectory() as place:
+        command = ["clang", "-fsanitize=fuzzer,address", "-xc", "-", "-o", f"{place}/a"]
+        done = subprocess.run(command, input=source, text=True, capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def build(target: str) -> Path:
+    """The target with libFuzzer's main."""
+    engine.CC = hostile.CC = "clang"
+    flags = [*FLAGS, f"-I{hostile.CSRC}", f"-I{hostile.FUZZ}"]
+    flags.append("-fsanitize=address,undefined,fuzzer")
+    return hostile.made(
+        f"fuzz-{target}", hostile.parts_of(target), flags, define=hostile.define_of(target)
+    )
+
+
+def unpack(kept: Path, place: Path) -> None:
+    place.mkdir(parents=True)
+    for n, line in enumerate(kept.read_text().split() if kept.exists() else []):
+        (place / str(n)).write_bytes(bytes.fromhex(line))
+
+
+def pack(place: Path, kept: Path) -> int:
+    found = {file.read_bytes() for file in place.iterdir()}
+    inputs = sorted(found, key=lambda one: (len(one), one))
+    lines = [one.hex() for one in inputs if one][:KEPT]
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("\n".join(lines) + "\n")
+    return len(lines)
+
+
+def fuzz(target: str, seconds: int) -> bool:
+    """Whether nothing broke."""
+    program = build(target)
+    kept = hostile.FUZZ / "corpus" / f"{target}.hex"
+    broken = hostile.CACHE / f"{target}-"
+    environment = {**os.environ, "ASAN_OPTIONS": hostile.ASAN_OPTIONS}
+    options = [
+        f"-max_len={LENGTH_MAX.get(target, 160)}",
+        "-len_control=0",
+        "-timeout=30",
+        "-rss_limit_mb=1500",
+        f"-artifact_prefix={broken}",
+    ]
+    with tempfile.TemporaryDirectory() as place:
+        old, new, best = (Path(place) / name for name in ("old", "new", "best"))
+        unpack(kept, old)
+        new.mkdir()
+        best.mkdir()
+        command = [str(program), *options, f"-max_total_time={seconds}", str(new), str(old)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        told = re.findall(r"#(\d+)\s+(?:DONE|NEW|REDUCE|pulse|INITED)\s+cov: (\d+)", done.stderr)
+        runs, coverage = told[-1] if told else ("0", "0")
+        if done.returncode != 0:
+            print(done.stderr[-3000:])
+            for file in hostile.CACHE.glob(f"{target}-*-*"):
+                print(f"fuzz: {target}: {file}: {file.read_bytes().hex()}")
+            return False
+        merge = [str(program), *options, "-merge=1", str(best), str(old), str(new)]
+        subprocess.run(merge, env=environment, capture_output=True, check=True)
+        count = pack(best, kept)
+    print(f"fuzz: {target}: {runs} runs in {seconds} s, {coverage} edges, {count} inputs kept, ok")
+    return True
+
+
+def main() -> int:
+    find_clang()
+    seconds = int(os.environ.get("FUZZ_SECONDS", "60"))
+    targets = os.environ.get("FUZZ_TARGETS", "").split() or list(hostile.TARGETS)
+    return 0 if all([fuzz(target, seconds) for target in targets]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
