@@ -261,6 +261,9 @@ SLOW = 'echo "$$" > "pid-$MQLOG_OFFSET"; while [ ! -e go ]; do sleep 0.02; done'
 def test_the_first_signal_lets_commands_finish(
     start: Start, jobs: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
+    more = 10_000  # than are done until the signal is heard
+    with mqlog.open(jobs) as store:
+        store.queue("jobs").put_many([b"more"] * more)
     process = start("run", jobs, "jobs", "--processes", "2", "--", "sh", "-c", SLOW)
     wait_for(lambda: len(list(tmp_path.glob("pid-*"))) == 2, process)
     process.send_signal(number)
@@ -268,7 +271,8 @@ def test_the_first_signal_lets_commands_finish(
     out, err = process.communicate()
     assert (process.returncode, out, err) == (0, b"", b"")
     found = stats(jobs)
-    assert (found.accepted, found.ready, found.dead, found.acquired) == (2, 8, 0, 0)
+    assert (found.dead, found.acquired) == (0, 0)
+    assert 2 <= found.accepted == more + 10 - found.ready < more
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

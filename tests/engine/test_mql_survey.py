@@ -232,11 +232,11 @@ def test_a_look_refuses_what_changes_or_waits(store: Store, log: Log) -> None:
             lambda: look.settle("accept", one),
             lambda: check(lib.mql_share_wait(look.c, 0)),
             lambda: check(lib.mql_share_wait_final(look.c, 1, 0)),
-            lambda: check(lib.mql_share_wait_room(look.log, 0)),
+            lambda: check(lib.mql_share_wait_room(look.log, 1, 0, 0)),
             lambda: check(lib.mql_share_skip(look.c, 0, one.token, 1)),
             lambda: check(lib.mql_share_delay(look.log, 0, 1)),
             lambda: check(lib.mql_share_make_room(look.log)),
-            lambda: check(lib.mql_share_bound(look.c, 1)),
+            lambda: check(lib.mql_share_bound(look.c, 1, 0)),
             lambda: check(lib.mql_share_delete(look.c)),
             lambda: check(lib.mql_share_waiting(look.c)),
         ]
