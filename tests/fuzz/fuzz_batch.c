@@ -13,7 +13,6 @@
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
     (void)argc, (void)argv;
-    scene_watch(20);
     return 0;
 }
 

@@ -28,7 +28,6 @@ static void clean_up(void) {
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
     (void)argc, (void)argv;
     char path[100];
-    scene_watch(20);
     for (int i = 0; i < 2; i++) {
         const char *memory = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
         snprintf(path, sizeof path, "%s/mqlog-fuzz-%d-%d", memory, (int)getpid(), i);

@@ -1,5 +1,6 @@
 /* replay.c - runs each input that a fuzzer has kept, without one: replay <a file of hex lines> */
 #include "fuzz.h"
+#include "scene.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +34,7 @@ int main(int argc, char **argv) {
     long inputs = 0;
     uint8_t *data;
     size_t size;
+    scene_watch(60); /* a fuzzer has its own */
     LLVMFuzzerInitialize(&argc, &argv);
     while ((data = read_input(file, &size)) != NULL) {
         LLVMFuzzerTestOneInput(data, size);
