@@ -17,6 +17,8 @@
 #include "power_check.h"
 
 #define SEEN_ROOM ((size_t)1 << 22) /* of states, a power of two */
+#define FIRST_BOOT_MS INT64_C(1700000000000)
+#define BOOT_MS 3600000 /* from one boot to the next */
 #define CLOSE_ONE_IN 4
 #define DEEPER_SHARE 3 /* of what is left, what came after one recovery may take a third */
 #define STRAYS_ONE_IN 16
@@ -74,11 +76,8 @@ static void begin(exploring *explore, const power_plan *plan, power_report *out)
         explore->ledgers[i] = zeroed(sizeof(power_ledger));
         explore->ledgers[i]->seed = plan->seed;
     }
-    sim_now = (sim_world){.on = true,
-                          .wall_ms = INT64_C(1700000000000),
-                          .chance = plan->seed * 2 + 1,
-                          .free_bytes = UINT64_C(1) << 39};
-    power_work_reboot();
+    sim_now = (sim_world){.on = true, .free_bytes = UINT64_C(1) << 39};
+    power_work_reboot(plan->seed, FIRST_BOOT_MS);
     explore->clock = seconds();
 }
 
@@ -162,16 +161,15 @@ static bool check_all(power_check *check, uint64_t seed) {
 
 /* The machine has started again; or it has not, and the disk was away (P6). */
 static void set_world(const exploring *explore, const state *what) {
-    static uint64_t mounts = 1000;
     sim_disk *disk = sim_disk_get(what->level + 1);
-    power_work_reboot();
+    power_work_reboot(what->seed, FIRST_BOOT_MS + (what->level + 1) * BOOT_MS);
     unsigned how = what->seed >> 8 & 7;
     if (how > 1) return;
     memcpy(sim_now.boot, explore->boots[what->level], sizeof sim_now.boot);
     if (how == 0)
-        disk->mount = ++mounts; /* unmounted and mounted */
+        disk->mount = what->seed | 1024; /* unmounted and mounted */
     else
-        disk->device = ++mounts; /* copied elsewhere */
+        disk->device = what->seed | 1024; /* copied elsewhere */
 }
 
 /* Recovers the disk above `level` and compares; nothing is recorded. */
@@ -220,6 +218,7 @@ static void accept_recovery(power_work *work, const power_check *check) {
     work->now.generation++;
     work->now.repaired = ledger->count;
     work->now.durable = work->now.published = check->end;
+    work->recovering = false;
 }
 
 static bool recover_and_go_on(exploring *explore, power_work *work) {
@@ -246,7 +245,7 @@ static bool recover_and_go_on(exploring *explore, power_work *work) {
 
 static void explore_level(exploring *explore, int level, uint64_t history, int images);
 
-static void go_on(exploring *explore, const state *what, uint64_t key) {
+static void go_on(exploring *explore, const state *what) {
     int level = what->level + 1;
     sim_trace *trace = explore->traces[level];
     power_ledger *ledger = explore->ledgers[level];
@@ -255,6 +254,7 @@ static void go_on(exploring *explore, const state *what, uint64_t key) {
                        .ledger = ledger,
                        .disk = level,
                        .chance = what->seed,
+                       .recovering = true,
                        .now = *what->promise};
     set_world(explore, what);
     memcpy(explore->boots[level], sim_now.boot, sizeof sim_now.boot);
@@ -266,7 +266,7 @@ static void go_on(exploring *explore, const state *what, uint64_t key) {
     spend(explore, &explore->out->recover_s);
     int64_t limit = explore->limit, left = limit - explore->out->states;
     explore->limit -= left - (left + DEEPER_SHARE - 1) / DEEPER_SHARE;
-    if (fine) explore_level(explore, level, key, explore->plan->images_again);
+    if (fine) explore_level(explore, level, what->seed, explore->plan->images_again);
     explore->limit = limit;
 }
 
@@ -284,7 +284,7 @@ static uint64_t lost_of(const power_ledger *ledger) {
     return hash;
 }
 
-static void look_at(exploring *explore, state *what, uint64_t history) {
+static void look_at(exploring *explore, state *what) {
     int level = what->level;
     sim_image *image = explore->images[level];
     sim_model_build(explore->models[level], image, sim_disk_get(level + 1));
@@ -296,7 +296,7 @@ static void look_at(exploring *explore, state *what, uint64_t history) {
                   (what->seed >> 16) % (uint64_t)explore->plan->one_in == 0;
     if (!deeper || done(explore)) return;
     sim_model_build(explore->models[level], image, sim_disk_get(level + 1));
-    go_on(explore, what, image->hash ^ history);
+    go_on(explore, what);
 }
 
 static void explore_point(exploring *explore, int level, int number, uint64_t history, int images) {
@@ -316,7 +316,7 @@ static void explore_point(exploring *explore, int level, int number, uint64_t hi
         bool fresh = is_new(explore, key);
         explore->out->same += !fresh;
         what.seed = sim_mix(seed + (uint64_t)i + 77);
-        if (fresh) look_at(explore, &what, history);
+        if (fresh) look_at(explore, &what);
     }
 }
 

@@ -24,17 +24,18 @@ static uint64_t below(power_work *work, uint64_t bound) {
     return sim_chance(&work->chance) % bound;
 }
 
-void power_work_reboot(void) {
-    static uint64_t boots;
-    uint64_t boot = sim_mix(++boots);
+void power_work_reboot(uint64_t seed, int64_t wall_ms) {
+    uint64_t boot = sim_mix(seed + 1);
     memcpy(sim_now.boot, &boot, sizeof boot);
-    sim_now.wall_ms += 60000;
+    sim_now.wall_ms = wall_ms;
     sim_now.boot_ns = 1000000;
+    sim_now.chance = sim_mix(seed) | 1;
 }
 
 int64_t power_work_note(void *context) {
     power_work *work = context;
-    if (work->log != NULL && work->log->control != NULL && !work->log->home->closing) {
+    bool open = work->log != NULL && work->log->control != NULL && !work->recovering;
+    if (open && !work->log->home->closing) {
         mql_control_end published, durable;
         mql_log_end(work->log, &published);
         mql_log_durable(work->log, &durable);

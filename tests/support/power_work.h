@@ -24,7 +24,7 @@ typedef struct power_work {
     uint64_t member;
     mql_share *share;
     power_promise now;
-    int64_t ghost; /* the end of a batch whose writer died */
+    bool recovering; /* what the log shows has not been looked at yet: nobody relies on it */
     mql_acquired held[POWER_HELD];
     int held_count;
     int64_t refused;  /* operations that failed, as they may under a fault */
@@ -41,7 +41,7 @@ int power_work_step(power_work *work, char letter);
 void power_work_run(power_work *work, const char *letters);
 /* For sim_trace: the number of what is promised now. */
 int64_t power_work_note(void *context);
-/* Tells the system's clock and identity that the machine has started again. */
-void power_work_reboot(void);
+/* The machine has started again, at this time; which boot it is, and chance, follow from `seed`. */
+void power_work_reboot(uint64_t seed, int64_t wall_ms);
 
 #endif
