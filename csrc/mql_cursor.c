@@ -255,7 +255,8 @@ int mql_cursor_move(mql_cursor *cursor, int64_t offset) {
 int64_t mql_cursor_place(const mql_cursor *cursor) { return cursor->offset; }
 
 /* -- reading ----------------------------------------------------------------------------------- */
-/* Damage at the walk's position: names it, and stands behind it. */
+/* Damage at the walk's position: names it, and stands behind it. MQL_BUSY: it ends before the place
+ * wanted, though its header said that it holds it. */
 static int damaged(mql_cursor *cursor, const char *what) {
     mql_control_end end;
     end_of(cursor, &end);
@@ -271,7 +272,8 @@ static int damaged(mql_cursor *cursor, const char *what) {
         walk->position = walk->limit;
         walk->expected = before;
     }
-    cursor->offset = mql_base_max(stop, cursor->offset);
+    if (stop <= cursor->offset) return MQL_BUSY;
+    cursor->offset = stop;
     return mql_base_fail_corrupt(walk->segment->path, position, start, stop, what);
 }
 

@@ -386,28 +386,49 @@ int mql_segment_resync(mql_segment_walk *walk, int64_t before) {
     return MQL_OK;
 }
 
-void mql_segment_find(mql_segment_walk *walk, int64_t offset) {
-    walk->position = 0;
+/* Sets the walk to the last index entry before `offset`, or to the segment's begin: false. */
+static bool start_before(mql_segment_walk *walk, int64_t offset) {
     mql_batch_header header;
     int64_t entry = -1, position;
+    walk->position = 0;
+    walk->expected = walk->segment->base;
     if (walk->index != NULL && walk->index_count > 0)
         mql_index_floor(walk->index, walk->index_count, offset - walk->segment->base, &entry);
-    if (entry >= 0 && entry_holds(walk, (uint32_t)entry, &position, &header)) {
-        walk->position = position;
-        walk->expected = header.base_offset;
-    }
+    if (entry < 0 || !entry_holds(walk, (uint32_t)entry, &position, &header)) return false;
+    walk->position = position;
+    walk->expected = header.base_offset;
+    return true;
+}
+
+/* Walks to the batch that holds `offset`. False: what was met is no batch, and nothing that was
+ * passed has been checked, so that a header may have led there. */
+static bool walk_to(mql_segment_walk *walk, int64_t offset, bool checked, bool may_lead) {
     for (;;) {
-        int64_t expected = walk->expected;
-        position = walk->position;
+        int64_t expected = walk->expected, position = walk->position;
         int rc = mql_segment_walk_next(walk);
-        if (rc == MQL_OK && walk->expected <= offset) continue;
-        if (rc == MQL_E_CORRUPT && mql_segment_resync(walk, INT64_MAX) == MQL_OK &&
-            walk->expected <= offset)
+        bool holds = rc == MQL_OK && walk->expected > offset;
+        if (rc == MQL_OK && !holds &&
+            (!checked || mql_batch_crc_right(walk->bytes, walk->header.size)))
             continue;
         walk->position = position;
         walk->expected = expected;
-        break;
+        if (holds || rc == MQL_END) return true;
+        if (may_lead) return false;
+        if (mql_segment_resync(walk, INT64_MAX) == MQL_OK && walk->expected <= offset) continue;
+        walk->position = position;
+        walk->expected = expected;
+        return true;
     }
+}
+
+void mql_segment_find(mql_segment_walk *walk, int64_t offset) {
+    bool verify = walk->verify, checked = start_before(walk, offset) && verify;
+    walk->verify = false;
+    if (!walk_to(walk, offset, checked, verify && !checked)) {
+        start_before(walk, offset);
+        walk_to(walk, offset, true, false);
+    }
+    walk->verify = verify;
 }
 
 /* -- indexes from the log ---------------------------------------------------------------------- */

@@ -114,10 +114,10 @@ int mql_segment_resync(mql_segment_walk *walk, int64_t before);
 bool mql_segment_holds_more(mql_segment_walk *walk);
 
 /* Sets position and expected to the batch that holds `offset`, by the index and a walk from there.
- * The walk checks CRCs if it is to: no CRC covers the length and the offset that a header has, so
- * one that was passed unchecked may lead into the middle of a batch. Damage on the way that ends
- * before `offset` is passed over; else it stands at it. Past the last batch: stands at the limit.
- * All of the walk's settings, and expected = the segment's base, are set. */
+ * No CRC covers a header's length and offset: what is passed behind an index entry is checked; of a
+ * segment without one, which may be long, only if the walk has led to what is no batch. Damage on
+ * the way that ends before `offset` is passed over; else it stands at it. Past the last batch:
+ * stands at the limit. All of the walk's settings, and expected = the segment's base, are set. */
 void mql_segment_find(mql_segment_walk *walk, int64_t offset);
 
 /* -- sealing ----------------------------------------------------------------------------------- */
