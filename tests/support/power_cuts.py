@@ -272,7 +272,7 @@ class History:
                 assert topic.name in there or not topic.kept, f"O1: {topic.name} is gone"
             if "sync" in there:
                 self._check_group(store.stream("sync"))
-            if "jobs" in there:
+            if "jobs" in there and everything:  # each cut leaves a million offsets to look at
                 self._check_queue(store.queue("jobs"))
 
     def _check_queue(self, jobs: mqlog.Queue[Any, Any]) -> None:
