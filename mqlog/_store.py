@@ -446,10 +446,7 @@ class Store:
 
     @property
     def recovered(self) -> list[RecoveredInfo]:
-        """What opening found and cut or set aside since this process opened the store.
-
-        With `mode="r"` nothing is cut: it is what lies there and is not read.
-        """
+        """What opening found and cut or set aside; with `mode="r"`, found and does not read."""
         return [
             RecoveredInfo(cut[0], cut[1], f"R{cut[2]}", *cut[3:])
             for cut in self._live().recovered()

@@ -160,8 +160,8 @@ def test_a_killed_workers_message_is_delivered_again_and_done(
 def test_a_message_that_kills_its_worker_is_dead_after_five_deliveries(
     jobs: Jobs, diary: Diary, start: Start
 ) -> None:
-    pool = start(1, "threads", 3, "until_empty")
     jobs.put_many([b"a", b"die", b"b", b"c"])
+    pool = start(1, "threads", 3, "until_empty")
     pool.wait(60)
     assert [one.delivery for one in diary.events("begin", "die")] == [1, 2, 3, 4, 5]
     last = diary.events("begin", "die")[-1].pid
@@ -193,7 +193,7 @@ def test_a_handler_that_does_not_come_back_is_killed_and_others_are_not_counted(
 def test_what_other_threads_had_when_one_was_given_up_is_delivered_uncounted(
     jobs: Jobs, diary: Diary, start: Start
 ) -> None:
-    start(1, "threads", 2, "timeout", 1.0)
+    start(1, "threads", 2, "timeout", 2.0)
     jobs.put(b"hang")
     diary.wait("begin", "hang")
     jobs.put(b"hold")  # it began later, and its own time is not over
