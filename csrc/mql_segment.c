@@ -400,8 +400,8 @@ static bool start_before(mql_segment_walk *walk, int64_t offset) {
     return true;
 }
 
-/* Walks to the batch that holds `offset`. False: what was met is no batch, and nothing that was
- * passed has been checked, so that a header may have led there. */
+/* Walks to the batch that holds `offset`. False: it was not met, and nothing that was passed has
+ * been checked, so that a header may have led astray. */
 static bool walk_to(mql_segment_walk *walk, int64_t offset, bool checked, bool may_lead) {
     for (;;) {
         int64_t expected = walk->expected, position = walk->position;
@@ -412,8 +412,9 @@ static bool walk_to(mql_segment_walk *walk, int64_t offset, bool checked, bool m
             continue;
         walk->position = position;
         walk->expected = expected;
-        if (holds || rc == MQL_END) return true;
+        if (holds) return true;
         if (may_lead) return false;
+        if (rc == MQL_END) return true;
         if (mql_segment_resync(walk, INT64_MAX) == MQL_OK && walk->expected <= offset) continue;
         walk->position = position;
         walk->expected = expected;

@@ -246,18 +246,21 @@ def test_a_reader_that_starts_behind_damage_is_not_told_of_it(tmp_path: Path):
             poke(log, 0, at + place, 1)
 
 
+@pytest.mark.parametrize("filling", [b"v", b"\0"])
 @pytest.mark.parametrize("place,bit", [(9, 5), (10, 0), (10, 1), (11, 3), (24, 6), (26, 1)])
 def test_a_length_or_last_offset_that_lies_leads_no_reader_behind_it_astray(
-    tmp_path: Path, place: int, bit: int
+    tmp_path: Path, place: int, bit: int, filling: bytes
 ):
     """No CRC covers the length, and a search that checked none would go wherever it leads."""
     with Store(tmp_path / "s") as store:
         log = store.log()
-        fill(log, 8)
+        values = [value(n).replace(b"v", filling) for n in range(8)]
+        for one in values:
+            log.append(one)
         at = headers_of(log.bytes()[: log.end[1]])[2][0]
         poke(log, 0, at + place, bit)
         assert [log.read(n) for n in range(3, 8)] == [
-            [(n, value(n)) for n in range(first, 8)] for first in range(3, 8)
+            list(enumerate(values))[first:] for first in range(3, 8)
         ]
         assert damages(log.read()) == [(f"t-0/{log_file(0)}", at, 2, 3)]
 
