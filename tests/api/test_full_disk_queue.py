@@ -73,6 +73,27 @@ def test_a_full_disk_is_drained_and_takes_more_when_space_is_back(disk: Path) ->
             assert message.offset == count
 
 
+def test_what_finds_no_room_among_the_dead_letters_is_not_lost(disk: Path) -> None:
+    with mqlog.open(disk / "s", min_free_bytes=0) as store:
+        jobs = store.queue("jobs", retry_delays=(0.0,))
+        for number in range(20):
+            jobs.put(b"%d" % number)
+        ballast = fill(disk)
+        for message in jobs.get_many(20, timeout=1):
+            try:
+                message.reject("nobody wants it")
+            except OSError as error:  # it is still held
+                assert error.errno == errno.ENOSPC
+                message.release()
+        ballast.unlink()
+        found = set()
+        for queue in 3 * (jobs, jobs.dead_letters):  # whoever looks for more finishes some moves
+            for message in queue.get_many(20, timeout=1):
+                message.accept()
+                found.add(message.value)
+        assert found == {b"%d" % number for number in range(20)}
+
+
 @pytest.mark.parametrize(
     "how", [{"delay": 3600.0}, {"dedupe": "once"}, {"priority": 9}, {"durable": True}], ids=str
 )
