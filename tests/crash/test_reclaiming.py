@@ -71,6 +71,14 @@ def lines(path: Path) -> list[tuple[int, list[str]]]:
     ]
 
 
+def wait_until_freed(stream: mqlog.Stream[bytes], left: int) -> None:
+    """Freeing goes on behind, in rounds, and takes no more than its share of the time."""
+    until = time.monotonic() + 120
+    while sum(1 for _ in stream.read()) >= left:
+        assert time.monotonic() < until, "little was freed"
+        time.sleep(0.5)
+
+
 @pytest.mark.slow
 @pytest.mark.crash
 @pytest.mark.parametrize("seed", range(2))
@@ -96,6 +104,7 @@ def test_nothing_is_lost_while_space_is_freed_and_workers_are_killed(
     with mqlog.open(tmp_path / "s") as store:
         queue = store.queue("jobs")
         stream = store.stream("jobs")
+        wait_until_freed(stream, (len(puts) + len(later)) // 2)
         segments = [part.segments for part in store.topic("jobs").partitions]
         kept = {record.offset: record.value for record in stream.read()}
         rest = {}
@@ -110,6 +119,5 @@ def test_nothing_is_lost_while_space_is_freed_and_workers_are_killed(
         assert queue.stats().delayed >= len(later)
         assert queue.stats().dead == queue.stats().damaged == 0
     print(f"{len(kept)} of {len(puts) + len(later)} records left, in {segments[0]} segments")
-    assert len(kept) < (len(puts) + len(later)) / 2, "little was freed"
     with mqlog.open(tmp_path / "s", mode="r") as store:
         assert [found.problems for found in store.verify("jobs")] == [()]
