@@ -205,7 +205,8 @@ int mql_arrays_open(mql_arrays *arrays, mql_os_file root, uint32_t mode) {
     int rc = mql_os_open(root, arrays->path, MQL_OS_WRITE | MQL_OS_CREATE, mode, &file);
     if (rc < 0) return mql_base_fail_os(rc, arrays->path, "cannot open the share group");
     rc = mql_os_stat_file(file, &stat);
-    if (rc == 0 && stat.size < MQL_LIVE_BYTES) rc = mql_os_allocate(file, 0, MQL_LIVE_BYTES);
+    if (rc == 0 && mql_os_lacks_blocks(&stat, MQL_LIVE_BYTES))
+        rc = mql_os_allocate(file, 0, MQL_LIVE_BYTES);
     if (rc == 0) rc = mql_os_map(file, MQL_LIVE_BYTES, true, &map);
     mql_os_close(file);
     if (rc < 0) return mql_base_fail_os(rc, arrays->path, "cannot map the share group");

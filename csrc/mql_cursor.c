@@ -11,6 +11,8 @@
  */
 #include "mql_cursor.h"
 
+#include "mql_swap.h"
+
 #include <errno.h>
 #include <stdio.h>
 
@@ -345,10 +347,25 @@ static int go_on(mql_cursor *cursor) {
     return rc;
 }
 
-/* Whether a batch that reaches over where the next segment begins was rewritten to do so: its CRC
- * says how far it reaches. */
-static bool may_reach(const mql_segment_walk *walk) {
-    return walk->verify || mql_batch_crc_right(walk->bytes, walk->header.size);
+/* The walk has given a batch that reaches over where the next file begins. MQL_OK: this file takes
+ * the place of that one, which is not gone yet; MQL_BUSY: it was gone, look again. Its CRC says how
+ * far a batch reaches. */
+static int reach_over(mql_cursor *cursor) {
+    const mql_segment_walk *walk = &cursor->walk;
+    char path[MQL_PATH_MAX];
+    mql_os_stat stat;
+    mql_control_end end;
+    if (!walk->verify && !mql_batch_crc_right(walk->bytes, walk->header.size)) return MQL_E_CORRUPT;
+    mql_base_file_name(path, cursor->log->directory, cursor->segment->base, MQL_SWAP_READY);
+    if (mql_os_stat_name(cursor->log->home->root, path, &stat) == 0) return MQL_OK;
+    /* Its second name goes last: a listing made from here on lacks what it has replaced. */
+    int64_t next_base = cursor->next_base;
+    end_of(cursor, &end);
+    int rc = mql_log_relist(cursor->log);
+    if (rc == MQL_OK) rc = set_limit(cursor, &end);
+    if (rc == MQL_OK && cursor->next_base == next_base) return MQL_E_CORRUPT;
+    leave_segment(cursor);
+    return rc == MQL_OK ? MQL_BUSY : rc;
 }
 
 static int give(mql_cursor *cursor, mql_batch *out) {
@@ -393,9 +410,12 @@ static int step(mql_cursor *cursor, mql_batch *out) {
         return MQL_BUSY;
     }
     if (MQL_UNLIKELY(rc == MQL_E_CORRUPT)) return damaged(cursor, walk->wrong);
-    /* Of two files for the same offsets one may reach over the other: mql_swap. */
     bool over = walk->expected > cursor->bound;
-    if (MQL_UNLIKELY(over) && cursor->bound == cursor->next_base) over = !may_reach(walk);
+    if (MQL_UNLIKELY(over) && cursor->bound == cursor->next_base) {
+        rc = reach_over(cursor);
+        if (rc != MQL_OK && rc != MQL_E_CORRUPT) return rc;
+        over = rc == MQL_E_CORRUPT;
+    }
     if (MQL_UNLIKELY(over || !epoch_right(cursor))) {
         walk->expected = expected;
         walk->position = position;

@@ -63,9 +63,9 @@ static int map_file(mql_dedupe *dedupe, int64_t least) {
     int rc = mql_os_open(home->root, dedupe->path, MQL_OS_WRITE | MQL_OS_CREATE, home->mode, &file);
     if (rc < 0) return mql_base_fail_os(rc, dedupe->path, "cannot open the table of keys");
     rc = mql_os_stat_file(file, &stat);
-    if (rc == 0 && stat.size < MQL_PAGE + least) {
-        rc = mql_os_allocate(file, 0, MQL_PAGE + least);
-        stat.size = MQL_PAGE + least;
+    if (rc == 0 && mql_os_lacks_blocks(&stat, MQL_PAGE + least)) {
+        stat.size = mql_base_max(stat.size, MQL_PAGE + least);
+        rc = mql_os_allocate(file, 0, stat.size);
     }
     if (rc == 0 && map == NULL) rc = mql_os_map(file, MQL_PAGE, true, &map);
     dedupe->map = map;

@@ -123,7 +123,8 @@ static int map_group(mql_group *group, bool create) {
     mql_os_stat stat;
     void *map = NULL;
     rc = mql_os_stat_file(file, &stat);
-    if (rc == 0 && stat.size < MQL_GROUP_BYTES) rc = mql_os_allocate(file, 0, MQL_GROUP_BYTES);
+    if (rc == 0 && mql_os_lacks_blocks(&stat, MQL_GROUP_BYTES))
+        rc = mql_os_allocate(file, 0, MQL_GROUP_BYTES);
     if (rc == 0) rc = mql_os_map(file, MQL_GROUP_BYTES, true, &map);
     mql_os_close(file);
     if (rc < 0) return mql_base_fail_os(rc, group->path, "cannot map the consumer group");

@@ -39,6 +39,7 @@ static int open_active(mql_index_file *file, mql_os_file root, const char *path,
     mql_os_stat stat;
     rc = mql_os_stat_file(opened, &stat);
     void *bytes = NULL;
+    if (rc == 0 && mql_os_lacks_blocks(&stat, 0)) rc = mql_os_allocate(opened, 0, stat.size);
     if (rc == 0) rc = mql_os_map(opened, capacity, true, &bytes);
     mql_os_close(opened);
     if (rc < 0) return mql_base_fail_os(rc, path, "cannot map");

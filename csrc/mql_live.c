@@ -94,6 +94,12 @@ static void add_to(_Atomic uint32_t *count, int32_t much) {
     atomic_store_explicit(count, now + (uint32_t)much, memory_order_relaxed);
 }
 
+bool mql_live_is_clean(const mql_live *live, uint32_t page) {
+    const mql_format_live_page *facts = mql_arrays_at(&live->arrays, MQL_LIVE_PAGES, page);
+    uint64_t word = atomic_load_explicit(mql_slots_name(&live->slots, page), memory_order_relaxed);
+    return word == 0 && facts->mark == MARK_NONE;
+}
+
 void mql_live_add_clean(mql_live *live, uint32_t page) {
     *facts_of(live, page) = (mql_format_live_page){.next = live->map->clean_list};
     live->map->clean_list = page + 1;
@@ -231,6 +237,19 @@ int64_t mql_live_pass_done(mql_live *live, int64_t number, int64_t stop) {
         if (in_word + run < MQL_SHARE_WORD_BITS) break;
     }
     return mql_base_min(number, stop);
+}
+
+int64_t mql_live_count_done(mql_live *live, int64_t number, int64_t stop) {
+    int64_t count = 0;
+    while (number < stop) {
+        _Atomic uint64_t *word;
+        uint64_t place, bits = done_bits(live, number, &word, &place);
+        int in_word = (int)(number % MQL_SHARE_DONE_CHUNKS % MQL_SHARE_WORD_BITS);
+        int64_t some = mql_base_min(stop - number, MQL_SHARE_WORD_BITS - in_word);
+        count += __builtin_popcountll(bits >> in_word & ((UINT64_C(1) << some) - 1));
+        number += some;
+    }
+    return count;
 }
 
 /* There is a page that can say that the chunk is done. */
@@ -427,7 +446,6 @@ static void rebuild_chunk(const rebuilding *build, uint32_t page, int64_t number
 
 /* A power cut may have taken a page's name and kept what was in it, which is then to be wiped. */
 static bool holds_leftovers(const rebuilding *build, uint32_t page) {
-    if (!build->fresh) return false;
     const uint8_t *bytes = (const uint8_t *)mql_slots_page(&build->live->slots, page);
     return bytes[0] != 0 || memcmp(bytes, bytes + 1, MQL_PAGE - 1) != 0;
 }
@@ -624,14 +642,28 @@ int mql_live_enter(mql_live *live, int64_t timeout_ns) {
 void mql_live_leave(mql_live *live) { mql_os_mutex_drop(&live->map->share); }
 
 /* -- opening ----------------------------------------------------------------------------------- */
-static int reset_live(mql_live *live, uint32_t pages) {
+/* How many pages there is a use for: those behind the last that has a name, and are more than all
+ * the records of the log may need, have none. */
+static uint32_t pages_of_use(const mql_live *live, uint32_t pages, int64_t start) {
+    mql_control_end end;
+    mql_log_end(live->log, &end);
+    uint32_t named = pages;
+    while (named > 1 && atomic_load_explicit(mql_slots_name(&live->slots, named - 1),
+                                             memory_order_relaxed) == 0)
+        named--;
+    return (uint32_t)mql_base_min(pages, named + mql_slots_needed(start, end.offset));
+}
+
+static int reset_live(mql_live *live, uint32_t pages, int64_t start) {
     mql_os_file root = live->log->home->root;
     int rc = mql_arrays_reset(&live->arrays);
+    if (rc == MQL_OK) rc = mql_slots_map(&live->slots, root, pages);
+    if (rc == MQL_OK) pages = pages_of_use(live, pages, start);
     if (rc == MQL_OK) rc = mql_arrays_grow(&live->arrays, MQL_LIVE_PAGES, pages);
     if (rc == MQL_OK) rc = mql_arrays_grow(&live->arrays, MQL_LIVE_HASH, 2 * pages);
     /* A power cut may have kept a name and taken the length of the file. */
     if (rc == MQL_OK) rc = mql_slots_cut(&live->slots, root, pages);
-    if (rc == MQL_OK) rc = mql_slots_map(&live->slots, root, pages);
+    if (rc == MQL_OK) rc = mql_slots_fill_holes(&live->slots, root, pages);
     if (rc == MQL_OK) mql_slots_forget(&live->slots, pages);
     if (rc == MQL_OK) atomic_store_explicit(&live->map->pages, pages, memory_order_release);
     return rc;
@@ -669,7 +701,7 @@ static int make_ready(mql_live *live, bool create, int64_t start, uint32_t pages
     if (window.sequence == 0 && !create)
         return mql_base_fail(MQL_E_NOT_FOUND, live->slots.path, "there is no such share group");
     if (window.sequence == 0) rc = begin_group(live, start, &window);
-    if (rc == MQL_OK) rc = reset_live(live, pages);
+    if (rc == MQL_OK) rc = reset_live(live, pages, window.start);
     if (rc == MQL_OK) rc = mql_live_rebuild(live, true);
     if (rc == MQL_OK && overflowed(live)) { /* now it is known how many there are */
         int64_t due = atomic_load_explicit(&live->map->available, memory_order_relaxed);

@@ -62,6 +62,10 @@ int mql_live_make(mql_live *live, int64_t offset, mql_live_place *out);
 bool mql_live_is_past(mql_live *live, int64_t offset);
 /* The first of the chunks [number, stop) that is not marked as finished; `stop`: none. */
 int64_t mql_live_pass_done(mql_live *live, int64_t number, int64_t stop);
+/* How many of the chunks [number, stop) are marked as finished. */
+int64_t mql_live_count_done(mql_live *live, int64_t number, int64_t stop);
+/* Whether the page is clean: nobody's, and zeros also on the disk. */
+bool mql_live_is_clean(const mql_live *live, uint32_t page);
 /* The offset has become final: counts it, and gives its chunk's page up when it was the last. */
 void mql_live_finish(mql_live *live, const mql_live_place *place, int kind);
 /* Whole chunks [from, to), none of them touched, are final: `kind` counts all their offsets.

@@ -468,7 +468,8 @@ static int map_control(mql_log *log, mql_control_identity *identity) {
     mql_os_stat stat;
     void *map = NULL;
     rc = mql_os_stat_file(file, &stat);
-    if (rc == 0 && stat.size < MQL_CONTROL_BYTES) rc = mql_os_allocate(file, 0, MQL_CONTROL_BYTES);
+    if (rc == 0 && mql_os_lacks_blocks(&stat, MQL_CONTROL_BYTES))
+        rc = mql_os_allocate(file, 0, MQL_CONTROL_BYTES);
     if (rc == 0) rc = mql_os_map(file, MQL_CONTROL_BYTES, true, &map);
     mql_os_close(file);
     if (rc < 0) return mql_base_fail_os(rc, path, "cannot map");

@@ -37,6 +37,12 @@ typedef struct mql_os_stat {
     int kind;
 } mql_os_stat;
 
+/* Whether a store through a mapping of `length` bytes may meet a page without blocks: the file is
+ * shorter, or somebody has copied it and left out its zeros. */
+static inline bool mql_os_lacks_blocks(const mql_os_stat *stat, int64_t length) {
+    return stat->size < length || stat->allocated < stat->size;
+}
+
 /* `path` may be any path, links followed: the store's own directory. */
 int mql_os_open_root(const char *path, mql_os_file *out);
 int mql_os_make_root(const char *path, uint32_t mode); /* parents too; there already: 0 */

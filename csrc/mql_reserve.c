@@ -42,13 +42,6 @@ static int enter(mql_live *live) {
 }
 
 /* -- pages ahead ------------------------------------------------------------------------------- */
-/* Pages that the records [end, offset) may need: their chunks, and what marks those as done. */
-static int64_t pages_for(int64_t end, int64_t offset) {
-    if (offset <= end) return 0;
-    int64_t chunks = (offset - 1) / MQL_SHARE_SLOTS - end / MQL_SHARE_SLOTS + 1;
-    return chunks == 1 ? 1 : chunks + 1 + chunks / MQL_SHARE_DONE_CHUNKS;
-}
-
 /* Up to where `pages` are enough, in whole chunks. */
 static int64_t covered_by(int64_t end, int64_t pages) {
     if (pages <= 0) return end;
@@ -87,12 +80,18 @@ static int add_pages(mql_live *live, int64_t least) {
     return mql_live_map(live);
 }
 
-/* What there is, and what is needed. */
-static int look(mql_live *live, int64_t *end, int64_t *have) {
+/* Of the chunks of records [end, offset), those that are finished. Under the share lock. */
+static int64_t done_between(mql_live *live, int64_t end, int64_t offset) {
+    return mql_live_count_done(live, end / MQL_SHARE_SLOTS, offset / MQL_SHARE_SLOTS);
+}
+
+/* What there is for the records [*end, offset): finished chunks need no page. */
+static int look(mql_live *live, int64_t offset, int64_t *end, int64_t *have) {
     int rc = enter(live);
     if (rc < 0) return rc;
     *end = atomic_load_explicit(&live->map->end, memory_order_relaxed);
     *have = (int64_t)mql_live_clean(live) + mql_live_retired(live);
+    *have += done_between(live, *end, offset);
     mql_live_leave(live);
     return MQL_OK;
 }
@@ -101,12 +100,25 @@ int mql_reserve_until(mql_live *live, int64_t offset, int64_t *until) {
     int64_t end, have;
     int rc = take_grow(live);
     if (rc < 0) return rc;
-    rc = look(live, &end, &have);
-    int64_t need = rc == MQL_OK ? pages_for(end, offset) : 0;
+    rc = look(live, offset, &end, &have);
+    int64_t need = rc == MQL_OK ? mql_slots_needed(end, offset) : 0;
     if (rc == MQL_OK && have < need) rc = add_pages(live, need - have);
-    if (rc == MQL_OK) rc = look(live, &end, &have);
+    if (rc == MQL_OK) rc = look(live, offset, &end, &have);
     mql_os_mutex_drop(&live->map->grow);
     if (rc == MQL_OK) *until = mql_base_max(offset, covered_by(end, have));
+    return rc;
+}
+
+int mql_reserve_pages(mql_live *live, int64_t count) {
+    int rc = take_grow(live);
+    if (rc < 0) return rc;
+    rc = enter(live);
+    if (rc == MQL_OK) {
+        int64_t have = mql_live_clean(live);
+        mql_live_leave(live);
+        if (have < count) rc = add_pages(live, count - have);
+    }
+    mql_os_mutex_drop(&live->map->grow);
     return rc;
 }
 
@@ -248,17 +260,15 @@ static void relist_clean(mql_live *live, uint32_t pages) {
     live->map->clean_list = 0;
     atomic_store_explicit(&live->map->clean, 0, memory_order_relaxed);
     for (uint32_t page = pages; page-- > 0;)
-        if (atomic_load_explicit(mql_slots_name(&live->slots, page), memory_order_relaxed) == 0)
-            mql_live_add_clean(live, page);
+        if (mql_live_is_clean(live, page)) mql_live_add_clean(live, page);
 }
 
 /* How many pages have to stay, if records below `ready` are to have slots. */
 static uint32_t least_pages(mql_live *live, uint32_t pages, int64_t ready) {
     int64_t end = atomic_load_explicit(&live->map->end, memory_order_relaxed);
-    int64_t spare = (int64_t)mql_live_clean(live) - pages_for(end, ready);
-    while (pages > 1 && spare > CLEAN_KEPT &&
-           atomic_load_explicit(mql_slots_name(&live->slots, pages - 1), memory_order_relaxed) == 0)
-        pages--, spare--;
+    int64_t need = mql_slots_needed(end, ready) - done_between(live, end, ready);
+    int64_t spare = (int64_t)mql_live_clean(live) - mql_base_max(need, 0);
+    while (pages > 1 && spare > CLEAN_KEPT && mql_live_is_clean(live, pages - 1)) pages--, spare--;
     return pages;
 }
 

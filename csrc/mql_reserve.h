@@ -7,6 +7,8 @@
 /* Every record below `offset` has a slot, whatever becomes of those before it; *until: up to where
  * that holds now. Blocks. Fails: MQL_E_OS (ENOSPC), nothing has changed then. */
 int mql_reserve_until(mql_live *live, int64_t offset, int64_t *until);
+/* There are `count` clean pages. Blocks. Fails: MQL_E_OS (ENOSPC). */
+int mql_reserve_pages(mql_live *live, int64_t count);
 /* Room for `more` further entries in a heap. Blocks. Fails: MQL_E_OS (ENOSPC). */
 int mql_reserve_timers(mql_live *live, int which, uint32_t more);
 /* Pages of finished chunks become clean ones. MQL_END: there was none. Blocks: two syncs. */

@@ -576,14 +576,28 @@ int mql_share_end_all(mql_share *share, mql_settle *items, size_t count,
 }
 
 /* -- no record there --------------------------------------------------------------------------- */
-/* Offsets [at, next) behind SPEO hold nothing: whole chunks at once, the rest slot by slot. */
-static int skip_untouched(mql_live *live, int64_t next) {
-    int64_t at = atomic_load_explicit(&live->map->end, memory_order_relaxed);
+/* The slot's offset holds nothing: unless somebody is at it, it is final. */
+static void skip_one(mql_live *live, const mql_live_place *place, bool released) {
+    mql_slots_slot slot;
+    mql_slots_load(place->slot, place->offset, &slot);
+    bool available = !slot.fresh && (!slot.sound || slot.state == MQL_SHARE_AVAILABLE);
+    if (!slot.fresh && !(available && released)) return;
+    slot = (mql_slots_slot){.state = MQL_SHARE_ARCHIVED, .clock = MQL_CLOCK_KIND + MQL_GONE};
+    mql_slots_store(place->slot, place->offset, &slot);
+    if (available) add(&live->map->available, -1);
+    add(&live->map->unavailable, 1);
+    mql_live_finish(live, place, MQL_GONE);
+}
+
+/* Offsets [*reached, next) hold nothing: those that nobody has touched are final, whole chunks at
+ * once, the rest slot by slot; `released`: those too that somebody has had. MQL_BUSY: there is no
+ * clean page; what is done is done. */
+static int skip_over(mql_live *live, int64_t next, bool released, int64_t *reached) {
+    int64_t at = *reached;
     int rc = MQL_OK;
     while (rc == MQL_OK && at < next) {
         int64_t chunk = (at + MQL_SHARE_SLOTS - 1) / MQL_SHARE_SLOTS, last = next / MQL_SHARE_SLOTS;
         mql_live_place place;
-        mql_slots_slot slot;
         bool found = mql_live_find(live, at, &place);
         if (!found && mql_live_is_past(live, at)) { /* all of it was delayed, and is final */
             at = (at / MQL_SHARE_SLOTS + 1) * MQL_SHARE_SLOTS;
@@ -597,17 +611,29 @@ static int skip_untouched(mql_live *live, int64_t next) {
         }
         if (!found) rc = mql_live_make(live, at, &place);
         if (rc != MQL_OK) break;
-        mql_slots_load(place.slot, at, &slot);
-        if (slot.fresh) {
-            slot =
-                (mql_slots_slot){.state = MQL_SHARE_ARCHIVED, .clock = MQL_CLOCK_KIND + MQL_GONE};
-            mql_slots_store(place.slot, at, &slot);
-            add(&live->map->unavailable, 1);
-            mql_live_finish(live, &place, MQL_GONE);
-        }
+        skip_one(live, &place, released);
         at++;
     }
-    atomic_store_explicit(&live->map->end, at, memory_order_release);
+    *reached = at;
+    return rc;
+}
+
+int mql_share_pass_over(mql_share *share, int64_t from, int64_t to) {
+    mql_live *live = &share->live;
+    mql_format_share_window window;
+    int rc = mql_share_enter_surely(share);
+    if (rc < 0) return rc;
+    rc = mql_slots_window(&live->slots, &window);
+    if (rc == MQL_OK) {
+        int64_t start = mql_base_max(from, window.start), at = start;
+        int64_t end = atomic_load_explicit(&live->map->end, memory_order_relaxed);
+        mql_live_begin(live);
+        if (at < to) rc = skip_over(live, to, true, &at);
+        if (end >= start && end < at)
+            atomic_store_explicit(&live->map->end, at, memory_order_release);
+        mql_live_end(live);
+    }
+    mql_share_leave(share);
     return rc;
 }
 
@@ -625,7 +651,10 @@ int mql_share_skip_to(mql_share *share, int64_t offset, uint64_t token, int64_t 
     /* The group need not have come to `next` in one go: others acquire meanwhile, and skip alike.
      */
     int64_t end = atomic_load_explicit(&share->live.map->end, memory_order_relaxed);
-    if (rc == MQL_OK && end > offset) rc = skip_untouched(&share->live, next);
+    if (rc == MQL_OK && end > offset) {
+        rc = skip_over(&share->live, next, false, &end);
+        atomic_store_explicit(&share->live.map->end, end, memory_order_release);
+    }
     mql_live_end(&share->live);
     mql_share_leave(share);
     ring_after(share, 0, 1);

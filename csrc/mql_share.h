@@ -17,6 +17,9 @@ struct mql_share {
 int mql_share_take(mql_share *share, const mql_acquire *how, mql_acquired *out, size_t *count);
 int mql_share_end_all(mql_share *share, mql_settle *items, size_t count, const mql_settlement *how);
 int mql_share_skip_to(mql_share *share, int64_t offset, uint64_t token, int64_t next);
+/* Offsets [from, to) of the log hold no records: those that nobody holds are final. MQL_BUSY: there
+ * is no clean page for the rest. */
+int mql_share_pass_over(mql_share *share, int64_t from, int64_t to);
 
 /* What holders that have died held is released: MQL_OK; MQL_END: there was nothing, or it was not
  * to be had within a slice. */

@@ -12,9 +12,11 @@
 
 #include "mql_append.h"
 #include "mql_census.h"
+#include "mql_cursor.h"
 #include "mql_reserve.h"
 
 #define RECYCLE_AT 16 /* retired pages that are worth two syncs */
+#define PAGES_TO_PASS 4 /* the chunks at both ends, and what marks those between as done */
 #define SUFFIX ".state"
 
 static mql_share *first(mql_log *log) {
@@ -47,6 +49,38 @@ static void free_share(mql_share *share) {
     mql_os_free_memory(share);
 }
 
+/* The first record from `offset` on. Damage is somebody's to be told of. */
+static int64_t next_record(mql_log *log, int64_t offset, const mql_control_end *end) {
+    mql_cursor *cursor;
+    mql_batch batch;
+    int rc = mql_cursor_make(log, offset, MQL_UNVERIFIED | MQL_TO_END, &cursor);
+    if (rc < 0) return offset;
+    rc = mql_cursor_read(cursor, &batch);
+    mql_cursor_end(cursor);
+    if (rc == MQL_END) return end->offset;
+    return rc == MQL_OK ? mql_base_min(batch.base_offset, end->offset) : offset;
+}
+
+/* Recovery uses up the offsets that may have been seen, at the beginning of an epoch: nobody needs
+ * to take them. Where there is no space for that, consumers pass over them one day. */
+static int pass_over_used_up(mql_share *share) {
+    mql_log *log = share->live.log;
+    mql_control_end end;
+    mql_log_end(log, &end);
+    int64_t at = mql_log_start(log), next_start;
+    int rc = MQL_OK;
+    for (; rc == MQL_OK && at < end.offset; at = next_start) {
+        int64_t next = next_record(log, at, &end);
+        if (next - at >= MQL_SHARE_SLOTS) {
+            rc = mql_reserve_pages(&share->live, PAGES_TO_PASS);
+            if (rc == MQL_OK) rc = mql_share_pass_over(share, at, next);
+        }
+        (void)mql_log_epoch_at(log, at, &next_start);
+    }
+    bool later = rc == MQL_BUSY || (rc == MQL_E_OS && mql_base_error()->os_errno == ENOSPC);
+    return later ? MQL_OK : rc;
+}
+
 /* Whoever appends provides for the group from now on, and there are slots for all records that are
  * there: those who knew that died, or do so for the first time. A group that was there before may
  * have to do with what it has: a full disk does not keep anybody from draining it. */
@@ -58,8 +92,12 @@ static int announce(mql_share *share, bool made) {
     int rc = forget_ready(share->live.log);
     if (rc < 0) return rc;
     mql_log_end(share->live.log, &end);
+    rc = pass_over_used_up(share);
+    if (rc < 0) return rc;
     rc = mql_reserve_until(&share->live, end.offset, &until);
     if (rc < 0 && (made || rc != MQL_E_OS)) return rc;
+    rc = mql_reserve_give_back(&share->live);
+    if (rc < 0) return rc;
     atomic_store_explicit(&map->announced, 1, memory_order_relaxed);
     return MQL_OK;
 }

@@ -29,6 +29,12 @@ uint32_t mql_slots_count(int64_t size) {
     return (uint32_t)(regions * MQL_SHARE_REGION_PAGES + mql_base_max(rest, 0));
 }
 
+int64_t mql_slots_needed(int64_t end, int64_t offset) {
+    if (offset <= end) return 0;
+    int64_t chunks = (offset - 1) / MQL_SHARE_SLOTS - end / MQL_SHARE_SLOTS + 1;
+    return chunks == 1 ? 1 : chunks + 1 + chunks / MQL_SHARE_DONE_CHUNKS;
+}
+
 /* The file that is mapped, not one that has got its name since. */
 static int open_file(const mql_slots *slots, mql_os_file root, mql_os_file *file) {
     mql_os_stat stat;
@@ -93,10 +99,8 @@ int mql_slots_open(mql_slots *slots, mql_os_file root, uint32_t mode, bool creat
     void *map = NULL;
     rc = mql_os_stat_file(file, &stat);
     int64_t least = mql_slots_position(0) + MQL_PAGE;
-    if (rc == 0 && stat.size < least) {
-        rc = mql_os_allocate(file, 0, least);
-        stat.size = least;
-    }
+    if (rc == 0 && mql_os_lacks_blocks(&stat, least)) rc = mql_os_allocate(file, 0, least);
+    stat.size = mql_base_max(stat.size, least);
     if (rc == 0) rc = mql_os_map(file, MQL_PAGE, true, &map);
     mql_os_close(file);
     if (rc < 0) return mql_base_fail_os(rc, slots->path, "cannot map the share group");
@@ -153,6 +157,13 @@ int mql_slots_allocate(const mql_slots *slots, mql_os_file root, uint32_t from, 
     mql_os_close(file);
     return rc < 0 ? mql_base_fail_os(rc, slots->path, "no space for the state of a share group")
                   : MQL_OK;
+}
+
+int mql_slots_fill_holes(const mql_slots *slots, mql_os_file root, uint32_t pages) {
+    mql_os_stat stat;
+    int rc = mql_os_stat_name(root, slots->path, &stat);
+    bool whole = rc == 0 && stat.inode == slots->inode && !mql_os_lacks_blocks(&stat, 0);
+    return whole ? MQL_OK : mql_slots_allocate(slots, root, 0, pages);
 }
 
 int mql_slots_cut(const mql_slots *slots, mql_os_file root, uint32_t pages) {

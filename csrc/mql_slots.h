@@ -41,6 +41,8 @@ typedef struct mql_slots {
 /* Where a page begins in the file, and how many a file of `size` bytes has. */
 int64_t mql_slots_position(uint32_t page);
 uint32_t mql_slots_count(int64_t size);
+/* Pages that the records [end, offset) may need: their chunks, and what marks those as done. */
+int64_t mql_slots_needed(int64_t end, int64_t offset);
 /* Judges the header: MQL_E_NOT_FOUND, unless `create`, where no group was made yet; MQL_E_FORMAT,
  * MQL_E_CORRUPT. The bytes that no CRC covers are put right there if a window says whose it is. */
 int mql_slots_judge(const mql_slots *slots, bool create);
@@ -54,6 +56,8 @@ void mql_slots_close(mql_slots *slots);
 int mql_slots_map(mql_slots *slots, mql_os_file root, uint32_t pages);
 /* Blocks of zeros for pages [from, to). */
 int mql_slots_allocate(const mql_slots *slots, mql_os_file root, uint32_t from, uint32_t to);
+/* The same for what a copy, or damage, has left without blocks of pages [0, pages). */
+int mql_slots_fill_holes(const mql_slots *slots, mql_os_file root, uint32_t pages);
 /* Gives back the blocks of pages from `pages` on. */
 int mql_slots_cut(const mql_slots *slots, mql_os_file root, uint32_t pages);
 /* Takes the names off pages that the file has lost. Their regions are mapped. */

@@ -192,7 +192,7 @@ static int map_bell(mql_store *store) {
     mql_os_stat stat;
     void *map = NULL;
     rc = mql_os_stat_file(file, &stat);
-    if (rc == 0 && stat.size < MQL_DOORBELL_BYTES)
+    if (rc == 0 && mql_os_lacks_blocks(&stat, MQL_DOORBELL_BYTES))
         rc = mql_os_allocate(file, 0, MQL_DOORBELL_BYTES);
     if (rc == 0) rc = mql_os_map(file, MQL_DOORBELL_BYTES, true, &map);
     mql_os_close(file);

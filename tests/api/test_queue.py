@@ -239,7 +239,7 @@ def test_a_closed_intake_refuses_puts_of_every_handle_and_gets_go_on(tmp_path: A
 def test_whoever_waits_is_told_of_the_end(
     priorities: list[int], then: str, error: type[Exception]
 ) -> None:
-    with mqlog.temporary() as store, mqlog.open(store.path) as other:
+    with mqlog.temporary() as store:
         queue = store.queue("jobs", maxsize=len(priorities))
         for priority in priorities:
             queue.put(b"1", priority=priority)
@@ -247,7 +247,7 @@ def test_whoever_waits_is_told_of_the_end(
             "shutdown": queue.shutdown,
             "close": queue.close,
             "close the store": store.close,
-            "delete": lambda: other.delete_topic("jobs"),
+            "delete": lambda: store.delete_topic("jobs"),
         }
         if then == "delete":  # one of a kind is enough: the queue is gone afterwards
             queue.accept(queue.get_many(5))

@@ -44,11 +44,15 @@ def test_no_offset_comes_twice_and_all_that_is_put_afterwards_is_delivered(
     with mqlog.open(tmp_path / "after") as store:
         queue = store.queue("jobs")
         stats = queue.stats()
+        left = [b"durable %d" % number for number in range(accepted, 100)]
+        assert stats.ready == queue.qsize() == len(left)  # not the offsets that were used up
+        assert [record.value for record in queue.peek(1000)] == left
+        [state] = (tmp_path / "after" / "jobs-0" / "shares").glob("*.state")
+        assert state.stat().st_size < 1 << 20
         offsets = [queue.put(b"new %d" % number) for number in range(20)]
         assert not seen & set(offsets)
         values = [message.value for message in drain(queue)]
-        expected = [b"durable %d" % number for number in range(accepted, 100)]
-        assert values == expected + [b"new %d" % number for number in range(20)]
+        assert values == left + [b"new %d" % number for number in range(20)]
         assert stats.accepted == accepted
 
 

@@ -379,7 +379,19 @@ def test_horizons_of_both_heaps_hold_when_what_is_due_does_not_fit(log: Log) -> 
         check(lib.mql_live_map(share.live))
 
 
-def test_a_page_that_lost_its_name_to_a_power_cut_is_no_clean_one(tmp_path: Path) -> None:
+def lose_a_name(path: Path, page: int) -> None:
+    """As after a power cut: the page is as it was, and the directory has not got its name."""
+    data = bytearray(path.read_bytes())
+    at = lib.MQL_PAGE + 8 * page  # in the directory, before the pages
+    assert any(data[at : at + 8])
+    data[at : at + 8] = bytes(8)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_a_page_that_lost_its_name_to_a_power_cut_is_no_clean_one(
+    tmp_path: Path, died: bool
+) -> None:
     """What is left in it would be taken for records that others have: nobody would get them."""
     with Store(tmp_path / "s") as store:
         log = store.log()
@@ -388,11 +400,65 @@ def test_a_page_that_lost_its_name_to_a_power_cut_is_no_clean_one(tmp_path: Path
         share.acquire(2)
         path, page = share.path, find(share, 0)
     assert page is not None
-    data = bytearray(path.read_bytes())
-    at = lib.MQL_PAGE + 8 * page  # the page's name, in the directory before the pages
-    assert any(data[at : at + 8])
-    data[at : at + 8] = bytes(8)
-    path.write_bytes(data)
+    lose_a_name(path, page)
     with Store(tmp_path / "s") as store:
         again = Share(store.log().c)
+        if died:  # inside, before the page is wiped
+            again.rebuild()
         assert [one.offset for one in again.acquire(2)] == [0, 1]
+
+
+def test_a_page_that_is_to_be_wiped_is_not_given_back_or_out_before(tmp_path: Path) -> None:
+    with Store(tmp_path / "s") as store:
+        log = store.log(segment_bytes=1 << 24)
+        put_many(log, 200 * SLOTS)
+        share = Share(log.c)
+        share.acquire(1)
+        path, page = share.path, find(share, 0)
+    assert page is not None
+    lose_a_name(path, page)
+    with Store(tmp_path / "s") as store:
+        again = Share(store.log(segment_bytes=1 << 24).c)
+        assert again.map.retired == 1
+        pages = again.map.pages
+        again.map.end = 200 * SLOTS  # so that all but a few pages are to spare
+        again.give_back()
+        assert again.map.pages < pages
+        assert again.map.clean + again.map.retired == again.map.pages
+        assert again.map.retired == 1
+
+
+def test_a_file_that_a_copy_made_sparse_gets_its_blocks(tmp_path: Path) -> None:
+    """Else a full disk would end who touches it, by a signal."""
+    with Store(tmp_path / "s") as store:
+        log = store.log(segment_bytes=1 << 24)
+        put_many(log, 100 * SLOTS)
+        share = Share(log.c)
+        share.acquire(1)
+        path = share.path
+    data = path.read_bytes()
+    path.unlink()
+    with path.open("wb") as file:
+        file.write(data.rstrip(b"\0"))
+        file.truncate(len(data))
+    assert path.stat().st_blocks * 512 < len(data)
+    with Store(tmp_path / "s") as store:
+        again = Share(store.log(segment_bytes=1 << 24).c)
+        assert again.path.stat().st_blocks * 512 >= again.path.stat().st_size
+        assert again.map.pages > 100
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_file_that_is_far_too_long_is_shortened(tmp_path: Path, left: int) -> None:
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"a", b"b")
+        share = Share(log.c)
+        share.settle("accept", *share.acquire(2 - left))
+        path = share.path
+    with path.open("r+b") as file:
+        file.truncate(1 << 30)
+    with Store(tmp_path / "s") as store:
+        again = Share(store.log().c)
+        assert path.stat().st_size < 1 << 16
+        assert again.info().ready == left

@@ -51,7 +51,10 @@ static void expect_going_on(const scene_seen *seen, const char *name, bool may_f
         judge_wrong("an offset is given twice");
     bool state = judge_ends_in(name, ".state");
     if (seen->again > 0 && !state) judge_wrong("accepted records are delivered again");
-    if (seen->delivered != SCENE_RECORDS - SCENE_ACCEPTED && !state && !may_fail)
+    /* Offsets that recovery used up, since a log had lost its end, are delivered to nobody. */
+    int most = SCENE_RECORDS - SCENE_ACCEPTED;
+    int least = is_log(name) ? seen->read - SCENE_ACCEPTED : most;
+    if ((seen->delivered < least || seen->delivered > most) && !state && !may_fail)
         judge_wrong("%d records of the queue are delivered", seen->delivered);
 }
 
