@@ -52,8 +52,7 @@ def _links() -> bool:
 def build(target: str) -> Path:
     """The target with libFuzzer's main."""
     engine.CC = hostile.CC = "clang"
-    flags = [*FLAGS, f"-I{hostile.CSRC}", f"-I{hostile.FUZZ}"]
-    flags.append("-fsanitize=address,undefined,fuzzer")
+    flags = [*FLAGS, "-fsanitize=address,undefined,fuzzer"]
     return hostile.made(
         f"fuzz-{target}", hostile.parts_of(target), flags, define=hostile.define_of(target)
     )
