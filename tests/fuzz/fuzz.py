@@ -1,10 +1,10 @@
 """Fuzzes the engine: `python tests/fuzz/fuzz.py`, or `make fuzz`.
 
 Each target of support/hostile.py, by clang's libFuzzer under ASan and UBSan, FUZZ_SECONDS each
-(60), as many at once as there are processors. One that gets through too few inputs fails. What is
-new goes, minimized, into corpus/<target>.hex, an input a line, which `make test` replays without
-clang. An input that breaks something is kept in build/fuzz, and its line printed: put it into the
-corpus with the fix.
+(60), as many at once as there are processors. One that gets through too few inputs fails. A new
+input that leads further goes into corpus/<target>.hex, an input a line, which `make test` replays
+without clang; what is there stays. One that breaks something is kept in build/fuzz, and its line
+printed: put it into the corpus with the fix.
 
     FUZZ_TARGETS="log share" FUZZ_SECONDS=600 make fuzz
 """
@@ -27,7 +27,7 @@ FLAGS = (
     "-std=c11 -O1 -g -UNDEBUG -fno-omit-frame-pointer -pthread "
     "-fno-sanitize-recover=undefined -Wno-unused-command-line-argument"
 ).split()
-KEPT = 200  # inputs of a target, at most
+KEPT = 500  # inputs of a target: where there are so many, new ones are not kept
 LENGTH_MAX = {"batch": 2000}
 # Inputs a second, at least; of a file, each is a store that is made, opened, used and closed.
 LEAST = {"batch": 2000}
@@ -70,12 +70,13 @@ def unpack(kept: Path, place: Path) -> None:
 
 
 def pack(place: Path, kept: Path) -> int:
-    found = {file.read_bytes() for file in place.iterdir()}
-    inputs = sorted(found, key=lambda one: (len(one), one))
-    lines = [one.hex() for one in inputs if one][:KEPT]
+    """What was there stays, since an input may be there for what it broke once."""
+    old = set(kept.read_text().split()) if kept.exists() else set()
+    found = {file.read_bytes().hex() for file in place.iterdir()} - {""} - old
+    new = sorted(found, key=lambda one: (len(one), one))[: max(0, KEPT - len(old))]
     kept.parent.mkdir(exist_ok=True)
-    kept.write_text("\n".join(lines) + "\n")
-    return len(lines)
+    kept.write_text("\n".join(sorted({*old, *new}, key=lambda one: (len(one), one))) + "\n")
+    return len(old) + len(new)
 
 
 def fuzz(target: str, program: Path, seconds: int) -> bool:
@@ -91,10 +92,9 @@ def fuzz(target: str, program: Path, seconds: int) -> bool:
         f"-artifact_prefix={broken}",
     ]
     with tempfile.TemporaryDirectory() as place:
-        old, new, best = (Path(place) / name for name in ("old", "new", "best"))
+        old, new = (Path(place) / name for name in ("old", "new"))
         unpack(kept, old)
         new.mkdir()
-        best.mkdir()
         command = [str(program), *options, f"-max_total_time={seconds}", str(new), str(old)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         lines = re.findall(r"#(\d+)\s+(?:DONE|NEW|REDUCE|pulse|INITED)\s+cov: (\d+)", done.stderr)
@@ -104,9 +104,9 @@ def fuzz(target: str, program: Path, seconds: int) -> bool:
             for file in hostile.CACHE.glob(f"{target}-*-*"):
                 print(f"fuzz: {target}: {file}: {file.read_bytes().hex()}")
             return False
-        merge = [str(program), *options, "-merge=1", str(best), str(old), str(new)]
+        merge = [str(program), *options, "-merge=1", str(old), str(new)]
         subprocess.run(merge, env=environment, capture_output=True, check=True)
-        count = pack(best, kept)
+        count = pack(old, kept)
     least = LEAST.get(target, LEAST_OF_A_FILE) * seconds
     enough = int(runs) >= least
     word = "ok" if enough else f"TOO FEW: at least {least}"
