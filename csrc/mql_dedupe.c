@@ -53,6 +53,15 @@ static void unmap_body(mql_dedupe *dedupe) {
     dedupe->length = 0;
 }
 
+/* How much of the body is of use: what the table says that it has, if the file has it, too. What
+ * lies behind that is nobody's, and may be a hole without end. */
+static int64_t useful(const mql_format_dedupe *map, int64_t size, int64_t least) {
+    uint32_t entries = map->entries;
+    bool sane = entries >= FIRST_ENTRIES && entries <= MOST_ENTRIES &&
+                (entries & (entries - 1)) == 0 && MQL_PAGE + bytes_for(entries) <= size;
+    return sane ? mql_base_max(bytes_for(entries), least) : least;
+}
+
 /* Maps the body, at least `least` bytes of it; the file is made, and its page mapped, if need be.
  */
 static int map_file(mql_dedupe *dedupe, int64_t least) {
@@ -63,19 +72,18 @@ static int map_file(mql_dedupe *dedupe, int64_t least) {
     int rc = mql_os_open(home->root, dedupe->path, MQL_OS_WRITE | MQL_OS_CREATE, home->mode, &file);
     if (rc < 0) return mql_base_fail_os(rc, dedupe->path, "cannot open the table of keys");
     rc = mql_os_stat_file(file, &stat);
-    if (rc == 0 && mql_os_lacks_blocks(&stat, MQL_PAGE + least)) {
-        stat.size = mql_base_max(stat.size, MQL_PAGE + least);
-        rc = mql_os_allocate(file, 0, stat.size);
-    }
+    bool lacking = rc == 0 && mql_os_lacks_blocks(&stat, MQL_PAGE + least);
+    if (lacking) rc = mql_os_allocate(file, 0, MQL_PAGE + least);
     if (rc == 0 && map == NULL) rc = mql_os_map(file, MQL_PAGE, true, &map);
     dedupe->map = map;
-    size_t length = (size_t)(stat.size - MQL_PAGE);
-    if (rc == 0) rc = mql_os_map_at(file, MQL_PAGE, length, &body);
+    int64_t length = rc == 0 ? useful(map, stat.size, least) : least;
+    if (rc == 0 && lacking && length > least) rc = mql_os_allocate(file, 0, MQL_PAGE + length);
+    if (rc == 0) rc = mql_os_map_at(file, MQL_PAGE, (size_t)length, &body);
     mql_os_close(file);
     if (rc < 0) return mql_base_fail_os(rc, dedupe->path, "cannot map the table of keys");
     unmap_body(dedupe);
     dedupe->body = body;
-    dedupe->length = length;
+    dedupe->length = (size_t)length;
     return MQL_OK;
 }
 

@@ -87,7 +87,8 @@ static size_t make(uint8_t *page, mql_batch *batch) {
 int main(int argc, char **argv) {
     if (argc != 2) return 2;
     long times = atol(argv[1]), walks = 0, wrong = 0;
-    uint8_t *page = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+    uint8_t *page = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (page == MAP_FAILED || mprotect(page + PAGE, PAGE, PROT_NONE) != 0) return 2;
     mql_batch batch;
     size_t length = make(page, &batch);
