@@ -6,7 +6,7 @@ import os
 
 import pytest
 from support import programs
-from support.tiers import FULL, Sums
+from support.tiers import FULL, Sums, in_memory
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -37,11 +37,28 @@ def test_a_fence_that_is_missing_is_seen() -> None:
     assert sums["lost"] > 0
 
 
+@between_two
+def test_nothing_is_lost_of_what_two_count_at_once() -> None:
+    sums = Sums()
+    sums.add([programs.make("litmus"), "count", TIMES])
+    assert not sums.complaints, sums.complaints
+    assert sums["times"] == TIMES
+
+
 def test_records_that_change_while_they_are_read_let_no_read_outside(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    flicker = programs.make("flicker")
     sums = Sums()
-    sums.add([flicker, TIMES // 100])
-    sums.tell(capsys, f"flicker: {sums['walks']:,} walks of records whose bytes change")
-    assert sums["walks"] >= 4 * TIMES
+    sums.add([programs.make("flicker"), "records", TIMES // 100])
+    sums.tell(capsys, f"flicker: {sums['reads']:,} reads of records whose bytes change")
+    assert sums["reads"] >= 4 * TIMES
+
+
+def test_a_log_that_changes_while_it_is_read_gives_sound_batches_or_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sums = Sums()
+    with in_memory() as place:
+        sums.add([programs.make("flicker"), "log", TIMES // 1000, place / "s"])
+    sums.tell(capsys, f"flicker: {sums['reads']:,} reads of a log whose bytes change")
+    assert sums["reads"] >= TIMES // 4

@@ -17,6 +17,7 @@ LOGS = {
     "kills": "abbbxbbxaazxabb",
     "dead writers": "amysaaykaayxbyb",
     "trims": "ammmtmmmtmbbtxmmtcb",
+    "trims of segments": "abbbbbbbbbbbbtbbbbbbtx",
     "strangers": "anbbxbsbctb",
 }
 GROUPS = {
@@ -28,7 +29,7 @@ GROUPS = {
 WORKLOADS = LOGS | GROUPS
 DURABILITY = ("os", "sync")
 PART = 1_500
-ALL = {**dict.fromkeys(LOGS, 80_000), **dict.fromkeys(GROUPS, 25_000)}
+ALL = {**dict.fromkeys(LOGS, 70_000), **dict.fromkeys(GROUPS, 25_000)}
 FLOOR = 1_000_000
 
 HOW = {"depth": 3, "images_again": 6, "one_in": 32}

@@ -1,6 +1,8 @@
 """mql_store: the first opener, those who join, the gate, options, bells, and who is refused."""
 
 import os
+import shutil
+import signal
 import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -89,6 +91,25 @@ def test_a_lock_that_died_with_its_owner_is_made_anew_by_the_first_opener(
     with Store(tmp_path / "s") as store:
         log = store.log()
         assert log.append(b"b", flags=lib.MQL_DURABLE) == 1
+
+
+@pytest.mark.parametrize("lock", ["writer", "commit", "prepare"])
+def test_a_lock_that_came_along_in_a_copy_is_made_anew(tmp_path: Path, lock: str):
+    """Nobody hears of the death of an owner whom the copy has never had."""
+
+    def copy() -> None:
+        log = Store(tmp_path / "s").log()
+        log.append(b"a")
+        take(ffi.addressof(log.control, lock))
+        shutil.copytree(tmp_path / "s", tmp_path / "copy")
+
+    def work() -> None:
+        signal.alarm(10)  # who waits for such a lock does so for ever
+        log = Store(tmp_path / "copy").log()
+        assert log.append(b"b", flags=lib.MQL_DURABLE) > 0
+
+    dies(copy)
+    dies(work)
 
 
 def test_opening_twice_in_a_process_is_one_store_counted(tmp_path: Path):

@@ -102,15 +102,20 @@ def try_one(bug: Bug, folder: Path) -> Iterable[Outcome]:
 
 
 def killer_of(said: str) -> str:
-    """What failed, by what it said; "" if the tests could not even be run."""
-    stuck = re.search(r"^no end after .*", said, re.MULTILINE)
-    test = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
-    race = re.search(r"(?:Thread|Address)Sanitizer: .*", said)
-    if stuck:
-        return stuck.group()
-    if test:
-        return test.group(1)
-    return race.group() if race else ""
+    """What failed, by what it said; "" if it cannot even be compiled."""
+    if re.search(r"RuntimeError: \S*(?:gcc|cc|clang) ", said):
+        return ""
+    patterns = (
+        r"^no end after .*",
+        r"^(?:FAILED|ERROR) (\S+::.*)",
+        r"Fatal Python error: (?:.|\n)*?/(test_\w+\.py\", line \d+ in test_\w+)",
+        r"(?:Thread|Address)Sanitizer: [^(\n]*",
+    )
+    for pattern in patterns:
+        if found := re.search(pattern, said, re.MULTILINE):
+            killer = found.group(found.lastindex or 0)
+            return killer.removeprefix("crash/").partition(" - ")[0]
+    return ""
 
 
 def copy_tree(folder: Path, name: str) -> Path:

@@ -1,15 +1,20 @@
-/* flicker.c - a batch's records are read while somebody changes their bytes.
+/* flicker.c - batches are read while somebody changes their bytes.
  *
- *     flicker TIMES
+ *     flicker records TIMES
+ *     flicker log TIMES DIRECTORY
  *
- * One thread gives a byte of a batch now one value, now another, as fast as it can; the other walks
- * the records TIMES times, and looks at what it gets: it must lie within the batch, whatever the
- * walker has read, and in whatever order. Each byte in turn, each with several values. A page that
- * nobody may read follows the batch.
+ * One thread gives a byte now one value, now another, as fast as it can; the other reads TIMES
+ * times, and looks at what it gets. Each byte in turn, each with several values.
+ *
+ * "records": of a batch, behind which there is a page that nobody may read. What the walker gives
+ * must lie within the batch, whatever it has read, and in whatever order.
+ * "log": of the header of a log's second batch. A cursor gives each batch as it was, or says that
+ * it is damaged: no CRC covers its length.
  *
  * The last line of the output is the sum. Its first word is "ok" or "VIOLATION".
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -17,8 +22,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "mql_batch.h"
+#include "pin.h"
 
 enum { PAGE = 4096, RECORDS = 3 };
 
@@ -31,6 +38,7 @@ static _Atomic uint8_t other;
 
 static void *flicker(void *nothing) {
     _Atomic uint8_t *byte;
+    pin_to(1);
     while ((byte = atomic_load_explicit(&place, memory_order_acquire)) != NULL) {
         uint8_t was = atomic_load_explicit(byte, memory_order_relaxed);
         uint8_t now = atomic_load_explicit(&other, memory_order_relaxed);
@@ -84,28 +92,116 @@ static size_t make(uint8_t *page, mql_batch *batch) {
     return length;
 }
 
-int main(int argc, char **argv) {
-    if (argc != 2) return 2;
-    long times = atol(argv[1]), walks = 0, wrong = 0;
-    int flags = MAP_PRIVATE | MAP_ANONYMOUS;
-    uint8_t *page = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
-    if (page == MAP_FAILED || mprotect(page + PAGE, PAGE, PROT_NONE) != 0) return 2;
-    mql_batch batch;
-    size_t length = make(page, &batch);
-    uint8_t *payload = page + PAGE - length;
+typedef bool reader(void *context);
+
+/* Reads while each byte flickers in turn; how often it was wrong. */
+static long read_all(uint8_t *bytes, size_t length, long times, reader *read, void *context) {
     pthread_t thread;
-    atomic_store(&place, (_Atomic uint8_t *)payload);
-    if (pthread_create(&thread, NULL, flicker, NULL) != 0) return 2;
+    long wrong = 0;
+    atomic_store(&place, (_Atomic uint8_t *)bytes);
+    if (pthread_create(&thread, NULL, flicker, NULL) != 0) exit(2);
+    pin_to(0);
     for (size_t i = 0; i < length; i++) {
         for (size_t j = 0; j < sizeof values; j++) {
             atomic_store(&other, values[j]);
-            atomic_store(&place, (_Atomic uint8_t *)(payload + i));
-            for (long k = 0; k < times; k++) wrong += !walk(&batch, payload, length);
-            walks += times;
+            atomic_store(&place, (_Atomic uint8_t *)(bytes + i));
+            for (long k = 0; k < times; k++) wrong += !read(context);
         }
     }
     atomic_store(&place, NULL);
     pthread_join(thread, NULL);
-    printf("%s walks=%ld violations=%ld\n", wrong == 0 ? "ok" : "VIOLATION", walks, wrong);
+    return wrong;
+}
+
+/* -- the records of a batch -------------------------------------------------------------------- */
+typedef struct payload {
+    mql_batch batch;
+    const uint8_t *bytes;
+    size_t length;
+} payload;
+
+static bool walk_payload(void *context) {
+    const payload *of = context;
+    return walk(&of->batch, of->bytes, of->length);
+}
+
+static int records(long times) {
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+    uint8_t *page = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (page == MAP_FAILED || mprotect(page + PAGE, PAGE, PROT_NONE) != 0) return 2;
+    payload of;
+    of.length = make(page, &of.batch);
+    uint8_t *bytes = page + PAGE - of.length;
+    of.bytes = bytes;
+    long wrong = read_all(bytes, of.length, times, walk_payload, &of);
+    printf("%s reads=%ld violations=%ld\n", wrong == 0 ? "ok" : "VIOLATION",
+           times * (long)(of.length * sizeof values), wrong);
     return wrong != 0;
+}
+
+/* -- a log ------------------------------------------------------------------------------------- */
+enum { BATCHES = 3, VALUE = 20 };
+
+static void check(int rc) {
+    if (rc >= 0) return;
+    fprintf(stderr, "%s: %s\n", mql_error_last()->path, mql_error_last()->text);
+    exit(2);
+}
+
+/* A batch is what it was, or damaged; then the next one comes. */
+static bool read_log(void *context) {
+    mql_cursor *cursor = context;
+    mql_batch batch;
+    int64_t payload = 0, offset = 0;
+    check(mql_cursor_seek(cursor, 0));
+    for (int rc = 0; rc != MQL_END;) {
+        rc = mql_cursor_next(cursor, &batch);
+        if (rc < 0 && rc != MQL_E_CORRUPT) check(rc);
+        if (rc != MQL_OK) continue;
+        if (batch.base_offset == 0) payload = batch.payload_length;
+        if (batch.base_offset < offset || batch.base_offset >= BATCHES) return false;
+        if (batch.payload_length != payload) return false;
+        offset = batch.base_offset + 1;
+    }
+    return true;
+}
+
+static int a_log(long times, const char *directory) {
+    mql_store *store;
+    mql_log *log;
+    mql_cursor *cursor;
+    mql_log_options options = {.segment_bytes = 1 << 20,
+                               .batch_bytes = 4096,
+                               .max_message_bytes = 4096,
+                               .sync_interval_ns = INT64_C(100000000),
+                               .retention_bytes = -1,
+                               .retention_age_ms = -1};
+    mql_open_options how = {.create = 1};
+    check(mql_open(directory, &how, &store));
+    check(mql_partition(store, "orders", 0, 1, &options, &log));
+    for (int i = 0; i < BATCHES; i++) {
+        int64_t offset;
+        mql_value value = {(const uint8_t *)"twenty bytes of text", VALUE};
+        check(mql_append_values(log, &value, 1, MQL_NOW, 0, &offset));
+    }
+    check(mql_cursor_open(log, 0, 0, &cursor));
+    mql_batch first;
+    check(mql_cursor_next(cursor, &first));
+    int64_t size = MQL_BATCH_HEADER + first.payload_length;
+    char path[4096];
+    snprintf(path, sizeof path, "%s/orders-0/00000000000000000000.log", directory);
+    int file = open(path, O_RDWR);
+    uint8_t *bytes = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (file < 0 || bytes == MAP_FAILED) return 2;
+    long wrong = read_all(bytes + size, MQL_BATCH_HEADER, times, read_log, cursor);
+    printf("%s reads=%ld violations=%ld\n", wrong == 0 ? "ok" : "VIOLATION",
+           times * (long)(MQL_BATCH_HEADER * sizeof values), wrong);
+    close(file);
+    return wrong != 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc == 3 && strcmp(argv[1], "records") == 0) return records(atol(argv[2]));
+    if (argc == 4 && strcmp(argv[1], "log") == 0) return a_log(atol(argv[2]), argv[3]);
+    return 2;
 }

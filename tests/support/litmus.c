@@ -1,6 +1,6 @@
 /* litmus.c - whoever changes something sees who sleeps, or the sleeper sees the change.
  *
- *     litmus wake|ring|sleep|own TIMES
+ *     litmus wake|ring|sleep|own|count TIMES
  *
  * Two threads begin a step at the same moment, a little apart, on two processors. One raises its
  * flag, looks once more, and would sleep; the other changes what it looks for, and looks at the
@@ -11,12 +11,12 @@
  *   ring   mql_share_ring likewise
  *   sleep  mql_sleep_until against a waker of this file's
  *   own    both of this file's, and one fence left out: how often this would be seen
+ *   count  something else: two threads hold on to a segment, again and again, and none is lost
  *
  * The last line of the output is the sum. Its first word is "ok" or "VIOLATION".
  */
 #define _GNU_SOURCE
 #include <pthread.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -27,12 +27,13 @@
 #define mql_sleep_due litmus_sleep_due
 #define mql_sleep_until litmus_sleep_until
 #include "../../csrc/mql_sleep.c"
+#include "pin.h"
 
 #define APART 32      /* turns of a loop: by so much each step is moved at random */
 #define APART_MOST 4000
 
-enum mode { WAKE, RING, SLEEP, OWN };
-static const char *const modes[] = {"wake", "ring", "sleep", "own"};
+enum mode { WAKE, RING, SLEEP, OWN, COUNT };
+static const char *const modes[] = {"wake", "ring", "sleep", "own", "count"};
 
 static mql_format_control control;
 static mql_format_doorbell bell;
@@ -122,18 +123,8 @@ static int64_t tuned(int64_t turns) {
     return turns < 0 ? 0 : turns > APART_MOST ? APART_MOST : turns;
 }
 
-/* Each on a processor of its own. */
-static void stay_on(int which) {
-    cpu_set_t may, one;
-    CPU_ZERO(&one);
-    sched_getaffinity(0, sizeof may, &may);
-    for (int i = 0; i < CPU_SETSIZE; i++)
-        if (CPU_ISSET(i, &may) && which-- == 0) CPU_SET(i, &one);
-    sched_setaffinity(0, sizeof one, &one);
-}
-
 static void *change_each(void *nothing) {
-    stay_on(1);
+    pin_to(1);
     uint64_t seed = 1;
     for (int64_t step = 1; step <= times; step++) {
         until(&both.step, step);
@@ -153,16 +144,36 @@ static void begin(int64_t step) {
     atomic_store_explicit(&both.step, step, memory_order_release);
 }
 
+static mql_segment shared;
+
+static void *hold(void *which) {
+    pin_to(which == NULL);
+    for (int64_t i = 0; i < times; i++) mql_segment_retain(&shared);
+    return NULL;
+}
+
+static int count(void) {
+    pthread_t other;
+    if (pthread_create(&other, NULL, hold, &shared) != 0) return 2;
+    hold(NULL);
+    pthread_join(other, NULL);
+    int64_t lost = 2 * times - atomic_load(&shared.references);
+    printf("%s times=%lld lost=%lld violations=%d\n", lost == 0 ? "ok" : "VIOLATION",
+           (long long)times, (long long)lost, lost != 0);
+    return lost != 0;
+}
+
 int main(int argc, char **argv) {
     if (argc != 3) return 2;
     while (strcmp(argv[1], modes[mode]) != 0)
-        if (++mode > OWN) return 2;
+        if (++mode > COUNT) return 2;
     times = atoll(argv[2]);
+    if (mode == COUNT) return count();
     pthread_t other;
     uint64_t seed = 2;
     int64_t lost = 0, slept = 0, later = 0;
     if (pthread_create(&other, NULL, change_each, NULL) != 0) return 2;
-    stay_on(0);
+    pin_to(0);
     for (int64_t step = 1; step <= times; step++) {
         begin(step);
         apart(&seed, later);

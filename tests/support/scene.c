@@ -435,6 +435,20 @@ void scene_verify(actor *who) {
     if (report.problems != 0) scene_fail(who, "mql_verify: problems");
 }
 
+void scene_blank(actor *who) {
+    mql_control_end end;
+    mql_segment *segment;
+    mql_log_end(who->log, &end);
+    scene_check(who, "mql_log_segment", mql_log_segment(who->log, end.segment, &segment));
+    int64_t until = atomic_load(&who->log->control->allocated);
+    until = mql_base_min(until, (int64_t)segment->map_length);
+    for (int64_t at = end.position; at < until; at++)
+        if (segment->map[at] != 0)
+            scene_fail(who, "O4: behind the end at %lld, byte %lld is %02x", (long long)end.position,
+                       (long long)at, segment->map[at]);
+    mql_segment_release(segment);
+}
+
 /* -- what is left ------------------------------------------------------------------------------ */
 static bool belongs(const char *name) {
     static const char *const names[] = {"store.lock", "doorbell", "mqlog.json", "control", "groups",

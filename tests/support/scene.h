@@ -100,6 +100,9 @@ int64_t scene_read(actor *who);
 void scene_live_on(actor *who, bool group);
 /* O7: acquires and accepts all that is left; then nothing is acquired or to be delivered. */
 void scene_drain(actor *who);
+/* O4: somebody has appended since the death, and nothing of the dead is behind the end: a power cut
+ * that takes what came after would make it part of the log. */
+void scene_blank(actor *who);
 /* mql_verify has nothing to say. */
 void scene_verify(actor *who);
 /* O10: after the last close there is no file that a new store would not have. */

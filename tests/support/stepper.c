@@ -99,6 +99,7 @@ _Noreturn static void be_newcomer(const plan *now) {
     actor who = new_actor(now, NEWCOMER);
     scene_open(&who);
     scene_live_on(&who, (now->deed->traits & DEED_GROUP) != 0);
+    scene_blank(&who);
     scene_drain(&who);
     scene_verify(&who);
     scene_tell(now->ledger, NEW_DID, LIVE_ON);
