@@ -15,10 +15,10 @@ The tiers that must kill it are named as in docs/reliability.md, each with as fe
 
 No bugs, though they look like some: the size of a new segment is not synced (the sync of its bytes
 covers it, as msync is an fsync of the range: this is "data is not synced"); a fence is missing
-between a sleeper's flag and its futex, where it sleeps on the very word that moves (the kernel looks
-at that word behind a full barrier); who waits for the durable end is woken before the commit lock is
-free (it does not take it); any name that begins with "next." is listed (only numbers are made into
-names again).
+between a sleeper's flag and its futex, where it sleeps on the very word that moves (the kernel
+looks at that word behind a full barrier); who waits for the durable end is woken before the commit
+lock is free (it does not take it); any name that begins with "next." is listed (only numbers are
+made into names again).
 """
 
 from __future__ import annotations

@@ -444,8 +444,8 @@ void scene_blank(actor *who) {
     until = mql_base_min(until, (int64_t)segment->map_length);
     for (int64_t at = end.position; at < until; at++)
         if (segment->map[at] != 0)
-            scene_fail(who, "O4: behind the end at %lld, byte %lld is %02x", (long long)end.position,
-                       (long long)at, segment->map[at]);
+            scene_fail(who, "O4: the end is at %lld, and byte %lld is %02x",
+                       (long long)end.position, (long long)at, segment->map[at]);
     mql_segment_release(segment);
 }
 
