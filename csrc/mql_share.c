@@ -60,7 +60,7 @@ void mql_share_leave(mql_share *share) { mql_live_leave(&share->live); }
 int mql_share_enter_surely(mql_share *share) {
     int rc;
     do {
-        rc = mql_share_enter(share, MQL_SLICE_NS);
+        rc = mql_base_later(mql_share_enter(share, mql_base_lock_slice()));
     } while (rc == MQL_TIMEOUT);
     return rc;
 }
