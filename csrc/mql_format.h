@@ -345,7 +345,7 @@ typedef struct mql_format_slot {
 
 /* What word 1 says: when, by which clock, or what kind of end an ARCHIVED record had. */
 enum mql_slot_clock {
-    MQL_CLOCK_NONE = 0,
+    MQL_CLOCK_NONE = 0,   /* AVAILABLE: at once; its holder, if it had one, went without a word */
     MQL_CLOCK_BOOT = 1,   /* deadline: milliseconds since boot */
     MQL_CLOCK_WALL = 2,   /* not before: milliseconds since 1970 */
     MQL_CLOCK_OFFSET = 3, /* of a move: the dead letters' end offset when it began */
