@@ -705,6 +705,7 @@ static int decide(recovery *run) {
     bool can_scan;
     int found = begin_at_watermark(run, &can_scan);
     if (found < 0) return found;
+    run->out->behind = task->live;
     if (task->live) return MQL_OK; /* the watermark, and no further */
     if (can_scan) {
         int rc = scan(run);

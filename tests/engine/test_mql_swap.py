@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fault import Log, Share, Store, check, ffi, hooked, lib
+from support.fault import Log, Share, Store, check, dies, ffi, hooked, lib
 from support.partition import kafkas_indexes, reboot
 
 OPTIONS = {
@@ -146,6 +146,36 @@ def test_who_lives_on_reads_and_finishes_it(consumed: Path, tmp_path: Path):
         if not died:
             break
     assert 20 < step < 200
+
+
+def test_a_file_that_got_its_name_from_one_who_died_before_he_said_so_is_noticed(
+    consumed: Path, tmp_path: Path
+):
+    path = tmp_path / "s"
+    shutil.copytree(consumed, path)
+    store, log, share = open_queue(path)
+    with store:
+        assert len(log.read(0)) == COUNT
+        linked = []
+
+        def others() -> None:
+            def hook(call: int, name: str) -> int:
+                if call == lib.MQL_FAULT_UNLINK and linked:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                linked.extend([call] if call == lib.MQL_FAULT_LINK else [])
+                return 0
+
+            _, there, _ = open_queue(path)
+            with hooked(hook):
+                reclaim(there)
+
+        dies(others)
+        log.control.rewrites -= 1  # as if it had died a few instructions before
+        check(lib.mql_commit_settle(log.c))
+        assert log.control.rewrites == 1
+        lib.mql_log_forget(log.c)
+        assert lib.mql_log_mapped(log.c, 0) == ffi.NULL, "the old file keeps its blocks"
+        check_all(log, share)
 
 
 @pytest.mark.slow
