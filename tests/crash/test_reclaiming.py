@@ -16,6 +16,7 @@ WORKERS = 4
 PERIOD = 0.1
 KILLS = 60
 MONTH = 30 * 86400.0
+END = " ."
 OPTIONS = {"segment_bytes": 1 << 16, "max_message_bytes": 1 << 14}
 
 
@@ -24,13 +25,13 @@ def value_of(seat: int, number: int) -> bytes:
 
 
 class Diary:
-    """Lines that are whole, each written by one system call."""
+    """Notes, each written by one system call; one whose writer was killed inside lacks its end."""
 
     def __init__(self, path: Path) -> None:
         self.file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def note(self, *words: object) -> None:
-        os.write(self.file, (" ".join(str(word) for word in words) + "\n").encode())
+        os.write(self.file, ("\n" + " ".join(str(word) for word in words) + END).encode())
 
 
 def work(path: Path, seat: int, every: int) -> None:
@@ -65,9 +66,10 @@ def fork(path: Path, seat: int, every: int) -> int:
 
 def lines(path: Path) -> list[tuple[int, list[str]]]:
     return [
-        (int(file.name.removeprefix("diary-")), line.split())
+        (int(file.name.removeprefix("diary-")), line.removesuffix(END).split())
         for file in path.glob("diary-*")
         for line in file.read_text().splitlines()
+        if line.endswith(END)
     ]
 
 

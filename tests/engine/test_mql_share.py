@@ -200,6 +200,16 @@ def backlog(share: Share) -> int:
     return int(size[0])
 
 
+def test_a_backlog_is_the_same_when_the_log_has_just_rolled(log: Log) -> None:
+    """All is durable then, and what was rolled is as long as it was prepared."""
+    share = Share(log.c)
+    log.append(b"a", b"b")
+    size = backlog(share)
+    log.sync()
+    assert lib.mql_append_roll(log.c, 0) == lib.MQL_OK
+    assert backlog(share) == size
+
+
 def test_a_bounded_backlog_is_full_at_exactly_its_bytes(log: Log) -> None:
     share = Share(log.c)
     assert backlog(share) == 0
