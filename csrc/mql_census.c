@@ -130,10 +130,10 @@ int mql_census_measure(mql_share *share, mql_log_backlog *out) {
     mql_log *log = share->live.log;
     int rc = MQL_OK;
     for (int i = 0; i < MEASURES_MOST; i++) {
-        if (log->control->replacing != 0) (void)mql_commit_settle(log);
+        if (mql_commit_is_replacing(log)) (void)mql_commit_settle(log);
         uint64_t files = files_of(log);
         rc = measure_once(share, out);
-        if (rc < 0 || (files == files_of(log) && log->control->replacing == 0)) break;
+        if (rc < 0 || (!mql_commit_is_replacing(log) && files == files_of(log))) break;
     }
     return rc;
 }

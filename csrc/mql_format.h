@@ -185,8 +185,8 @@ typedef struct mql_format_control {
 
     /* volatile: one at a time frees space */
     mql_os_mutex reclaim;
-    _Atomic uint32_t rewrites; /* moves when a segment's name has got another file */
-    uint32_t replacing;        /* not 0: files are being replaced; under the commit lock */
+    _Atomic uint32_t rewrites;  /* moves when a segment's name has got another file */
+    _Atomic uint32_t replacing; /* not 0: files are being replaced; set under the commit lock */
     uint8_t pad11[56];
 
     uint8_t reserved1[1408];

@@ -533,7 +533,7 @@ static int make_ready(mql_log *log, const mql_control_identity *identity) {
     if (!kept) mql_control_publish(&control->published, &now.end);
     if (!kept) mql_control_publish(&control->durable, &now.durable);
     control->epoch = now.epoch;
-    control->replacing = now.replacing;
+    atomic_store_explicit(&control->replacing, now.replacing, memory_order_relaxed);
     atomic_store_explicit(&control->ceiling, now.ceiling, memory_order_relaxed);
     atomic_store_explicit(&control->log_start, now.log_start, memory_order_relaxed);
     atomic_store_explicit(&control->sealed, now.sealed, memory_order_relaxed);
