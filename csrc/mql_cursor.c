@@ -362,9 +362,10 @@ static int go_on(mql_cursor *cursor) {
     return rc;
 }
 
-/* The walk has given a batch that reaches over the bound: of a snapshot, in a file that was rewritten
- * since, or where the next file begins. MQL_OK: this file takes the place of that one, which is not
- * gone yet; MQL_BUSY: it was gone, look again. Its CRC says how far a batch reaches. */
+/* The walk has given a batch that reaches over the bound: that of a snapshot, in a file that was
+ * rewritten since, or where the next file begins. MQL_OK: this file takes the place of that one,
+ * which is not gone yet; MQL_BUSY: it was gone, look again. Its CRC says how far a batch reaches.
+ */
 static int reach_over(mql_cursor *cursor) {
     const mql_segment_walk *walk = &cursor->walk;
     char path[MQL_PATH_MAX];
