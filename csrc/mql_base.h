@@ -20,7 +20,7 @@
 #define MQL_SEGMENT_BYTES_MIN 4096
 #define MQL_SEGMENT_BYTES_MAX INT32_MAX        /* Kafka opens no larger file */
 #define MQL_BATCH_BYTES_MAX ((int64_t)1 << 30) /* one batch, header included */
-#define MQL_OFFSET_MAX (INT64_MAX / 4)         /* no log comes that far */
+#define MQL_OFFSET_MAX ((int64_t)1 << 54)      /* no log comes that far */
 #define MQL_INDEX_INTERVAL 4096                /* Kafka's index.interval.bytes */
 #define MQL_NAME_MAX 255
 #define MQL_TOPIC_MAX 245

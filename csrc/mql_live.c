@@ -239,7 +239,8 @@ int64_t mql_live_pass_done(mql_live *live, int64_t number, int64_t stop) {
     return mql_base_min(number, stop);
 }
 
-int64_t mql_live_count_done(mql_live *live, int64_t number, int64_t stop) {
+/* Of the chunks [number, stop), which one done page speaks of. */
+static int64_t count_in_page(mql_live *live, int64_t number, int64_t stop) {
     int64_t count = 0;
     while (number < stop) {
         _Atomic uint64_t *word;
@@ -250,6 +251,43 @@ int64_t mql_live_count_done(mql_live *live, int64_t number, int64_t stop) {
         number += some;
     }
     return count;
+}
+
+/* The chunks that the page speaks of: itself, or those that it marks. False: of none. */
+static bool chunks_of(const mql_live *live, uint32_t page, int64_t *from, int64_t *to) {
+    const mql_format_live_page *facts = mql_arrays_at(&live->arrays, MQL_LIVE_PAGES, page);
+    uint64_t code = code_of(live, page);
+    bool done = (code & MQL_SHARE_DONE) != 0;
+    if (code == 0 || facts->mark != MARK_NONE) return false;
+    *from = done ? (int64_t)(code & ~MQL_SHARE_DONE) * MQL_SHARE_DONE_CHUNKS : (int64_t)code - 1;
+    *to = *from + (done ? MQL_SHARE_DONE_CHUNKS : 1);
+    return true;
+}
+
+/* By the pages there are, not by the chunks: damage may claim any number of those. */
+int64_t mql_live_count_done(mql_live *live, int64_t number, int64_t stop) {
+    uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
+    int64_t count = 0, from, to;
+    if (stop - number <= MQL_SHARE_DONE_CHUNKS) return count_in_page(live, number, stop);
+    for (uint32_t page = 0; page < pages; page++)
+        if (chunks_of(live, page, &from, &to) && to - from > 1)
+            count += count_in_page(live, mql_base_max(from, number), mql_base_min(to, stop));
+    return count;
+}
+
+int64_t mql_live_untouched(mql_live *live, int64_t number, int64_t stop) {
+    mql_format_share_window window;
+    int64_t next = number + 1, from, to;
+    uint32_t page, pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
+    bool first = mql_slots_window(&live->slots, &window) == MQL_OK &&
+                 number == window.start / MQL_SHARE_SLOTS;
+    if (!first || find_code(live, (uint64_t)next + 1, &page) ||
+        find_code(live, MQL_SHARE_DONE | (uint64_t)(next / MQL_SHARE_DONE_CHUNKS), &page))
+        return next;
+    for (page = 0; page < pages; page++)
+        if (chunks_of(live, page, &from, &to) && to > next)
+            stop = mql_base_min(stop, mql_base_max(from, next));
+    return stop;
 }
 
 /* There is a page that can say that the chunk is done. */
@@ -322,22 +360,25 @@ void mql_live_finish(mql_live *live, const mql_live_place *place, int kind) {
 }
 
 int mql_live_finish_chunks(mql_live *live, int64_t from, int64_t to, int kind) {
-    for (int64_t number = from; number < to; number++) {
+    while (from < to) {
         mql_format_share_window window;
         int rc = mql_slots_window(&live->slots, &window);
         if (rc < 0) return rc;
-        bool first = number == window.start / MQL_SHARE_SLOTS;
-        if (!first && !can_be_done(live, number)) return MQL_BUSY;
-        int64_t all = unfinished_of(number, window.start);
+        bool first = from == window.start / MQL_SHARE_SLOTS;
+        if (!first && !can_be_done(live, from)) return MQL_BUSY;
+        int64_t next = first ? mql_live_untouched(live, from, to) : from + 1;
+        int64_t all = unfinished_of(from, window.start) + (next - from - 1) * MQL_SHARE_SLOTS;
         window.counts[kind] += all;
-        window.folding = number;
+        window.folding = next - 1;
         atomic_fetch_add_explicit(&live->map->counts[kind], all, memory_order_relaxed);
-        if (first) {
+        if (first) { /* the start goes over all of them */
+            window.start = mql_base_max(window.start, (next - 1) * MQL_SHARE_SLOTS);
             advance_start(live, &window);
         } else {
             mql_slots_set_window(&live->slots, &window);
-            set_done(live, number);
+            set_done(live, from);
         }
+        from = next;
     }
     return MQL_OK;
 }

@@ -273,10 +273,19 @@ static bool whole_batch(mql_segment_walk *walk, int64_t at, int64_t *budget,
     return bytes != NULL && mql_batch_crc_right(bytes, header->size);
 }
 
+/* Where looking for batches ends: the limit may be damage's word, and lie far behind the file. */
+static int64_t reach_of(const mql_segment_walk *walk) {
+    const mql_segment *segment = walk->segment;
+    int64_t length = segment->map != NULL
+                         ? (int64_t)segment->map_length
+                         : atomic_load_explicit(&segment->length, memory_order_relaxed);
+    return mql_base_min(walk->limit, length);
+}
+
 bool mql_segment_holds_more(mql_segment_walk *walk) {
-    int64_t budget = RESYNC_BUDGET;
+    int64_t budget = RESYNC_BUDGET, reach = reach_of(walk);
     mql_batch_header header;
-    for (int64_t at = walk->position; at + MQL_BATCH_HEADER <= walk->limit && budget > 0; at++)
+    for (int64_t at = walk->position; at + MQL_BATCH_HEADER <= reach && budget > 0; at++)
         if (whole_batch(walk, at, &budget, &header)) return true;
     return false;
 }
@@ -368,9 +377,8 @@ static int64_t own_end(mql_segment_walk *walk, int64_t *budget) {
 int mql_segment_resync(mql_segment_walk *walk, int64_t before) {
     int64_t budget = RESYNC_BUDGET;
     known_place place = next_known(walk, before);
-    int64_t next = own_end(walk, &budget);
-    for (int64_t at = walk->position + 1; at + MQL_BATCH_HEADER <= place.position && budget > 0;
-         at++) {
+    int64_t next = own_end(walk, &budget), stop = mql_base_min(place.position, reach_of(walk));
+    for (int64_t at = walk->position + 1; at + MQL_BATCH_HEADER <= stop && budget > 0; at++) {
         mql_batch_header header;
         if (!whole_batch(walk, at, &budget, &header)) continue;
         if (header.base_offset <= walk->expected || header.last_offset >= before) continue;

@@ -610,9 +610,11 @@ static int skip_over(mql_live *live, int64_t next, bool released, int64_t *reach
             continue;
         }
         if (!found && at % MQL_SHARE_SLOTS == 0 && chunk < last) {
-            rc = mql_live_finish_chunks(live, chunk, chunk + 1, MQL_GONE);
-            if (rc == MQL_OK) add(&live->map->unavailable, MQL_SHARE_SLOTS);
-            if (rc == MQL_OK) at += MQL_SHARE_SLOTS;
+            int64_t behind = mql_live_untouched(live, chunk, last);
+            rc = mql_live_finish_chunks(live, chunk, behind, MQL_GONE);
+            if (rc != MQL_OK) break;
+            add(&live->map->unavailable, (behind - chunk) * MQL_SHARE_SLOTS);
+            at = behind * MQL_SHARE_SLOTS;
             continue;
         }
         if (!found) rc = mql_live_make(live, at, &place);

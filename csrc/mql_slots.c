@@ -15,6 +15,7 @@
 
 static_assert(MQL_SHARE_SLOTS * sizeof(mql_format_slot) == MQL_PAGE, "a chunk is a page");
 static_assert(MQL_SHARE_REGION_PAGES * sizeof(uint64_t) == MQL_PAGE, "a directory is a page");
+static_assert(MQL_OFFSET_MAX / MQL_SHARE_SLOTS < MQL_SHARE_DONE, "each chunk has a name");
 
 /* -- the file ---------------------------------------------------------------------------------- */
 int64_t mql_slots_position(uint32_t page) {

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,3 +115,39 @@ def test_a_queue_that_holds_none_cannot_drive_them_back(store: Store) -> None:
         store.queue("orders").redrive()
     with pytest.raises(ValueError, match="at least 1"):
         store.queue("orders").dead_letters.redrive(0)
+
+
+MOVER = """
+import os, signal, sys
+import mqlog
+
+send = mqlog.Queue._send_raw
+
+def die(self, *args):
+    if sys.argv[2] == "after":
+        send(self, *args)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+mqlog.Queue._send_raw = die
+with mqlog.open(sys.argv[1]) as store:
+    store.queue("orders").get().reject("broken")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_mover_that_is_killed_loses_nothing_and_doubles_nothing(
+    tmp_path: Path, moment: str
+) -> None:
+    """Before or after the dead letter is there: whoever comes next ends the move."""
+    with mqlog.open(tmp_path / "s") as store:
+        store.queue("orders").put(b"1")
+    command = [sys.executable, "-c", MOVER, str(tmp_path / "s"), moment]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    with mqlog.open(tmp_path / "s") as store:
+        orders = store.queue("orders")
+        with pytest.raises(mqlog.Empty):
+            orders.get(timeout=0.5)  # it is on its way, and nobody's to work on
+        assert [record.value for record in orders.dead_letters.peek(10)] == [b"1"]
+        stats = orders.stats()
+        assert (stats.dead, stats.ready, stats.delayed) == (1, 0, 0)

@@ -20,6 +20,11 @@ BUDGET = {
         "os",
         (2, 1, 1),
     ),
+    "another roll, which leaves alone what is sealed": (
+        "assabbbbbsbbbs",
+        "os",
+        (2, 1, 1),
+    ),
     "a close: the exact length, and that it was clean": ("aasc", "os", (2, 0, 1)),
     "a close with nothing done": ("aacc", "os", (0, 0, 0)),
     "a trim: what came before, and the new start": ("aat", "os", (1, 1, 0)),

@@ -1,6 +1,7 @@
 """mql_cursor: a reader's place over rolls, damage, retention and moments."""
 
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from support.partition import (
     check,
     ffi,
     flip,
+    forge_end,
     headers_of,
     lib,
     log_file,
@@ -310,6 +312,20 @@ def test_a_missing_last_segment_is_told_not_taken_for_the_end(tmp_path: Path, re
         assert offsets(found) == list(range(base))
         assert [(start, stop) for _, _, start, stop in damages(found)] == [(base, 30)]
         assert [row for row, *_ in store.recovered] == [6]
+
+
+@pytest.mark.parametrize("position", [2**31 - 1, 2**62])
+def test_no_batch_is_looked_for_behind_the_file(tmp_path: Path, position: int):
+    """A checkpoint that lies says how far a read-only store has to look."""
+    with Store(tmp_path / "s") as store:
+        fill(store.log(), 3)
+    forge_end(tmp_path / "s", position, 1000)
+    begin = time.process_time()
+    with Store(tmp_path / "s", read_only=1) as store:
+        found = store.log().read()
+        assert offsets(found) == [0, 1, 2]
+        assert [(start, stop) for _, _, start, stop in damages(found)] == [(3, 1000)]
+    assert time.process_time() - begin < 1.0
 
 
 # -- retention ------------------------------------------------------------------------------------

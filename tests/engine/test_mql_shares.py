@@ -2,12 +2,13 @@
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.fault import Failed, Log, Share, Store, check, dies, ffi, hooked, lib
-from support.partition import flip
+from support.partition import flip, forge_end, reboot
 
 SLOTS = lib.MQL_SHARE_SLOTS
 
@@ -401,3 +402,36 @@ def test_one_delayed_record_holds_nothing_back(log: Log, store: Store) -> None:
     before = share.derived()
     share.rebuild()
     assert share.derived() == before
+
+
+@pytest.mark.parametrize("finished", [0, 100, 300])
+def test_any_number_of_offsets_without_records_costs_no_time(tmp_path: Path, finished: int) -> None:
+    """Damage may claim more of them than there could ever be pages for."""
+    far = 1 << 53
+
+    def work() -> None:
+        log = Store(tmp_path / "s").log()
+        share = Share(log.c)
+        log.append(*[b"v"] * 300)
+        assert share.settle("accept", *share.acquire(finished)) == [0] * finished
+        log.sync()
+
+    dies(work)
+    forge_end(tmp_path / "s", 1 << 30, far)
+    reboot(tmp_path / "s")
+    begin = time.monotonic()
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        share = Share(log.c)
+        assert log.end[2] == far
+        assert offsets(share.acquire(300 - finished)) == list(range(finished, 300))
+        [one] = share.acquire(1)
+        assert lib.mql_share_skip(share.c, one.offset, one.token, far) == 0
+        if finished == 300:  # else there are no pages for the slots of all that lies between
+            assert log.append(b"new") == far
+            assert offsets(share.acquire(2)) == [far]
+            assert share.info().ends[lib.MQL_GONE] == far - 300
+            before = share.derived()
+            share.rebuild()
+            assert share.derived() == before
+    assert time.monotonic() - begin < 5.0

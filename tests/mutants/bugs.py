@@ -2,6 +2,21 @@
 
 A bug is a piece of a source file and what stands in its place; the piece must be there exactly
 once, so a bug that no longer applies is noticed. The sources themselves know nothing of bugs.
+
+The tiers that must kill it are named as in docs/reliability.md, each with as few tests as do it:
+
+    engine   the tests of one module
+    api      the tests of the package
+    budget   how often each operation syncs (O16)
+    power    power cuts on simulated disks (P1 to P4)
+    kill     kills at every instruction (K1)
+    litmus   two threads at the same bytes at the same moment (M8)
+    races    ThreadSanitizer (M3)
+
+No bugs: that the size of a new segment is not synced, since the sync of its bytes covers it (msync
+is an fsync of the range), so that this is "data is not synced"; and that a fence is missing between
+a sleeper's flag and its futex, where it sleeps on the very word that moves, since the kernel looks
+at that word behind a full barrier.
 """
 
 from __future__ import annotations
@@ -16,7 +31,7 @@ class Bug:
     file: str
     old: str
     new: str
-    tests: tuple[str, ...]  # folders, files or tests, from tests/
+    killers: dict[str, tuple[str, ...]]  # by tier: files or tests, from tests/, or "make ..."
 
     def plant(self, tree: Path) -> None:
         file = tree / self.file
@@ -29,14 +44,32 @@ class Bug:
         file.write_text(text.replace(self.old, self.new))
 
 
-BATCH = "engine/test_mql_batch.py"
-APPEND = "engine/test_mql_append.py"
-COMMIT = "engine/test_mql_commit.py"
-CURSOR = "engine/test_mql_cursor.py"
-R = "engine/test_mql_recover.py::test_"
-STEPS = "crash/test_steps.py"
-POWER = "crash/test_power.py::test_whatever_a_power_cut_leaves_is_what_was_promised"
-BUDGET = "crash/test_sync_budget.py"
+def engine(module: str, *tests: str) -> dict[str, tuple[str, ...]]:
+    file = f"engine/test_mql_{module}.py"
+    return {"engine": tuple(f"{file}::test_{test}" for test in tests) or (file,)}
+
+
+def api(module: str, *tests: str) -> dict[str, tuple[str, ...]]:
+    return {"api": tuple(f"api/test_{module}.py::test_{test}" for test in tests)}
+
+
+def budget(what: str) -> dict[str, tuple[str, ...]]:
+    return {"budget": (f"crash/test_sync_budget.py::{OPERATION}[{what}]",)}
+
+
+def power(*workloads: str) -> dict[str, tuple[str, ...]]:
+    return {"power": tuple(f"crash/test_power.py::{CUT}[{workload}]" for workload in workloads)}
+
+
+def litmus(*tests: str) -> dict[str, tuple[str, ...]]:
+    return {"litmus": tuple(f"crash/test_at_once.py::test_{test}" for test in tests)}
+
+
+OPERATION = "test_an_operation_syncs_as_often_as_the_design_says"
+CUT = "test_whatever_a_power_cut_leaves_is_what_was_promised"
+DEATH = "test_a_death_at_any_instruction_of_anything_holds_nobody_up_and_loses_nothing"
+KILL = {"kill": (f"crash/test_steps.py::{DEATH}",)}
+RACES = {"races": ("make tsan",)}
 
 BUGS = (
     # -- what is published, and when -----------------------------------------------------------
@@ -55,14 +88,14 @@ BUGS = (
     mql_control_publish(&control->published, &end);
     encode_locked(append, append->log->active->map + position, first);
 """,
-        (STEPS,),
+        KILL,
     ),
     Bug(
         "what a writer may have left is not noted before its bytes",
         "csrc/mql_append.c",
         "    atomic_store_explicit(&control->dirty, append->end, memory_order_relaxed);\n",
         "",
-        (STEPS,),
+        KILL,
     ),
     Bug(
         "zeros are taken for a batch",
@@ -75,42 +108,92 @@ BUGS = (
         """    int codec = MQL_BATCH_COMPRESSION(header->attributes);
     if (codec > CODEC_MAX) return "a batch has an unknown codec";
 """,
-        (BATCH,),
+        engine("batch"),
     ),
     Bug(
         "a length check is off by one",
         "csrc/mql_batch.c",
         "    if (header->size > room) return",
         "    if (header->size > room + 1) return",
-        (BATCH,),
+        engine("batch"),
+    ),
+    Bug(
+        "a length is read twice, and checked once",
+        "csrc/mql_batch.c",
+        '        return walk_corrupt(walk, "a record reaches past the end of its batch");\n',
+        """        return walk_corrupt(walk, "a record reaches past the end of its batch");
+    (void)get_varint(walk->at, walk->end, 5, &length);
+""",
+        litmus("records_that_change_while_they_are_read_let_no_read_outside"),
     ),
     Bug(
         "a dead writer's bytes are not zeroed",
         "csrc/mql_append.c",
         "        memset(segment->map + end.position, 0, (size_t)(dirty - end.position));\n",
         "",
-        (APPEND,),
+        engine("append") | KILL | power("dead writers-os"),
     ),
     Bug(
         "an owner's death is ignored",
         "csrc/mql_log.c",
         "    if (owed != NULL) *owed = 1;\n",
         "",
-        (APPEND, COMMIT),
+        engine("append") | KILL,
     ),
     Bug(
         "a peer lengthens a segment that was rolled",
         "csrc/mql_room.c",
         "    if (end.segment != segment || from >= least) return MQL_OK;\n",
         "    if (from >= least) return MQL_OK;\n",
-        ("engine/test_mql_room.py", COMMIT),
+        engine("room"),
     ),
     Bug(
         "space is made by lengthening the file",
         "csrc/mql_os_posix.c",
         "    RETRY(rc, fallocate(file, 0, position, length));\n",
         "    RETRY(rc, ftruncate(file, position + length));\n",
-        ("engine/test_mql_os.py", "engine/test_mql_room.py"),
+        engine("os"),
+    ),
+    Bug(
+        "the end is published by a store that releases nothing",
+        "csrc/mql_control.h",
+        "    atomic_store_explicit(&latch->generation, generation, memory_order_release);\n",
+        "    atomic_store_explicit(&latch->generation, generation, memory_order_relaxed);\n",
+        RACES,
+    ),
+    Bug(
+        "one more is counted by a load and a store",
+        "csrc/mql_segment.c",
+        "    atomic_fetch_add_explicit(&segment->references, 1, memory_order_relaxed);\n",
+        """    int now = atomic_load_explicit(&segment->references, memory_order_relaxed);
+    atomic_store_explicit(&segment->references, now + 1, memory_order_relaxed);
+""",
+        RACES,
+    ),
+    Bug(
+        "a publisher looks for sleepers before its end is seen",
+        "csrc/mql_log.h",
+        """    atomic_thread_fence(memory_order_seq_cst);
+    mql_control_wake(waiters, latch);
+""",
+        "    mql_control_wake(waiters, latch);\n",
+        litmus("whoever_changes_something_sees_who_sleeps_or_is_seen[wake]"),
+    ),
+    Bug(
+        "who rings looks for sleepers before the change is seen",
+        "csrc/mql_share.c",
+        """    atomic_thread_fence(memory_order_seq_cst);
+    mql_log_ring(log, records);
+""",
+        "    mql_log_ring(log, records);\n",
+        litmus("whoever_changes_something_sees_who_sleeps_or_is_seen[ring]"),
+    ),
+    Bug(
+        "a sleeper looks before its flag is seen",
+        "csrc/mql_sleep.c",
+        "    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in ring_room */\n",
+        "",
+        litmus("whoever_changes_something_sees_who_sleeps_or_is_seen[sleep]"),
     ),
     # -- stable storage --------------------------------------------------------------------------
     Bug(
@@ -120,7 +203,7 @@ BUGS = (
         "    rc = mql_os_sync_map(segment->map + start, (size_t)(to->position - start));\n"
         "    if (rc < 0)\n"
         "        rc = mql_os_sync_map(segment->map + start, (size_t)(to->position - start));\n",
-        (COMMIT,),
+        engine("commit"),
     ),
     Bug(
         "only the process whose sync failed knows of it",
@@ -128,28 +211,28 @@ BUGS = (
         "    atomic_fetch_or_explicit(&log->control->state, MQL_STATE_POISONED,",
         "    static _Atomic uint32_t mine;\n"
         "    atomic_fetch_or_explicit(&mine, MQL_STATE_POISONED,",
-        (COMMIT,),
+        engine("commit"),
     ),
     Bug(
         "pages that a failed sync left clean are not made dirty again",
         "csrc/mql_segment.c",
         "        *byte = *byte;\n",
         "        (void)byte;\n",
-        (COMMIT,),
+        engine("commit"),
     ),
     Bug(
         "a committer's death is nobody's business",
         "csrc/mql_commit.c",
         "    int rc = mql_log_lock(log, &log->control->commit, &log->control->needs_resync);\n",
         "    int rc = mql_log_lock(log, &log->control->commit, NULL);\n",
-        (COMMIT,),
+        engine("commit"),
     ),
     Bug(
         "consumers read above the durable end",
         "csrc/mql_log.c",
         "    if (log->control != NULL && mql_log_is_sync(log))\n",
         "    if (false)\n",
-        (CURSOR, "engine/test_mql_log.py"),
+        engine("cursor", "a_cursor_of_a_sync_topic_stops_at_the_durable_end_unless_told"),
     ),
     Bug(
         "retention makes files shorter before it takes them away",
@@ -163,7 +246,7 @@ BUGS = (
         "        }\n"
         "        int rc = mql_os_unlink(log->home->root, path);\n"
         '        if (rc < 0 && rc != -ENOENT) return mql_base_fail_os(rc, path, "cannot remove the',
-        (CURSOR,),
+        engine("cursor"),
     ),
     Bug(
         "a sleeper is woken before the lock is free",
@@ -172,14 +255,14 @@ BUGS = (
         "    mql_log_wake(log, &log->control->waiters_durable, &log->control->durable);\n",
         "    mql_log_wake(log, &log->control->waiters_durable, &log->control->durable);\n"
         "    mql_os_mutex_drop(&log->control->commit);\n",
-        (COMMIT,),
+        engine("commit"),
     ),
     Bug(
         "data is not synced",
         "csrc/mql_commit.c",
         "    rc = mql_os_sync_map(segment->map + start, (size_t)(to->position - start));\n",
         "    rc = 0;\n",
-        (BUDGET, POWER),
+        budget("a sync") | power("appends-os", "appends-sync"),
     ),
     Bug(
         "the length of a sealed segment is not synced",
@@ -188,14 +271,16 @@ BUGS = (
         "    mql_os_close(file);\n"
         "    if (rc == -ENOENT) return MQL_OK; /* ret",
         "    mql_os_close(file);\n    if (rc == -ENOENT) return MQL_OK; /* ret",
-        (BUDGET, POWER),
+        budget("a roll: the old segment, its name, the new one, the watermark")
+        | power("rolls-os", "rolls-sync"),
     ),
     Bug(
         "a directory is not synced after something was made in it",
         "csrc/mql_commit.c",
         "    int rc = mql_log_sync_directory(log, true);\n",
         "    int rc = MQL_OK;\n",
-        (BUDGET, POWER),
+        budget("the store's first append: its directories, and the ceiling")
+        | power("appends-os", "appends-sync"),
     ),
     Bug(
         "a directory is not synced after a roll has renamed",
@@ -203,14 +288,29 @@ BUGS = (
         "    if (rc == MQL_OK) rc = mql_log_sync_directory(log, false);\n"
         "    if (rc == MQL_OK) atomic_store_explicit(&log->control->sealed",
         "    if (rc == MQL_OK) atomic_store_explicit(&log->control->sealed",
-        (BUDGET, POWER),
+        budget("a roll: the old segment, its name, the new one, the watermark")
+        | power("rolls-os", "rolls-sync"),
     ),
     Bug(
         "segments go before the log start that says so is on the disk",
         "csrc/mql_commit.c",
         "    if (before != start) rc = write_checkpoint_locked(log, &durable, ceiling, false);\n",
         "",
-        (BUDGET, POWER),
+        budget("a trim: what came before, and the new start") | power("trims-os", "trims-sync"),
+    ),
+    Bug(
+        "what another has sealed is sealed again",
+        "csrc/mql_commit.c",
+        "        if (bases[i] < sealed) continue;\n",
+        "",
+        budget("another roll, which leaves alone what is sealed"),
+    ),
+    Bug(
+        "the exact length of a closed log is not synced",
+        "csrc/mql_commit.c",
+        "        if (rc == 0 && longer) rc = mql_os_sync(file);\n",
+        "",
+        budget("a close: the exact length, and that it was clean"),
     ),
     # -- recovery --------------------------------------------------------------------------------
     Bug(
@@ -218,7 +318,7 @@ BUGS = (
         "csrc/mql_log.c",
         "    rc = mql_control_reset(control, identity);\n    if (rc < 0) return rc;\n",
         "    mql_control_name(control, identity);\n",
-        ("engine/test_mql_log.py", "engine/test_mql_store.py"),
+        engine("log"),
     ),
     Bug(
         "memory is believed after the file system was mounted anew",
@@ -226,7 +326,7 @@ BUGS = (
         "           control->device == identity->device && control->inode == identity->inode &&\n"
         "           control->mount == identity->mount;\n",
         "           control->device == identity->device && control->inode == identity->inode;\n",
-        ("engine/test_mql_control.py",),
+        engine("control"),
     ),
     Bug(
         "recovery cuts below the watermark",
@@ -234,7 +334,7 @@ BUGS = (
         "        run->checkpoint.segment, run->checkpoint.position, run->checkpoint.offset};\n"
         "    *usable",
         "        run->checkpoint.segment, 0, run->checkpoint.segment};\n    *usable",
-        (R + "r6_damage_below_the_watermark_is_never_cut",),
+        engine("recover", "r6_damage_below_the_watermark_is_never_cut"),
     ),
     Bug(
         "recovery removes what it does not know",
@@ -242,20 +342,48 @@ BUGS = (
         '    } else if (length > 5 && length < 25 && memcmp(name, "next.", 5) == 0 &&\n'
         "               digits(name + 5, length - 5)) {\n",
         '    } else if (length > 5 && length < 25 && memcmp(name, "next.", 5) == 0) {\n',
-        ("engine/test_mql_recover.py",),
+        engine("recover"),
     ),
     Bug(
         "offsets that may have been seen are given out again",
         "csrc/mql_recover.c",
         "    while (end->offset < ceiling) {\n",
         "    while (false) {\n",
-        (R + "offsets_up_to_the_ceiling_are_used_up_after_a_scan",),
+        engine("recover", "offsets_up_to_the_ceiling_are_used_up_after_a_scan")
+        | power("appends-os"),
     ),
     Bug(
         "a stale epoch is taken for the log's",
         "csrc/mql_recover.c",
         "        if (rc == MQL_OK && epoch_fits(run, &walk->header)) {\n",
         "        if (rc == MQL_OK) {\n",
-        (R + "r5_a_stale_epoch_is_cut",),
+        engine("recover", "r5_a_stale_epoch_is_cut"),
+    ),
+    Bug(
+        "offsets that a share group has accepted are given out again",
+        "csrc/mql_recover.c",
+        "    while (end->offset < ceiling) {\n",
+        "    while (false) {\n",
+        power("shares-os", "all-os"),
+    ),
+    # -- consumers -------------------------------------------------------------------------------
+    Bug(
+        "what is given out is committed before it is done with",
+        "mqlog/_consumer.py",
+        "            record = self._loop = self._ahead.popleft()\n",
+        """            record = self._loop = self._ahead.popleft()
+            self._groups[record.partition].commit(self._member, record.offset + 1)
+""",
+        api("consumer", "break_leaves_the_last_record_for_the_next_consumer"),
+    ),
+    Bug(
+        "a record is final before its dead letter is on the disk",
+        "mqlog/_dead.py",
+        """    try:
+        letters._send_raw(""",
+        """    settle(messages, ARCHIVE, DEAD, 0)
+    try:
+        letters._send_raw(""",
+        api("dead", "a_mover_that_is_killed_loses_nothing_and_doubles_nothing"),
     ),
 )

@@ -3,9 +3,10 @@
     make mutants                      all of them
     python tests/mutants/run.py NAME  those whose names contain it
 
-For each bug a copy of the tree is made, the bug put into the copy's sources, and the tests that it
-belongs to are run there, until one fails. A bug that no test kills is an error; so is a bug whose
-place is not in the sources any more, and a test that fails without any bug.
+For each bug a copy of the tree is made and the bug put into the copy's sources. Each tier that the
+bug belongs to must then kill it by itself: its tests are run there until one fails. A tier that
+lets a bug live is an error; so is a bug whose place is not in the sources any more, and a test that
+fails without any bug.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +28,17 @@ from mutants.bugs import BUGS, Bug
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("csrc", "tests", "mqlog", "examples", "docs")
-LIMIT = 600.0  # seconds for the tests of one bug
+OBJECTS = (
+    Path("build") / "objects"
+)  # compiled files, known by what is in them: all trees share them
+LIMIT = 300.0  # seconds for a tier's tests
+LINE = "{:6.1f} s  {:<11} {:<62} {}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    bug: Bug
+    bug: str
+    tier: str
     killer: str  # the test that failed first; "": none did
     seconds: float
     said: str
@@ -42,19 +49,26 @@ def main(words: list[str]) -> int:
     if not chosen:
         print(f"no bug has {' '.join(words)!r} in its name", file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory(prefix="mqlog-mutants-") as folder:
-        sound = try_without(chosen, Path(folder))
-        if not sound:
+    begin = time.monotonic()
+    (ROOT / OBJECTS).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="mutants-", dir=ROOT / "build") as place:
+        folder = Path(place)
+        # The copies use what is compiled already; what they compile goes with them.
+        shutil.copytree(ROOT / OBJECTS, folder / "objects", copy_function=os.link)
+        if not try_without(chosen, folder):
             return 1
-        outcomes = [show(try_one(bug, Path(folder))) for bug in chosen]
-    alive = [outcome.bug.name for outcome in outcomes if not outcome.killer]
-    print(f"mutants: {len(outcomes)} planted, {len(alive)} survived")
+        outcomes = [show(outcome) for bug in chosen for outcome in try_one(bug, folder)]
+    alive = {outcome.bug for outcome in outcomes if not outcome.killer}
+    print(
+        f"mutants: {len(chosen)} planted, {len(outcomes) - len(alive)} of {len(outcomes)} times "
+        f"killed by the tier, {len(alive)} survived, {time.monotonic() - begin:.0f} s"
+    )
     return 1 if alive else 0
 
 
 def show(outcome: Outcome) -> Outcome:
     killer = outcome.killer or "NOBODY"
-    print(f"{outcome.seconds:6.1f} s  {outcome.bug.name:<58} {killer}", flush=True)
+    print(LINE.format(outcome.seconds, outcome.tier, outcome.bug, killer), flush=True)
     if not outcome.killer:
         print(outcome.said)
     return outcome
@@ -62,56 +76,85 @@ def show(outcome: Outcome) -> Outcome:
 
 def try_without(chosen: list[Bug], folder: Path) -> bool:
     """The tests must pass where nothing is planted; it also builds what the copies share."""
-    tests = sorted({test for bug in chosen for test in bug.tests})
-    begin = time.monotonic()
-    done = run_tests(copy_tree(folder / "sound"), tests)
-    passed = done.returncode == 0
-    print(f"{time.monotonic() - begin:6.1f} s  {'nothing planted':<58} {'' if passed else 'FAILS'}")
-    if not passed:
-        print(done.stdout)
-    return passed
+    tree = copy_tree(folder, "sound")
+    for tier in {tier: None for bug in chosen for tier in bug.killers}:
+        tests = {test: None for bug in chosen for test in bug.killers.get(tier, ())}
+        begin = time.monotonic()
+        code, said = run_tier(tree, tests)
+        seconds = time.monotonic() - begin
+        print(LINE.format(seconds, tier, "nothing planted", "FAILS" if code else ""), flush=True)
+        if code != 0:
+            print(said)
+            return False
+    shutil.rmtree(tree)
+    return True
 
 
-def try_one(bug: Bug, folder: Path) -> Outcome:
-    tree = copy_tree(folder / "planted")
+def try_one(bug: Bug, folder: Path) -> Iterable[Outcome]:
+    tree = copy_tree(folder, "planted")
     bug.plant(tree)
-    begin = time.monotonic()
-    try:
-        done = run_tests(tree, list(bug.tests))
-        said, code = done.stdout, done.returncode
-    except subprocess.TimeoutExpired as stuck:
-        said, code = f"no end after {stuck.timeout:.0f} s", 1
-    finally:
-        shutil.rmtree(tree)
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
-    killer = failed.group(1) if failed else "no end" if "no end" in said else ""
-    return Outcome(bug, killer if code != 0 else "", time.monotonic() - begin, said)
+    for tier, tests in bug.killers.items():
+        begin = time.monotonic()
+        code, said = run_tier(tree, tests)
+        killer = killer_of(said) if code != 0 else ""
+        yield Outcome(bug.name, tier, killer, time.monotonic() - begin, said)
+    shutil.rmtree(tree)
 
 
-def copy_tree(to: Path) -> Path:
+def killer_of(said: str) -> str:
+    """What failed, by what it said; "" if the tests could not even be run."""
+    stuck = re.search(r"^no end after .*", said, re.MULTILINE)
+    test = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
+    race = re.search(r"(?:Thread|Address)Sanitizer: .*", said)
+    if stuck:
+        return stuck.group()
+    if test:
+        return test.group(1)
+    return race.group() if race else ""
+
+
+def copy_tree(folder: Path, name: str) -> Path:
     """The sources and, beside them, the extension as it is installed: no bug here is in that."""
     import mqlog._engine
 
-    for name in COPIED:
+    tree = folder / name
+    for part in COPIED:
         leave = shutil.ignore_patterns("__pycache__", "*.so", "_engine.c")
-        shutil.copytree(ROOT / name, to / name, ignore=leave)
-    shutil.copy(ROOT / "pyproject.toml", to)
-    shutil.copy(Path(str(mqlog._engine.__file__)), to / "mqlog")
-    return to
+        shutil.copytree(ROOT / part, tree / part, ignore=leave)
+    for file in ("pyproject.toml", "Makefile"):
+        shutil.copy(ROOT / file, tree)
+    shutil.copy(Path(str(mqlog._engine.__file__)), tree / "mqlog")
+    (tree / OBJECTS).parent.mkdir()
+    (tree / OBJECTS).symlink_to(folder / "objects")
+    return tree
 
 
-def run_tests(tree: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
+def run_tier(tree: Path, tests: Iterable[str]) -> tuple[int, str]:
+    """The exit code, and what was said."""
+    targets = [test.removeprefix("make ") for test in tests if test.startswith("make ")]
+    if targets:
+        return run(["make", *targets, "ROUNDS=10"], tree)
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "--timeout=120"]
-    command += ["-p", "no:cacheprovider", *tests]
-    return subprocess.run(
-        command,
-        cwd=tree / "tests",
-        env={**os.environ, "PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=LIMIT,
-    )
+    return run([*command, "-p", "no:cacheprovider", *tests], tree / "tests", tree)
+
+
+def run(command: list[str], where: Path, package: Path | None = None) -> tuple[int, str]:
+    path = {"PYTHONPATH": str(package), "PYTHONSAFEPATH": "1"} if package else {}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=where,
+            env={**os.environ, **path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=LIMIT,
+        )
+    except subprocess.TimeoutExpired as stuck:
+        return 1, f"no end after {stuck.timeout:.0f} s"
+    return done.returncode, done.stdout
 
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -40,6 +39,9 @@ from typing import Any, NamedTuple
 
 import cffi
 from cffi import recompiler
+
+from support import objects
+from support.objects import run
 
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
@@ -92,11 +94,10 @@ def load(
         given = [source.with_suffix(".h") for source in (chosen, *also)]
         headers += [header for header in given if header.exists()]
     key = _key([*sources, *headers, *sorted(_replaced(chosen)), Path(__file__)], flags)
-    name = f"_mqlog_engine_{key}"
     place = CACHE / key
     if not place.exists():
-        _publish(place, lambda made: _build(made, name, sources, headers, flags))
-    module = _import(name, place / f"{name}.so")
+        _publish(place, lambda made: _build(made, sources, headers, flags))
+    module = _import(next(place.glob("*.so")))
     return Engine(module.ffi, module.lib)
 
 
@@ -115,8 +116,7 @@ def _replaced(os_file: Path) -> set[Path]:
 
 
 def _key(files: list[Path], flags: list[str]) -> str:
-    compiler = subprocess.run([CC, "--version"], capture_output=True, check=True).stdout
-    digest = hashlib.sha256(compiler)
+    digest = hashlib.sha256(objects.version(CC).encode())
     digest.update(repr([flags, sys.version, cffi.__version__]).encode())
     for file in files:
         if file.exists():
@@ -138,41 +138,33 @@ def _publish(place: Path, make: Any) -> None:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def _build(
-    made: Path, name: str, sources: list[Path], headers: list[Path], flags: list[str]
-) -> None:
-    def compile_one(source: Path) -> Path:
-        target = made / f"{source.stem}.o"
-        _run([CC, *flags, *WARNINGS, f"-I{CSRC}", "-c", str(source), "-o", str(target)])
-        return target
+def _build(made: Path, sources: list[Path], headers: list[Path], flags: list[str]) -> None:
+    def compile_one(source: Path) -> str:
+        return str(objects.compiled(source, [CC, *flags, *WARNINGS], [CSRC]))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, sources))
-    symbols = _run(["nm", "--defined-only", "-g", *map(str, objects)])
+        compiled = list(pool.map(compile_one, sources))
+    symbols = run(["nm", "--defined-only", "-g", *compiled])
     everything = made / "everything.c"
     everything.write_text("".join(f'#include "{header}"\n' for header in headers))
+    declared = ALSO + declarations(everything, set(re.findall(r" T (\w+)", symbols)))
     builder = cffi.FFI()
-    builder.cdef(ALSO + declarations(everything, set(re.findall(r" T (\w+)", symbols))))
+    builder.cdef(declared)
+    # Named after what it declares: engines that differ in nothing else share the compiled door.
+    name = f"_mqlog_engine_{hashlib.sha256(repr([declared, flags]).encode()).hexdigest()[:16]}"
     generated = made / f"{name}.c"
-    preamble = f"#include <stdlib.h>\n{everything.read_text()}"
+    preamble = "#include <stdlib.h>\n" + "".join(f'#include "{one.name}"\n' for one in headers)
     recompiler.make_c_source(builder, name, preamble, str(generated))
-    door = made / f"{name}.o"
-    _run([CC, *flags, *GENERATED, f"-I{CSRC}", "-c", str(generated), "-o", str(door)])
+    include = sorted({CSRC, *(header.parent for header in headers)})
+    door = objects.compiled(generated, [CC, *flags, *GENERATED], include)
     # Lazy: while a module is missing, only the calls that need it fail.
     target = made / f"{name}.so"
-    _run([CC, *flags, "-shared", "-Wl,-z,lazy", str(door), *map(str, objects), "-o", str(target)])
+    run([CC, *flags, "-shared", "-Wl,-z,lazy", str(door), *compiled, "-o", str(target)])
 
 
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
-    return done.stdout
-
-
-def _import(name: str, file: Path) -> Any:
-    loader = importlib.machinery.ExtensionFileLoader(name, str(file))
-    spec = importlib.util.spec_from_file_location(name, file, loader=loader)
+def _import(file: Path) -> Any:
+    loader = importlib.machinery.ExtensionFileLoader(file.stem, str(file))
+    spec = importlib.util.spec_from_file_location(file.stem, file, loader=loader)
     assert spec is not None
     before = sys.getdlopenflags()
     sys.setdlopenflags(os.RTLD_LAZY | os.RTLD_LOCAL)
@@ -191,8 +183,8 @@ def declarations(everything: Path, defined: set[str]) -> str:
         for stub in STUBS:
             (Path(stubs) / f"{stub}.h").touch()
         preprocess = [CC, "-std=c11", "-E", "-nostdinc", f"-I{stubs}", f"-I{CSRC}", *PLAIN_C]
-        text = _run([*preprocess, "-P", str(everything)])
-        macros = _run([*preprocess, "-dM", str(everything)])
+        text = run([*preprocess, "-P", str(everything)])
+        macros = run([*preprocess, "-dM", str(everything)])
     text = re.sub(r"\b_Atomic\b\s*(\(([^()]*)\))?", r"\2", text)
     kept = [_cleaned(head, body, defined) for head, body in _statements(text)]
     constants = [f"#define {name} ..." for name in _constants(macros)]

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from support import objects
 from support.engine import CC, CSRC, FLAGS, ROOT, SANITIZERS, WARNINGS
 
 FUZZ = ROOT / "tests" / "fuzz"
@@ -46,13 +47,13 @@ TARGETS = {
 
 def program(name: str, *, sanitize: bool = False) -> Path:
     """Compiles the program, with the engine's asserts on."""
-    flags = [*FLAGS, f"-I{CSRC}", f"-I{FUZZ}", *(SANITIZERS if sanitize else [])]
+    flags = [*FLAGS, *(SANITIZERS if sanitize else [])]
     return made(name, PARTS[name], flags)
 
 
 def replayer(target: str) -> Path:
     """The target under gcc's sanitizers, run over inputs that were kept."""
-    flags = [*FLAGS, f"-I{CSRC}", f"-I{FUZZ}", *SANITIZERS]
+    flags = [*FLAGS, *SANITIZERS]
     return made(target, (*parts_of(target), "replay"), flags, define=define_of(target))
 
 
@@ -82,29 +83,25 @@ def _made(name: str, sources: list[Path], flags: list[str]) -> Path:
     if made.exists():
         return made
     CACHE.mkdir(parents=True, exist_ok=True)
+
+    def compile_one(source: Path) -> Path:
+        return objects.compiled(source, [CC, *flags, *WARNINGS], [CSRC, FUZZ])
+
     with tempfile.TemporaryDirectory(dir=CACHE) as place:
         target = Path(place) / name
-        compiled = [source for source in sources if source.suffix == ".c"]
+        code = [source for source in sources if source.suffix == ".c"]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(lambda one: _compiled(one, flags, target.parent), compiled))
+            compiled = list(pool.map(compile_one, code))
         if name.endswith(".a"):
-            _run("ar", "rcs", target, *objects)
+            _run("ar", "rcs", target, *compiled)
         else:
-            _run(CC, *flags, *objects, *(set(sources) - set(compiled)), "-o", target)
+            _run(CC, *flags, *compiled, *(set(sources) - set(code)), "-o", target)
         target.rename(made)
     return made
 
 
-def _compiled(source: Path, flags: list[str], place: Path) -> Path:
-    out = place / f"{source.stem}.o"
-    _run(CC, *flags, *WARNINGS, "-c", source, "-o", out)
-    return out
-
-
 def _run(*words: object) -> None:
-    done = subprocess.run([str(one) for one in words], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, words))}\n{done.stderr}")
+    objects.run([str(word) for word in words])
 
 
 @contextmanager

@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from support import objects
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -33,7 +34,7 @@ def make(name: str, *others: str) -> Path:
     """The program of which support/<name>.c has the main function."""
     sources = [*sorted(CSRC.glob("*.c")), *(HERE / f"{one}.c" for one in (name, *others))]
     headers = [*sorted(CSRC.glob("*.h")), *sorted(HERE.glob("*.h"))]
-    digest = hashlib.sha256(_run([CC, "--version"]).encode())
+    digest = hashlib.sha256(objects.version(CC).encode())
     digest.update(repr([FLAGS, LINK, name, others]).encode())
     for file in [*sources, *headers]:
         digest.update(repr((file.name, file.read_bytes())).encode())
@@ -55,20 +56,9 @@ def make(name: str, *others: str) -> Path:
 def _build(made: Path, name: str, sources: list[Path]) -> None:
     def compile_one(source: Path) -> str:
         standard = "-std=c11" if source.parent == CSRC else "-std=gnu11"
-        target = str(made / f"{source.stem}.o")
-        includes = [f"-I{CSRC}", f"-I{HERE}"]
-        _run([CC, standard, *FLAGS, *includes, "-c", str(source), "-o", target])
-        return target
+        include = [CSRC] if source.parent == CSRC else [CSRC, HERE]
+        return str(objects.compiled(source, [CC, standard, *FLAGS], include))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, sources))
-    _run([CC, "-pthread", *LINK, *objects, "-o", str(made / name)])
-    for file in objects:
-        os.unlink(file)
-
-
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
-    return done.stdout
+        compiled = list(pool.map(compile_one, sources))
+    objects.run([CC, "-pthread", *LINK, *compiled, "-o", str(made / name)])

@@ -1,0 +1,47 @@
+"""Two threads at the same bytes at the same moment: orders that whole calls hardly ever show."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from support import programs
+from support.tiers import FULL, Sums
+
+pytestmark = [pytest.mark.crash, pytest.mark.slow, pytest.mark.timeout(600)]
+
+TIMES = 5_000_000 if FULL else 500_000
+
+
+between_two = pytest.mark.skipif(os.cpu_count() == 1, reason="takes two processors")
+
+
+@between_two
+@pytest.mark.parametrize("call", ["wake", "ring", "sleep"])
+def test_whoever_changes_something_sees_who_sleeps_or_is_seen(
+    call: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    litmus = programs.make("litmus")
+    sums = Sums()
+    sums.add([litmus, call, TIMES])
+    sums.tell(capsys, f"litmus {call}: {sums['times']:,} times, {sums['slept']:,} slept")
+    assert sums["times"] == TIMES
+    assert TIMES // 20 < sums["slept"] < TIMES * 19 // 20, "they have not met"
+
+
+@between_two
+def test_a_fence_that_is_missing_is_seen() -> None:
+    """What the test above is worth on this machine."""
+    sums = Sums()
+    sums.add([programs.make("litmus"), "own", TIMES])
+    assert sums["lost"] > 0
+
+
+def test_records_that_change_while_they_are_read_let_no_read_outside(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flicker = programs.make("flicker")
+    sums = Sums()
+    sums.add([flicker, TIMES // 100])
+    sums.tell(capsys, f"flicker: {sums['walks']:,} walks of records whose bytes change")
+    assert sums["walks"] >= 4 * TIMES
