@@ -461,7 +461,7 @@ static int revive(mql_log *log) {
     return rc;
 }
 
-static int meet_need(appending *append) {
+static int meet(appending *append) {
     mql_log *log = append->log;
     switch (append->need) {
     case NEED_MAPPING: {
@@ -493,6 +493,14 @@ static int meet_need(appending *append) {
         break;
     }
     return MQL_OK;
+}
+
+/* MQL_TIMEOUT: a lock that it takes was not to be had, since who holds it may be stopped. */
+static int meet_need(appending *append) {
+    mql_base_hurry(true);
+    int rc = meet(append);
+    mql_base_hurry(false);
+    return rc == MQL_E_LATER ? MQL_TIMEOUT : rc;
 }
 
 /* After the lock was dropped: wake readers, and this process's helpers once in a while. */
@@ -561,7 +569,7 @@ int mql_append_source_to(mql_log *log, const mql_append_source *source, int flag
         if (nowait) return MQL_BUSY;
         if (rc == MQL_TIMEOUT) return MQL_TIMEOUT;
         rc = meet_need(&append);
-        if (rc < 0) return rc;
+        if (rc < 0 || rc == MQL_TIMEOUT) return rc;
     }
     if (rc != MQL_OK) return MQL_TIMEOUT;
     after(&append);

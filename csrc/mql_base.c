@@ -6,6 +6,17 @@
 
 static _Thread_local mql_error last_error = {.position = -1, .start = -1, .stop = -1};
 
+static _Thread_local bool hurried;
+
+void mql_base_hurry(bool on) { hurried = on; }
+
+int64_t mql_base_lock_slice(void) { return hurried ? MQL_LOCK_SLICE_NS : MQL_SLICE_NS; }
+
+int mql_base_later(int rc) {
+    if (rc != MQL_TIMEOUT || !hurried) return rc;
+    return mql_base_fail(MQL_E_LATER, NULL, "a lock was not to be had");
+}
+
 static void reset(int code, const char *path) {
     last_error.code = code;
     last_error.os_errno = 0;

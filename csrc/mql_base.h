@@ -47,6 +47,13 @@ int mql_base_fail_corrupt(const char *path, int64_t position, int64_t start, int
 int mql_base_fail_range(int64_t offset, int64_t start, int64_t stop);
 mql_error *mql_base_error(void); /* this thread's, to add to what was just recorded */
 
+/* Of a thread in a hurry a lock is given up after a slice: who holds it may be stopped, and the
+ * caller wants to look for signals. Nothing has changed then, and the call is to be made again. */
+#define MQL_E_LATER (-100) /* within the engine only */
+void mql_base_hurry(bool on);
+int64_t mql_base_lock_slice(void); /* for the lock that is waited for */
+int mql_base_later(int rc);        /* of the wait: MQL_TIMEOUT is MQL_E_LATER if in a hurry */
+
 /* -- big-endian bytes, as Kafka has them ------------------------------------------------------- */
 static inline uint16_t mql_base_get16(const uint8_t *p) {
     uint16_t v;

@@ -14,6 +14,7 @@
 
 #define RUN_STEPS 64    /* chunks looked into under one holding of the lock */
 #define RUN_CHUNKS 4096 /* and marks looked at in one step */
+#define MEASURES_MOST 16
 
 int64_t mql_census_waiting(mql_share *share) {
     mql_control_end end;
@@ -93,7 +94,7 @@ static int sum_segments(mql_log *log, int64_t from, int64_t to, int64_t *bytes) 
     return MQL_OK;
 }
 
-int mql_census_measure(mql_share *share, mql_log_backlog *out) {
+static int measure_once(mql_share *share, mql_log_backlog *out) {
     mql_log *log = share->live.log;
     mql_control_end end;
     mql_batch batch;
@@ -102,7 +103,9 @@ int mql_census_measure(mql_share *share, mql_log_backlog *out) {
     int rc = first < end.offset ? find_batch(log, first, &batch) : MQL_END;
     if (rc == MQL_END) batch = (mql_batch){.segment = end.segment, .position = end.position};
     if (rc >= 0 && batch.segment < end.segment) {
-        rc = mql_log_sealed(log) < end.segment ? mql_commit_until(log, end.offset) : MQL_OK;
+        /* Not mql_commit_until: all may be durable, and the last segment but one as long as it was
+         * prepared. */
+        rc = mql_log_sealed(log) < end.segment ? mql_commit_all(log) : MQL_OK;
         if (rc >= 0) rc = sum_segments(log, batch.segment, end.segment, &bytes);
     }
     if (rc < 0) return rc;
@@ -111,6 +114,28 @@ int mql_census_measure(mql_share *share, mql_log_backlog *out) {
     *out = (mql_log_backlog){.segment = beyond ? -1 : end.segment,
                              .before = bytes - batch.position};
     return MQL_OK;
+}
+
+/* Moves when a segment comes or goes, or its name gets another file. */
+static uint64_t files_of(const mql_log *log) {
+    const mql_format_control *control = log->control;
+    uint64_t rewrites = atomic_load_explicit(&control->rewrites, memory_order_acquire);
+    return rewrites << 32 |
+           atomic_load_explicit(&control->segments_generation, memory_order_acquire);
+}
+
+/* While segments are replaced by one, records are in two files, and a place in the one says nothing
+ * of the length of the other: whoever is at it is waited for, or his work is done. */
+int mql_census_measure(mql_share *share, mql_log_backlog *out) {
+    mql_log *log = share->live.log;
+    int rc = MQL_OK;
+    for (int i = 0; i < MEASURES_MOST; i++) {
+        if (mql_commit_is_replacing(log)) (void)mql_commit_settle(log);
+        uint64_t files = files_of(log);
+        rc = measure_once(share, out);
+        if (rc < 0 || (!mql_commit_is_replacing(log) && files == files_of(log))) break;
+    }
+    return rc;
 }
 
 int mql_census_backlog(mql_share *share, int64_t *bytes) {

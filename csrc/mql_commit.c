@@ -59,7 +59,8 @@ static int settle_locked(mql_log *log) {
     int rc = mql_swap_settle(&place, &freed);
     atomic_fetch_sub_explicit(&log->home->bell->used_bytes, freed, memory_order_relaxed);
     atomic_fetch_add_explicit(&log->control->segments_generation, 1, memory_order_release);
-    if (rc == MQL_OK) log->control->replacing = 0;
+    if (rc == MQL_OK)
+        atomic_store_explicit(&log->control->replacing, 0, memory_order_release);
     return rc;
 }
 
@@ -97,7 +98,7 @@ static void drop(mql_log *log) {
 
 /* A failure to leaves all files as good as they were, and is met again. */
 static void settle_owed_locked(mql_log *log) {
-    if (MQL_UNLIKELY(log->control->replacing != 0) && mql_log_in_place(log) == MQL_OK)
+    if (MQL_UNLIKELY(mql_commit_is_replacing(log)) && mql_log_in_place(log) == MQL_OK)
         (void)settle_locked(log);
 }
 
@@ -544,7 +545,7 @@ static int check_sources(mql_log *log, const mql_commit_sources *from,
 static int replace_locked(mql_log *log, const mql_commit_sources *from) {
     mql_swap_place place = swap_place(log);
     mql_control_end durable;
-    if (log->control->replacing != 0) return MQL_BUSY;
+    if (mql_commit_is_replacing(log)) return MQL_BUSY;
     int rc = commit_locked(log);
     if (rc < 0) return rc;
     mql_control_read(&log->control->durable, &durable);
@@ -553,8 +554,8 @@ static int replace_locked(mql_log *log, const mql_commit_sources *from) {
     /* The watermark on the disk must not name a segment that goes. */
     if (rc == MQL_OK) rc = write_checkpoint_locked(log, &durable, ceiling, false);
     if (rc != MQL_OK) return rc;
-    log->control->replacing = 1;
-    atomic_signal_fence(memory_order_seq_cst); /* a death finds it stored first */
+    atomic_store_explicit(&log->control->replacing, 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst); /* a death finds it stored first; so does a look */
     rc = mql_swap_begin(&place, from->bases[0]);
     int settled = settle_locked(log);
     return rc < 0 ? rc : settled;

@@ -39,6 +39,10 @@ typedef struct mql_commit_sources {
 int mql_commit_replace(mql_log *log, const mql_commit_sources *from);
 /* Finishes or undoes what a process has left that died while it rewrote segments. Blocks. */
 int mql_commit_settle(mql_log *log);
+/* Whether somebody is replacing segments, or has left it undone: a hint without the lock. */
+static inline bool mql_commit_is_replacing(mql_log *log) {
+    return atomic_load_explicit(&log->control->replacing, memory_order_acquire) != 0;
+}
 /* Whether the youngest record of a sealed segment is older than `oldest` (milliseconds since 1970).
  * The time index is derived, so it is not believed alone; without it the segment is read once its
  * file is that old too. */

@@ -100,10 +100,23 @@ static void choose_index(mql_cursor *cursor, const mql_control_end *end) {
     cursor->walk.index_count = mql_index_count_offsets(&segment->index.offsets);
 }
 
-/* How far the walk may go in the current segment. MQL_BUSY: its file is gone. */
+/* Whether the current segment is the file that the end speaks of. It may have been rolled since,
+ * and rewritten under the same name; what it was is never the last one again. */
+static bool has_end(const mql_cursor *cursor, const mql_control_end *end) {
+    if (cursor->segment->base != end->segment) return false;
+    if (cursor->log->control == NULL) return mql_log_holds_end(cursor->log, cursor->segment);
+    mql_control_end now;
+    end_of(cursor, &now);
+    return now.segment == end->segment;
+}
+
+/* How far the walk may go in the current segment. MQL_BUSY: its file is gone, or the end is not in
+ * it any more. */
 static int set_limit(mql_cursor *cursor, const mql_control_end *end) {
     mql_segment *segment = cursor->segment;
-    if (segment->base == end->segment) {
+    bool named = segment->base == end->segment, last = has_end(cursor, end);
+    if (named && !last && cursor->log->control != NULL) return MQL_BUSY;
+    if (last) {
         mql_segment_options now = mql_log_segment_options(cursor->log);
         if (segment->map == NULL && mql_segment_refresh(segment, &now) < 0)
             return out_of_range(cursor, cursor->offset);
@@ -116,7 +129,8 @@ static int set_limit(mql_cursor *cursor, const mql_control_end *end) {
     int rc = mql_log_locate(cursor->log, segment->base, &base, &cursor->next_base);
     if (rc == MQL_E_RANGE || (rc == MQL_OK && base != segment->base)) return gone(cursor);
     if (rc < 0) return rc;
-    cursor->bound = cursor->next_base;
+    if (named && cursor->next_base == INT64_MAX) return gone(cursor); /* of an older listing */
+    cursor->bound = mql_base_min(cursor->next_base, end->offset); /* that of a snapshot */
     mql_segment_options options = mql_log_segment_options(cursor->log);
     rc = mql_segment_refresh(segment, &options);
     if (rc == MQL_E_NOT_FOUND) return gone(cursor);
@@ -150,9 +164,9 @@ static int place(mql_cursor *cursor) {
     mql_control_end end;
     end_of(cursor, &end);
     int64_t start = mql_log_start(log), base, next_base;
-    if (cursor->offset < start || cursor->offset > end.offset)
-        return out_of_range(cursor, cursor->offset);
-    if (cursor->offset == end.offset) return MQL_END;
+    bool beyond = cursor->offset > end.offset && log->control != NULL;
+    if (cursor->offset < start || beyond) return out_of_range(cursor, cursor->offset);
+    if (cursor->offset >= end.offset) return MQL_END;
     int rc = mql_log_locate(log, cursor->offset, &base, &next_base);
     /* The listing may know a segment that the end sampled above does not: read up to that end
      * first. */
@@ -311,7 +325,7 @@ static int go_on(mql_cursor *cursor) {
         leave_segment(cursor);
         return MQL_OK;
     }
-    if (cursor->segment->base == end.segment) {
+    if (has_end(cursor, &end)) {
         int64_t limit = cursor->walk.limit;
         cursor->walk.position = limit; /* bytes of no offset may be left */
         cursor->window.length =
@@ -319,7 +333,8 @@ static int go_on(mql_cursor *cursor) {
         int rc = end.position > limit ? set_limit(cursor, &end) : MQL_END;
         return rc;
     }
-    if (cursor->next_base == INT64_MAX) {
+    if (cursor->walk.expected >= end.offset && end.segment != cursor->next_base) return MQL_END;
+    if (cursor->bound < cursor->next_base || cursor->next_base == INT64_MAX) {
         int rc = set_limit(cursor, &end);
         if (rc != MQL_OK) leave_segment(cursor); /* half-set bounds must not be read by */
         if (rc != MQL_OK) return rc;
@@ -347,15 +362,18 @@ static int go_on(mql_cursor *cursor) {
     return rc;
 }
 
-/* The walk has given a batch that reaches over where the next file begins. MQL_OK: this file takes
- * the place of that one, which is not gone yet; MQL_BUSY: it was gone, look again. Its CRC says how
- * far a batch reaches. */
+/* The walk has given a batch that reaches over the bound: that of a snapshot, in a file that was
+ * rewritten since, or where the next file begins. MQL_OK: this file takes the place of that one,
+ * which is not gone yet; MQL_BUSY: it was gone, look again. Its CRC says how far a batch reaches.
+ */
 static int reach_over(mql_cursor *cursor) {
     const mql_segment_walk *walk = &cursor->walk;
     char path[MQL_PATH_MAX];
     mql_os_stat stat;
     mql_control_end end;
-    if (!walk->verify && !mql_batch_crc_right(walk->bytes, walk->header.size)) return MQL_E_CORRUPT;
+    if (!walk->verify && !mql_batch_crc_right(walk->bytes, walk->header.size))
+        return MQL_E_CORRUPT;
+    if (walk->expected <= cursor->next_base) return MQL_OK;
     mql_base_file_name(path, cursor->log->directory, cursor->segment->base, MQL_SWAP_READY);
     if (mql_os_stat_name(cursor->log->home->root, path, &stat) == 0) return MQL_OK;
     /* Its second name goes last: a listing made from here on lacks what it has replaced. */
@@ -411,7 +429,7 @@ static int step(mql_cursor *cursor, mql_batch *out) {
     }
     if (MQL_UNLIKELY(rc == MQL_E_CORRUPT)) return damaged(cursor, walk->wrong);
     bool over = walk->expected > cursor->bound;
-    if (MQL_UNLIKELY(over) && cursor->bound == cursor->next_base) {
+    if (MQL_UNLIKELY(over) && cursor->next_base != INT64_MAX) {
         rc = reach_over(cursor);
         if (rc != MQL_OK && rc != MQL_E_CORRUPT) return rc;
         over = rc == MQL_E_CORRUPT;
@@ -540,6 +558,7 @@ int mql_cursor_move_to_time(mql_cursor *cursor, int64_t timestamp, int64_t *offs
         if (rc == MQL_OK) rc = enter_segment(cursor, base);
         if (rc == MQL_OK) rc = set_limit(cursor, &end);
         if (rc == MQL_BUSY) {
+            end_of(cursor, &end);
             rc = MQL_OK;
             continue;
         }

@@ -53,15 +53,6 @@ static void unmap_body(mql_dedupe *dedupe) {
     dedupe->length = 0;
 }
 
-/* How much of the body is of use: what the table says that it has, if the file has it, too. What
- * lies behind that is nobody's, and may be a hole without end. */
-static int64_t useful(const mql_format_dedupe *map, int64_t size, int64_t least) {
-    uint32_t entries = map->entries;
-    bool sane = entries >= FIRST_ENTRIES && entries <= MOST_ENTRIES &&
-                (entries & (entries - 1)) == 0 && MQL_PAGE + bytes_for(entries) <= size;
-    return sane ? mql_base_max(bytes_for(entries), least) : least;
-}
-
 /* Maps the body, at least `least` bytes of it; the file is made, and its page mapped, if need be.
  */
 static int map_file(mql_dedupe *dedupe, int64_t least) {
@@ -72,18 +63,19 @@ static int map_file(mql_dedupe *dedupe, int64_t least) {
     int rc = mql_os_open(home->root, dedupe->path, MQL_OS_WRITE | MQL_OS_CREATE, home->mode, &file);
     if (rc < 0) return mql_base_fail_os(rc, dedupe->path, "cannot open the table of keys");
     rc = mql_os_stat_file(file, &stat);
-    bool lacking = rc == 0 && mql_os_lacks_blocks(&stat, MQL_PAGE + least);
-    if (lacking) rc = mql_os_allocate(file, 0, MQL_PAGE + least);
+    if (rc == 0 && stat.size < MQL_PAGE + least) {
+        rc = mql_os_allocate(file, 0, MQL_PAGE + least);
+        stat.size = MQL_PAGE + least;
+    }
     if (rc == 0 && map == NULL) rc = mql_os_map(file, MQL_PAGE, true, &map);
     dedupe->map = map;
-    int64_t length = rc == 0 ? useful(map, stat.size, least) : least;
-    if (rc == 0 && lacking && length > least) rc = mql_os_allocate(file, 0, MQL_PAGE + length);
-    if (rc == 0) rc = mql_os_map_at(file, MQL_PAGE, (size_t)length, &body);
+    size_t length = (size_t)(stat.size - MQL_PAGE);
+    if (rc == 0) rc = mql_os_map_at(file, MQL_PAGE, length, &body);
     mql_os_close(file);
     if (rc < 0) return mql_base_fail_os(rc, dedupe->path, "cannot map the table of keys");
     unmap_body(dedupe);
     dedupe->body = body;
-    dedupe->length = (size_t)length;
+    dedupe->length = length;
     return MQL_OK;
 }
 
@@ -122,6 +114,25 @@ static bool is_sound(const mql_dedupe *dedupe) {
            bytes_for(entries) <= (int64_t)dedupe->length && map->next > 0;
 }
 
+/* Gives the file the length and the blocks that a table of that many entries needs: a copy may be
+ * without its zeros. Nobody else has it mapped. */
+static int fit(mql_dedupe *dedupe, uint32_t entries) {
+    mql_os_file file;
+    mql_os_stat stat;
+    int64_t bytes = bytes_for(entries);
+    int rc = mql_os_open(dedupe->log->home->root, dedupe->path, MQL_OS_WRITE, 0, &file);
+    if (rc < 0) return mql_base_fail_os(rc, dedupe->path, "cannot open the table of keys");
+    unmap_body(dedupe);
+    rc = mql_os_stat_file(file, &stat);
+    if (rc == 0 && stat.size > MQL_PAGE + bytes) rc = mql_os_truncate(file, MQL_PAGE + bytes);
+    if (rc == 0) rc = mql_os_stat_file(file, &stat);
+    if (rc == 0 && mql_os_lacks_blocks(&stat, MQL_PAGE + bytes))
+        rc = mql_os_allocate(file, 0, MQL_PAGE + bytes);
+    mql_os_close(file);
+    if (rc < 0) return mql_base_fail_os(rc, dedupe->path, "no space for the table of keys");
+    return map_file(dedupe, bytes);
+}
+
 /* Under the gate: the first of this instance of the store makes the lock, and the table if what is
  * there is not this boot's. */
 static int make_ready(mql_dedupe *dedupe) {
@@ -129,6 +140,8 @@ static int make_ready(mql_dedupe *dedupe) {
     const mql_log_home *home = dedupe->log->home;
     if (atomic_load_explicit(&map->instance, memory_order_acquire) == home->instance) return MQL_OK;
     bool sound = is_sound(dedupe);
+    int fitted = fit(dedupe, sound ? map->entries : FIRST_ENTRIES);
+    if (fitted < 0) return fitted;
     if (!sound) {
         memset(map, 0, sizeof *map);
         memcpy(map->magic, MQL_DEDUPE_MAGIC, sizeof map->magic);

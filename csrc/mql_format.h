@@ -185,8 +185,8 @@ typedef struct mql_format_control {
 
     /* volatile: one at a time frees space */
     mql_os_mutex reclaim;
-    _Atomic uint32_t rewrites; /* moves when a segment's name has got another file */
-    uint32_t replacing;        /* not 0: files are being replaced; under the commit lock */
+    _Atomic uint32_t rewrites;  /* moves when a segment's name has got another file */
+    _Atomic uint32_t replacing; /* not 0: files are being replaced; set under the commit lock */
     uint8_t pad11[56];
 
     uint8_t reserved1[1408];
@@ -345,7 +345,7 @@ typedef struct mql_format_slot {
 
 /* What word 1 says: when, by which clock, or what kind of end an ARCHIVED record had. */
 enum mql_slot_clock {
-    MQL_CLOCK_NONE = 0,
+    MQL_CLOCK_NONE = 0,   /* AVAILABLE: at once; its holder, if it had one, went without a word */
     MQL_CLOCK_BOOT = 1,   /* deadline: milliseconds since boot */
     MQL_CLOCK_WALL = 2,   /* not before: milliseconds since 1970 */
     MQL_CLOCK_OFFSET = 3, /* of a move: the dead letters' end offset when it began */

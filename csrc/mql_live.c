@@ -451,7 +451,7 @@ static void rebuild_slot(const rebuilding *build, mql_format_slot *at, int64_t o
         bool moving = slot.state == MQL_SHARE_ARCHIVING;
         slot.member = MQL_MEMBERS_MAX;
         slot.state = moving ? MQL_SHARE_ARCHIVING : MQL_SHARE_AVAILABLE;
-        if (!moving) slot.time = 0, slot.clock = MQL_CLOCK_WALL;
+        if (!moving) slot.time = 0, slot.clock = MQL_CLOCK_NONE;
         mql_slots_store(at, offset, &slot);
     }
     if (slot.sound && mql_slots_is_final(&slot)) {

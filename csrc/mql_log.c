@@ -9,6 +9,7 @@
 #include "mql_log.h"
 
 #include "mql_remove.h"
+#include "mql_snapshot.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -104,7 +105,7 @@ int mql_log_take_after(mql_log *log, mql_os_mutex *mutex, int tried, int64_t tim
 int mql_log_lock(mql_log *log, mql_os_mutex *mutex, uint32_t *owed) {
     int rc, usable;
     do {
-        rc = mql_log_take(log, mutex, MQL_SLICE_NS, owed);
+        rc = mql_base_later(mql_log_take(log, mutex, mql_base_lock_slice(), owed));
         usable = mql_log_usable(log);
     } while (rc == MQL_TIMEOUT && usable == MQL_OK);
     if (usable == MQL_OK) return rc;
@@ -533,7 +534,7 @@ static int make_ready(mql_log *log, const mql_control_identity *identity) {
     if (!kept) mql_control_publish(&control->published, &now.end);
     if (!kept) mql_control_publish(&control->durable, &now.durable);
     control->epoch = now.epoch;
-    control->replacing = now.replacing;
+    atomic_store_explicit(&control->replacing, now.replacing, memory_order_relaxed);
     atomic_store_explicit(&control->ceiling, now.ceiling, memory_order_relaxed);
     atomic_store_explicit(&control->log_start, now.log_start, memory_order_relaxed);
     atomic_store_explicit(&control->sealed, now.sealed, memory_order_relaxed);
@@ -553,38 +554,32 @@ static int make_ready(mql_log *log, const mql_control_identity *identity) {
 }
 
 static int look(mql_log *log, bool first) {
-    char path[MQL_PATH_MAX];
-    control_path(log, path);
-    mql_os_file file;
-    mql_os_stat stat;
-    mql_format_control *found = mql_os_allocate_memory(sizeof *found);
-    if (found == NULL) return mql_base_fail(MQL_E_MEMORY, path, "no memory");
     mql_control_identity identity;
-    memset(&identity, 0, sizeof identity);
-    int rc = mql_os_open(log->home->root, path, MQL_OS_READ, 0, &file);
-    if (rc == 0) {
-        rc = mql_os_stat_file(file, &stat);
-        if (rc == 0) identity_of(log, &stat, &identity);
-        if (rc == 0 && mql_os_read(file, found, sizeof *found, 0) != (int64_t)sizeof *found)
-            memset(found, 0, sizeof *found);
-        mql_os_close(file);
-    }
-    mql_recover_task task = recover_task(log, rc == 0 ? found : NULL, &identity);
+    identity_of(log, &(mql_os_stat){0}, &identity);
+    mql_recover_task task = recover_task(log, NULL, &identity);
     mql_recover_state now;
+    mql_segment *last;
     mql_epoch_table epochs = {0};
     if (!first) task.tell = tell_nothing;
-    rc = mql_recover_run(&task, &epochs, &now);
-    if (rc < 0) mql_epoch_free(&epochs);
-    if (rc == MQL_OK) {
-        lock_table(log);
-        mql_epoch_table old = log->epochs;
-        log->epochs = epochs;
-        log->snapshot = now;
-        unlock_table(log);
-        mql_epoch_free(&old);
-    }
-    mql_os_free_memory(found);
-    return rc;
+    int rc = mql_snapshot_take(&task, &epochs, &now, &last);
+    if (rc < 0) return rc;
+    lock_table(log);
+    mql_epoch_table old = log->epochs;
+    mql_segment *before = log->last;
+    log->epochs = epochs;
+    log->snapshot = now;
+    log->last = last;
+    unlock_table(log);
+    mql_epoch_free(&old);
+    mql_segment_release(before);
+    return MQL_OK;
+}
+
+bool mql_log_holds_end(mql_log *log, const mql_segment *segment) {
+    lock_table(log);
+    bool same = log->last == NULL || log->last->inode == segment->inode;
+    unlock_table(log);
+    return same;
 }
 
 int mql_log_refresh(mql_log *log) {
@@ -694,7 +689,8 @@ void mql_log_unmap(mql_log *log) {
     for (size_t i = 0; i < log->count; i++) mql_segment_leave(log->slots[i].segment);
     log->count = 0;
     mql_segment_leave(log->active);
-    log->active = NULL;
+    mql_segment_leave(log->last);
+    log->active = log->last = NULL;
     mql_segment_leave(atomic_exchange_explicit(&log->prepared, NULL, memory_order_relaxed));
     if (log->control != NULL) mql_os_unmap(log->control, MQL_CONTROL_BYTES);
     log->control = NULL;

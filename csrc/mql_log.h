@@ -111,7 +111,9 @@ struct mql_log {
     _Atomic int64_t reclaim_again_ns; /* and then also if nothing has changed */
     _Atomic uint64_t reclaim_seen;    /* what had, when it was looked at last */
 
-    mql_recover_state snapshot; /* read-only stores: how it stood */
+    /* read-only stores, under `table` */
+    mql_recover_state snapshot; /* how it stood */
+    mql_segment *last;          /* owns: the file with the snapshot's end; NULL: there was none */
 };
 
 /* Opens a partition: maps its page, and brings it in order if nobody has since the store was
@@ -124,6 +126,8 @@ void mql_log_unmap(mql_log *log);
 void mql_log_set(mql_log *log, const mql_log_options *options);
 /* Read-only stores: looks again. */
 int mql_log_refresh(mql_log *log);
+/* The same: whether it is the file with the end, not one that has its name now. */
+bool mql_log_holds_end(mql_log *log, const mql_segment *segment);
 
 /* MQL_OK while the log may be used; else closed, forked, deleted (recorded). */
 int mql_log_usable(mql_log *log);

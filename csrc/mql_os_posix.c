@@ -400,7 +400,8 @@ int mql_os_make_directory(mql_os_file directory, const char *name, uint32_t mode
     place at;
     int rc = find_place(directory, name, &at);
     if (rc < 0) return rc;
-    rc = mkdirat(at.directory, at.name, (mode_t)mode) < 0 ? -errno : 0;
+    RETRY(rc, mkdirat(at.directory, at.name, (mode_t)mode));
+    rc = rc < 0 ? -errno : 0;
     leave_place(&at);
     return rc;
 }

@@ -316,7 +316,7 @@ void mql_reclaim_round(mql_log *log, int64_t now_ns, bool forced) {
     uint64_t seen = changes(log);
     reclaiming all = {.log = log};
     /* A hint, read without its lock: what was left undone is finished first. */
-    rc = died || log->control->replacing != 0 ? mql_commit_settle(log) : MQL_OK;
+    rc = died || mql_commit_is_replacing(log) ? mql_commit_settle(log) : MQL_OK;
     if (rc == MQL_OK) rc = free_space(&all);
     forget_segments(&all);
     int64_t took = mql_os_monotonic_ns() - begun;

@@ -705,6 +705,7 @@ static int decide(recovery *run) {
     bool can_scan;
     int found = begin_at_watermark(run, &can_scan);
     if (found < 0) return found;
+    run->out->behind = task->live;
     if (task->live) return MQL_OK; /* the watermark, and no further */
     if (can_scan) {
         int rc = scan(run);
@@ -715,6 +716,28 @@ static int decide(recovery *run) {
         tell(run, 6, run->checkpoint.segment, run->checkpoint.position, 0, NULL);
     }
     return task->look_only ? MQL_OK : settle(run);
+}
+
+/* The table of epochs has no CRC; the checkpoint has one, and the page of memory is this boot's. An
+ * epoch that began below what they speak of, and that they do not know, is a damaged number: then
+ * nothing is known of the batches below. */
+static int doubt_epochs(recovery *run) {
+    const mql_recover_task *task = run->task;
+    mql_epoch_table *table = run->epochs;
+    if (!run->has_checkpoint || table->count == 0) return MQL_OK;
+    mql_epoch_entry last = table->entries[table->count - 1];
+    mql_epoch_entry known = {.start = run->checkpoint.offset, .epoch = run->checkpoint.epoch};
+    mql_control_end end;
+    if (task->control != NULL && mql_control_is(task->control, task->identity) &&
+        mql_control_trust(&task->control->published, &end) && end.offset >= known.start) {
+        known.start = end.offset;
+        known.epoch = (int32_t)mql_base_max(known.epoch, task->control->epoch);
+    }
+    if (last.epoch <= known.epoch || last.start >= known.start) return MQL_OK;
+    mql_epoch_free(table);
+    int rc = mql_epoch_add(table, known.epoch, known.start);
+    if (rc < 0 || task->look_only) return rc;
+    return mql_epoch_save(task->root, task->directory, table, task->mode, false);
 }
 
 int mql_recover_run(const mql_recover_task *task, mql_epoch_table *epochs, mql_recover_state *out) {
@@ -729,6 +752,7 @@ int mql_recover_run(const mql_recover_task *task, mql_epoch_table *epochs, mql_r
         rc = mql_checkpoint_read(task->root, task->directory, &run.checkpoint);
     run.has_checkpoint = rc == MQL_OK;
     if (rc >= 0) rc = mql_epoch_load(task->root, task->directory, epochs);
+    if (rc >= 0) rc = doubt_epochs(&run);
     if (rc >= 0) {
         out->epoch = epochs->count > 0 ? epochs->entries[epochs->count - 1].epoch : 0;
         /* The file may have been lost: new batches must not go below older ones. */

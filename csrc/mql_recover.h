@@ -57,6 +57,7 @@ typedef struct mql_recover_state {
     uint64_t last_number; /* greatest n of a next.<n> */
     int64_t freed;        /* bytes that went when a rewriting was finished, or undone */
     bool replacing;       /* it could not be yet */
+    bool behind;          /* live: the page said nothing that could be used, the watermark counts */
 } mql_recover_state;
 
 /* Decides, repairs what needs it, and leaves the epoch table (owned by the caller) filled. May be

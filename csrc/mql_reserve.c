@@ -36,7 +36,7 @@ static int take_sync(mql_live *live) {
 static int enter(mql_live *live) {
     int rc;
     do {
-        rc = mql_live_enter(live, MQL_SLICE_NS);
+        rc = mql_base_later(mql_live_enter(live, mql_base_lock_slice()));
     } while (rc == MQL_TIMEOUT);
     return rc;
 }

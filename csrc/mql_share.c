@@ -23,6 +23,7 @@
 #define STALE_MOST 1024 /* deadlines that nobody has any more, beside as many as are held */
 #define TIME_NEVER MQL_SLOTS_TIME_MAX
 #define NOBODY MQL_MEMBERS_MAX
+#define ABANDONED (-1) /* in place of a due time: at once, its holder is gone without a word */
 
 static int64_t boot_ms(void) { return mql_os_monotonic_ns() / 1000000; }
 static int64_t wall_ms(const mql_share *share) { return mql_log_wall_ms(share->live.log->home); }
@@ -60,7 +61,7 @@ void mql_share_leave(mql_share *share) { mql_live_leave(&share->live); }
 int mql_share_enter_surely(mql_share *share) {
     int rc;
     do {
-        rc = mql_share_enter(share, MQL_SLICE_NS);
+        rc = mql_base_later(mql_share_enter(share, mql_base_lock_slice()));
     } while (rc == MQL_TIMEOUT);
     return rc;
 }
@@ -89,18 +90,22 @@ static void count_held(mql_share *share, uint32_t member, int much) {
     atomic_store_explicit(held, now + (uint32_t)much, memory_order_relaxed);
 }
 
-/* The slot's holder has it no longer: it is to be delivered from `due` on, or its move finished. */
+/* The slot's holder has it no longer: it is to be delivered from `due` on, or its move finished.
+ * Whoever takes it next is told if it was abandoned: a record that its put was about to delay may
+ * have been acquired before, and its holder gone before it saw that it is early. */
 static void let_go(mql_share *share, const mql_live_place *place, mql_slots_slot *slot,
                    int64_t due) {
     mql_live *live = &share->live;
     mql_arrays_unpush(&live->arrays, MQL_LIVE_DEADLINES, place->offset);
     count_held(share, slot->member, -1);
+    bool abandoned = due == ABANDONED;
+    if (abandoned) due = 0;
     slot->member = NOBODY;
     if (slot->state == MQL_SHARE_ACQUIRED) {
         slot->state = MQL_SHARE_AVAILABLE;
         slot->member = 0;
         slot->time = due;
-        slot->clock = MQL_CLOCK_WALL;
+        slot->clock = abandoned ? MQL_CLOCK_NONE : MQL_CLOCK_WALL;
     }
     mql_slots_store(place->slot, place->offset, slot);
     mql_arrays_push(&live->arrays, MQL_LIVE_DUE, due, place->offset);
@@ -217,7 +222,7 @@ static void expire(acquiring *acquire) {
         mql_slots_load(place.slot, place.offset, &slot);
         if (!slot.sound) acquire->need = NEED_REBUILDING;
         if (!valid) continue;
-        let_go(acquire->share, &place, &slot, 0);
+        let_go(acquire->share, &place, &slot, ABANDONED);
         acquire->released++;
     }
 }
@@ -287,6 +292,7 @@ static void give(acquiring *acquire, const mql_live_place *place, mql_slots_slot
     if (slot->state == MQL_SHARE_ARCHIVING) {
         out->moving = slot->time;
     } else {
+        out->abandoned = slot->deliveries > 0 && slot->clock != MQL_CLOCK_WALL;
         slot->state = MQL_SHARE_ACQUIRED;
         if (slot->deliveries < 255) slot->deliveries++;
         slot->time = acquire->deadline;
@@ -681,7 +687,7 @@ static int64_t release_member(mql_share *share, uint32_t member) {
         if (!mql_live_find(live, timer.offset, &place)) continue;
         mql_slots_load(place.slot, place.offset, &slot);
         if (!held_by(&slot, member)) continue;
-        let_go(share, &place, &slot, 0);
+        let_go(share, &place, &slot, ABANDONED);
         released++;
     }
     uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
@@ -692,7 +698,7 @@ static int64_t release_member(mql_share *share, uint32_t member) {
             if (!mql_live_find(live, number * MQL_SHARE_SLOTS + i, &place)) break;
             mql_slots_load(place.slot, place.offset, &slot);
             if (!held_by(&slot, member)) continue;
-            let_go(share, &place, &slot, 0);
+            let_go(share, &place, &slot, ABANDONED);
             released++;
         }
     }

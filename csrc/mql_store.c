@@ -144,7 +144,11 @@ void mql_store_ungate(mql_store *store) {
 
 /* -- what a store does for its logs ------------------------------------------------------------ */
 static int home_gate(void *context) {
-    int rc = mql_store_gate(context, GATE_OPEN_NS);
+    int64_t until = mql_os_monotonic_ns() + GATE_OPEN_NS;
+    int rc;
+    do {
+        rc = mql_base_later(mql_store_gate(context, mql_base_lock_slice()));
+    } while (rc == MQL_TIMEOUT && mql_os_monotonic_ns() < until);
     if (rc != MQL_TIMEOUT) return rc;
     return mql_base_fail_os(-ETIMEDOUT, "store.lock",
                             "another process holds the store's gate for too long");

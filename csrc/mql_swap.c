@@ -217,13 +217,14 @@ static int put_in_place(const mql_swap_place *place, int64_t base, int64_t *free
     if (rc == 0) rc = mql_os_stat_name(place->root, log, &stat);
     if (rc == -ENOENT) rc = 0;
     bool same = rc == 0 && stat.inode == wanted.inode;
-    if (same && place->moved == NULL) *freed += wanted.size; /* who opens has counted both names */
-    if (same) return MQL_OK;
-    if (rc == 0) rc = mql_os_link(place->root, ready, making);
-    if (rc == 0) rc = mql_os_rename(place->root, making, log);
+    if (!same && rc == 0) rc = mql_os_link(place->root, ready, making);
+    if (!same && rc == 0) rc = mql_os_rename(place->root, making, log);
     if (rc < 0) return mql_base_fail_os(rc, log, "cannot put the rewritten segment in its place");
-    *freed += stat.size;
-    if (place->moved != NULL) /* before anything goes: who misses a file looks at it */
+    if (!same) *freed += stat.size;
+    if (same && place->moved == NULL) *freed += wanted.size; /* who opens has counted both names */
+    /* Before anything goes: who misses a file looks at it. Whoever gave it the name may have died
+     * before he said so. */
+    if (place->moved != NULL)
         atomic_fetch_add_explicit(place->moved, 1, memory_order_release);
     return MQL_OK;
 }

@@ -103,6 +103,17 @@ static void check_epoch(verifying *v, const mql_segment_walk *walk) {
     snprintf(row->path, sizeof row->path, "%s", walk->segment->path);
 }
 
+/* Whether the table is not the one that the log goes by: that one is right (mql_recover). */
+static bool is_doubted(const verifying *v, const mql_epoch_table *table) {
+    mql_control_end end;
+    int64_t next_start;
+    if (table->count == 0) return false;
+    mql_epoch_entry last = table->entries[table->count - 1];
+    mql_log_end(v->log, &end);
+    return last.start < end.offset &&
+           mql_log_epoch_at(v->log, last.start, &next_start) != last.epoch;
+}
+
 static void check_epoch_file(verifying *v) {
     char path[MQL_PATH_MAX];
     mql_os_stat stat;
@@ -112,6 +123,8 @@ static void check_epoch_file(verifying *v) {
     int rc = mql_epoch_load(v->log->home->root, v->log->directory, &table);
     if (rc == MQL_END) problem(v, path, 0, "not a table of leader epochs");
     if (rc < 0) problem(v, path, 0, mql_error_last()->text);
+    if (rc == MQL_OK && is_doubted(v, &table))
+        problem(v, path, 0, "it has an epoch that the log has not had");
     mql_epoch_free(&table);
 }
 

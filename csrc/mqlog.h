@@ -449,7 +449,8 @@ typedef struct mql_acquired {
     int64_t deadline_ms; /* on the clock of mql_share_now; INT64_MAX: none */
     uint64_t holder;     /* mql_share_holders: the member's id */
     uint32_t deliveries; /* this one included, up to 255 */
-    uint32_t reserved;
+    uint32_t abandoned;  /* not 0: whoever had it before is gone and has not settled it, nor
+                            perhaps looked at it */
 } mql_acquired;
 
 typedef struct mql_acquire {

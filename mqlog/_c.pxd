@@ -296,7 +296,7 @@ cdef extern from "mqlog.h" nogil:
         int64_t deadline_ms
         uint64_t holder
         uint32_t deliveries
-        uint32_t reserved
+        uint32_t abandoned
 
     ctypedef struct mql_acquire:
         int64_t lock_ms

@@ -126,8 +126,9 @@ class Queue(_engine.Taker, Generic[Out, In]):
                 priority: 0 to 9, higher first; within one, first in, first out.
                 ttl: Seconds after which it is dropped if it was not delivered until then.
                 dedupe: Puts nothing if this was put within `dedupe_window`, by whichever process,
-                    and returns the first one's offset. With several partitions the same `dedupe`
-                    has to come with the same `key`, or without one.
+                    and returns the first one's offset. Each priority, and with several partitions
+                    each of them, remembers for itself: the same `dedupe` has to come with the same
+                    `priority`, and with the same `key` or without one.
                 durable: Return when it is on stable storage; never weaker than the topic.
 
             Raises:

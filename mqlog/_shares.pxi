@@ -446,12 +446,13 @@ cdef class Share:
     cdef bint is_for_delivery(self, mql_value headers, const mql_acquired *got) except -1:
         """Whether it is this group's, and at its first delivery due and not expired; else settled.
 
-        One that was delivered is not early, though the clock may have been set back since. A move
-        that was begun is ended, whatever the headers say.
+        One that was delivered and given back is not early, though the clock may have been set back
+        since. One whose holder is gone may be: it was put a moment ago, and the holder ended before
+        it looked. A move that was begun is ended, whatever the headers say.
         """
         cdef int64_t due = 0
         cdef int verdict = DELIVER if got.moving >= 0 else self.judge(headers, &due)
-        if verdict == PUT_OFF and got.deliveries == 1:
+        if verdict == PUT_OFF and (got.deliveries == 1 or got.abandoned):
             self.settle_one(got, MQL_RELEASE, due, MQL_UNCOUNTED)
         elif verdict == DROP and got.deliveries == 1:
             self.settle_one(got, MQL_ARCHIVE, MQL_EXPIRED, 0)

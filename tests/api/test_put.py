@@ -91,6 +91,27 @@ def test_what_was_delivered_is_not_early_though_the_clock_was_set_back(
     assert jobs.get_nowait().value == b"1"
 
 
+def test_what_was_taken_before_its_put_had_delayed_it_is_early_when_its_holder_is_gone(
+    jobs: Bytes, clock: Clock
+) -> None:
+    """The next one cannot know what the holder has seen, and goes by the record."""
+    due = int((BEGIN + 60.0) * 1000).to_bytes(8, "big")
+    jobs._send(b"1", None, (), 0, False, [(b"__mqlog.due", due)])  # published, and not yet delayed
+    clock.now += 60.0
+    held = jobs.get(lock_duration=0.001)
+    clock.now = BEGIN
+    time.sleep(0.01)
+    for _ in range(3):
+        assert jobs.get_many(1, timeout=0) == []
+        assert jobs.stats().delayed == 1
+    clock.now += 60.0
+    message = jobs.get_nowait()
+    assert (message.value, message.delivery_count) == (held.value, 2)
+    message.release()
+    clock.now = BEGIN
+    assert jobs.get_nowait().value == b"1"  # given back by who had seen it
+
+
 def test_a_consumer_that_waits_follows_the_clock(jobs: Bytes, clock: Clock) -> None:
     jobs.put(b"1", delay=3600.0)
 

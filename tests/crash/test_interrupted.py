@@ -12,9 +12,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support import partition
 from support.tiers import FULL
 
 import mqlog
@@ -59,6 +62,53 @@ def test_an_exception_that_a_signal_raises_anywhere_leaves_all_in_order(tmp_path
     assert float(longest) < 60.0, "a wait of 90 s did not end with the signal"
     with mqlog.open(tmp_path / "store") as store:
         assert store.recovered == []
+
+
+class Alarm(Exception):
+    """Raised by a signal's handler, as KeyboardInterrupt is."""
+
+
+@contextmanager
+def holding(path: Path, lock: str) -> Iterator[None]:
+    """Another process has taken a lock that is shared, and is stopped."""
+    taken, release = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        partition.take(partition.ffi.addressof(partition.Store(path).log("orders").control, lock))
+        os.write(taken[1], b"x")
+        os.read(release[0], 1)
+        os._exit(0)
+    assert os.read(taken[0], 1) == b"x"
+    try:
+        yield
+    finally:
+        os.write(release[1], b"x")
+        os.waitpid(child, 0)
+        for descriptor in (*taken, *release):
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize("lock", ["writer", "prepare"])
+def test_a_signal_ends_an_append_that_waits_for_a_stopped_process(
+    tmp_path: Path, lock: str
+) -> None:
+    def ring(signum: int, frame: object) -> None:
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        with mqlog.open(tmp_path / "store") as store:
+            stream = store.stream("orders")
+            stream.append(b"a")
+            with holding(tmp_path / "store", lock), pytest.raises(Alarm):
+                signal.setitimer(signal.ITIMER_REAL, 0.3)
+                stream.append(b"b" * 500_000)  # more than there is room for
+            assert list(stream.values()) == [b"a"]
+            stream.append(b"b" * 500_000)
+            assert stream.end_offset == 2
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize("how", ["return", "exception", "_exit", "terminate"])

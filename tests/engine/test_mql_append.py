@@ -1,6 +1,7 @@
 """mql_append: appends over rolls, all or nothing, and the repair of what a dead owner left."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from support.partition import (
     take,
     values_of,
 )
+from support.share import Share
 
 SMALL = {"segment_bytes": PAGE, "max_message_bytes": PAGE, "batch_bytes": PAGE}
 
@@ -148,28 +150,39 @@ def test_an_append_that_must_not_wait_does_nothing_while_the_lock_is_held(tmp_pa
         assert log.append(b"b", flags=lib.MQL_NOWAIT) == 1
 
 
-def test_an_append_that_waits_for_a_stopped_writer_gives_up_after_its_slice(tmp_path: Path):
+@pytest.mark.parametrize("lock", ["writer", "prepare", "commit", "grow", "share"])
+def test_an_append_that_waits_for_somebody_who_is_stopped_gives_up_after_a_slice(
+    tmp_path: Path, lock: str
+) -> None:
+    """So that its caller can look for signals; it is made again then."""
     with Store(tmp_path / "s") as store:
         log = store.log()
+        share = Share(log.c)
         log.append(b"a")
+        log.control.slots_ready = 0  # so that share groups are looked at
+        if lock == "commit":
+            log.control.ceiling = 1
         held, release = os.pipe(), os.pipe()
         child = os.fork()
         if child == 0:
-            take(ffi.addressof(log.control.writer))
+            take(ffi.addressof(share.map if lock in ("grow", "share") else log.control, lock))
             os.write(held[1], b"x")
             os.read(release[0], 1)
             os._exit(0)
         os.read(held[0], 1)
         keep: list[Any] = []
-        given = values_of([b"b"], keep)
+        given = values_of([b"b" * 100_000], keep)  # more than there is room for
+        began = time.monotonic()
         rc = lib.mql_append_values(log.c, given, 1, NOW, 0, ffi.new("int64_t *"))
         assert rc == lib.MQL_TIMEOUT
+        assert time.monotonic() - began < 5.0  # 50 ms, and what a busy machine adds
+        assert log.values() == [b"a"]
         os.write(release[1], b"x")
         os.waitpid(child, 0)
         for descriptor in (*held, *release):
             os.close(descriptor)
-        assert log.append(b"b") == 1
-        assert log.values() == [b"a", b"b"]
+        assert log.append(b"b" * 100_000) == 1
+        assert log.values() == [b"a", b"b" * 100_000]
 
 
 # -- an owner died --------------------------------------------------------------------------------

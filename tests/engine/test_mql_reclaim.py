@@ -1,6 +1,8 @@
 """mql_reclaim: space is freed that holds only what every group has finished, and nothing else."""
 
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -424,3 +426,63 @@ def test_a_reader_of_another_process_goes_on(tmp_path: Path):
         reclaim(log)
         os.write(go[1], b".")
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_reader_that_was_slow_to_open_the_last_segment_is_given_what_is_left_of_it(
+    tmp_path: Path,
+):
+    """It has asked for the end; before it looks for the file that is rolled, and rewritten."""
+    path = tmp_path / "s"
+    with queue(path) as (log, _):
+        fill(log, 40)
+        cursor, found = log.cursor(0), []
+        assert log.end[0] == 0
+        reader = threading.Thread(target=lambda: found.extend(cursor.drain()))
+
+        def others() -> None:
+            there = Store(path).log(create=0, **SMALL)
+            fill(there, 560)
+            accept_all(Share(there.c), 3, 400)
+            reclaim(there)
+            assert bases(there) == [0, there.end[0]]
+
+        table = ffi.addressof(log.c.table)
+        lib.mql_os_mutex_take(table, -1)
+        reader.start()
+        time.sleep(0.2)  # it waits for the table, to find the segment
+        try:
+            dies(others)
+        finally:
+            lib.mql_os_mutex_drop(table)
+        reader.join()
+        cursor.free()
+        assert [offset for offset, _ in found] == [3, 400, *range(log.end[0], 600)]
+
+
+# What a snapshot ends in: the first segment, which is rewritten under its name; a later one, which
+# goes; one that stays; the active one.
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("count", [1, 4, 40, 66, 67, 100, 300, 400, 401, 599])
+def test_a_read_only_store_goes_on_though_what_it_ends_in_was_rewritten(
+    tmp_path: Path, count: int, begun: bool
+):
+    path = tmp_path / "s"
+    with queue(path) as (log, share), Store(path, read_only=1) as other:
+        fill(log, count)
+        snapshot = other.log(create=0, **SMALL)
+        cursor = snapshot.cursor(0)
+        before = cursor.next() or [] if begun else []
+        fill(log, 600 - count)
+        accept_all(share, 3, 400)
+        reclaim(log)
+        assert bases(log) == [0, log.end[0]]
+        left = [3, 400, *range(log.end[0], 600)]
+        offsets = [offset for offset, _ in before + cursor.drain()]
+        assert {n for n in left if n < count} <= set(offsets) <= set(range(count))
+        assert begun or offsets == [n for n in left if n < count]  # else it has the old file
+        other.log(create=0, **SMALL)  # looks again
+        assert [offset for offset, _ in snapshot.read(0)] == left
+        offsets += [offset for offset, _ in cursor.drain()]
+        assert offsets == sorted(set(offsets))
+        assert set(left) <= set(offsets)
+        cursor.free()

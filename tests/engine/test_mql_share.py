@@ -91,6 +91,41 @@ def test_a_lock_whose_deadline_has_passed_is_another_consumers(log: Log) -> None
     assert share.settle("accept", found[0]) == [0]
 
 
+def test_whoever_takes_what_was_abandoned_is_told(tmp_path: Path) -> None:
+    """By a deadline, a death, the end of all; not what was given back."""
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        share = Share(log.c)
+        log.append(b"a")
+
+        def take(lock_ms: int = 30_000) -> Any:
+            while not (found := share.acquire(lock_ms=lock_ms)):
+                lib.mql_share_wait(share.c, 5_000_000)
+            return found[0]
+
+        def other() -> None:
+            theirs = Store(tmp_path / "s")
+            assert Share(theirs.log().c).acquire()[0].abandoned == 0
+
+        found = [take(lock_ms=1), take()]
+        assert [(one.deliveries, one.abandoned) for one in found] == [(1, 0), (2, 1)]
+        share.settle("release", found[1])
+        dies(other)
+        found = [take()]
+        share.settle("release", found[0])
+        found.append(take())
+        assert [(one.deliveries, one.abandoned) for one in found] == [(4, 1), (5, 0)]
+
+    def another() -> None:
+        theirs = Store(tmp_path / "s")
+        assert Share(theirs.log().c).acquire()[0].abandoned == 1
+
+    dies(another)
+    with Store(tmp_path / "s") as store:
+        (one,) = Share(store.log().c).acquire()
+        assert (one.deliveries, one.abandoned) == (7, 1)
+
+
 def test_a_renewed_lock_holds(log: Log) -> None:
     share = Share(log.c)
     log.append(b"a")
@@ -163,6 +198,16 @@ def backlog(share: Share) -> int:
     size = ffi.new("int64_t *")
     assert lib.mql_share_backlog(share.c, size) == lib.MQL_OK
     return int(size[0])
+
+
+def test_a_backlog_is_the_same_when_the_log_has_just_rolled(log: Log) -> None:
+    """All is durable then, and what was rolled is as long as it was prepared."""
+    share = Share(log.c)
+    log.append(b"a", b"b")
+    size = backlog(share)
+    log.sync()
+    assert lib.mql_append_roll(log.c, 0) == lib.MQL_OK
+    assert backlog(share) == size
 
 
 def test_a_bounded_backlog_is_full_at_exactly_its_bytes(log: Log) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fault import Log, Share, Store, check, ffi, hooked, lib
+from support.fault import Log, Share, Store, check, dies, ffi, hooked, lib
 from support.partition import kafkas_indexes, reboot
 
 OPTIONS = {
@@ -74,6 +74,24 @@ def reclaim_and_die_at(path: Path, step: int) -> bool:
     status = os.waitpid(child, 0)[1]
     assert os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) == 0
     return os.WIFSIGNALED(status)
+
+
+def die_when_one_has_the_name(path: Path) -> None:
+    """A process that is killed when it has put the new file in place, and no old one has gone."""
+    linked = []
+
+    def hook(call: int, name: str) -> int:
+        if call == lib.MQL_FAULT_UNLINK and linked:
+            os.kill(os.getpid(), signal.SIGKILL)
+        linked.extend([call] if call == lib.MQL_FAULT_LINK else [])
+        return 0
+
+    def work() -> None:
+        _, log, _ = open_queue(path)
+        with hooked(hook):
+            reclaim(log)
+
+    dies(work)
 
 
 def leftovers(log: Log) -> list[str]:
@@ -146,6 +164,37 @@ def test_who_lives_on_reads_and_finishes_it(consumed: Path, tmp_path: Path):
         if not died:
             break
     assert 20 < step < 200
+
+
+def test_a_file_that_got_its_name_from_one_who_died_before_he_said_so_is_noticed(
+    consumed: Path, tmp_path: Path
+):
+    path = tmp_path / "s"
+    shutil.copytree(consumed, path)
+    store, log, share = open_queue(path)
+    with store:
+        assert len(log.read(0)) == COUNT
+        die_when_one_has_the_name(path)
+        log.control.rewrites -= 1  # as if it had died a few instructions before
+        check(lib.mql_commit_settle(log.c))
+        assert log.control.rewrites == 1
+        lib.mql_log_forget(log.c)
+        assert lib.mql_log_mapped(log.c, 0) == ffi.NULL, "the old file keeps its blocks"
+        check_all(log, share)
+
+
+def test_a_backlog_is_not_counted_twice_while_segments_are_replaced(consumed: Path, tmp_path: Path):
+    path = tmp_path / "s"
+    shutil.copytree(consumed, path)
+    store, log, share = open_queue(path)
+    size = ffi.new("int64_t *")
+    with store:
+        die_when_one_has_the_name(path)
+        assert log.control.replacing == 1
+        check(lib.mql_share_backlog(share.c, size))
+        rest = log.end[1]  # of the active segment
+        assert size[0] == len(log.bytes(0)) - 61 + rest
+        assert leftovers(log) == []
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 /* flips.c - every bit of a small store flipped: what was written is read, or the one batch that was
  * hit is told with its place; nothing else ever.
  *
- *   flips <a directory that is not there> closed|killed <stride>
+ *   flips <a directory that is not there> closed|killed <stride> [<end of the name of a file>]
  *
  * In each state the store is opened read-only and read (if a reader looks at the file at all),
  * then opened, read and written. A stride takes every so many-th bit. What the first opener makes
@@ -142,9 +142,10 @@ static void flip_one(const scene_file *file, size_t at, int bit) {
     states++;
 }
 
-static void flip_all(bool killed) {
+static void flip_all(bool killed, const char *only) {
     for (size_t i = 0; i < store.count; i++) {
         const scene_file *file = &store.files[i];
+        if (!judge_ends_in(file->name, only)) continue;
         if (killed && is_made_anew(file->name)) continue;
         for (size_t at = 0; at < file->length; at++)
             for (int bit = 0; bit < 8; bit++)
@@ -159,7 +160,7 @@ int main(int argc, char **argv) {
     bool killed = strcmp(how_left, "killed") == 0;
     scene_watch(60);
     scene_make(&store, argv[1], killed ? SCENE_KILLED : SCENE_CLOSED);
-    flip_all(killed);
+    flip_all(killed, argc > 4 ? argv[4] : "");
     scene_remove(&store);
     size_t violations = judge_told();
     printf("%ld states, %zu violations\n", states, violations);

@@ -38,6 +38,7 @@ ENGINE = [
     "mql_commit",
     "mql_room",
     "mql_log",
+    "mql_snapshot",
     "mql_recover",
     "mql_swap",
     "mql_segment",

@@ -22,6 +22,7 @@ class Entry:
     state: str = "waiting"
     holder: str = ""  # "us", "them", "late": the deadline has passed and nobody has noticed
     count: int = 0
+    abandoned: bool = False  # its last holder went without a word
     token: int = 0
 
 
@@ -66,7 +67,8 @@ class Model:
                 self.notice_late(log)
             while len(out) < most and (one := self.next(log)) is not None:
                 one.count += 1
-                if one.count == 1 and one.delayed > self.now():  # the clock was set back
+                unseen = one.count == 1 or one.abandoned  # for all that anybody knows
+                if unseen and one.delayed > self.now():  # the clock was set back
                     self.release(one, one.delayed, counted=False)
                 elif one.count == 1 and one.expires is not None and one.expires <= self.now():
                     one.state = "expired"
@@ -86,10 +88,13 @@ class Model:
     def notice_late(self, log: list[Entry]) -> None:
         for one in log:
             if one.state == "held" and one.holder == "late":
-                self.release(one)
+                self.release(one, abandoned=True)
 
-    def release(self, one: Entry, due: int = 0, *, counted: bool = True) -> None:
+    def release(
+        self, one: Entry, due: int = 0, *, counted: bool = True, abandoned: bool = False
+    ) -> None:
         one.state, one.due, one.count = "waiting", due, one.count - (not counted)
+        one.abandoned = abandoned
 
     def settle_release(self, one: Entry, due: int = 0) -> None:
         """As its holder says it: at the last delivery it is dead."""
@@ -103,7 +108,7 @@ class Model:
         """All that somebody holds is to be delivered again."""
         for one in self.entries("held"):
             if one.holder == holder:
-                self.release(one, counted=counted)
+                self.release(one, counted=counted, abandoned=counted)
 
     def purge(self) -> int:
         for log in self.partitions:
