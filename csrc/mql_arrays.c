@@ -29,8 +29,10 @@ void *mql_arrays_at(const mql_arrays *arrays, int array, uint32_t index) {
 mql_format_timer *mql_arrays_timer(mql_arrays *arrays, int which, uint32_t index) {
     return mql_arrays_at(arrays, which, index);
 }
+/* Another thread may be at mapping more just now, which the share lock does not keep it from: who
+ * sees the number sees its mapping, too. */
 uint32_t mql_arrays_capacity(const mql_arrays *arrays, int array) {
-    return atomic_load_explicit(&arrays->usable[array], memory_order_relaxed);
+    return atomic_load_explicit(&arrays->usable[array], memory_order_acquire);
 }
 
 /* The file that is mapped, not one that has got its name since. */
