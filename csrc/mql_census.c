@@ -99,8 +99,12 @@ static int measure_once(mql_share *share, mql_log_backlog *out) {
     mql_control_end end;
     mql_batch batch;
     mql_log_end(log, &end);
-    int64_t bytes = 0, first = mql_census_unfinished(share, 0, end.offset);
-    int rc = first < end.offset ? find_batch(log, first, &batch) : MQL_END;
+    int64_t bytes = 0;
+    int rc = mql_share_enter_surely(share);
+    if (rc < 0) return rc;
+    int64_t first = unfinished(&share->live, 0, end.offset);
+    mql_share_leave(share);
+    rc = first < end.offset ? find_batch(log, first, &batch) : MQL_END;
     if (rc == MQL_END) batch = (mql_batch){.segment = end.segment, .position = end.position};
     if (rc >= 0 && batch.segment < end.segment) {
         /* Not mql_commit_until: all may be durable, and the last segment but one as long as it was

@@ -125,15 +125,16 @@ static int set_limit(mql_cursor *cursor, const mql_control_end *end) {
         cursor->bound = end->offset;
         return MQL_OK;
     }
-    int64_t base;
-    int rc = mql_log_locate(cursor->log, segment->base, &base, &cursor->next_base);
+    int64_t base, next_base;
+    int rc = mql_log_locate(cursor->log, segment->base, &base, &next_base);
     if (rc == MQL_E_RANGE || (rc == MQL_OK && base != segment->base)) return gone(cursor);
     if (rc < 0) return rc;
-    if (named && cursor->next_base == INT64_MAX) return gone(cursor); /* of an older listing */
-    cursor->bound = mql_base_min(cursor->next_base, end->offset); /* that of a snapshot */
+    if (named && next_base == INT64_MAX) return gone(cursor); /* of an older listing */
     mql_segment_options options = mql_log_segment_options(cursor->log);
     rc = mql_segment_refresh(segment, &options);
     if (rc == MQL_E_NOT_FOUND) return gone(cursor);
+    cursor->next_base = next_base;
+    cursor->bound = mql_base_min(next_base, end->offset); /* that of a snapshot */
     cursor->walk.limit = atomic_load_explicit(&segment->length, memory_order_relaxed);
     return rc;
 }

@@ -304,14 +304,15 @@ static void set_done(mql_live *live, int64_t number) {
     atomic_store_explicit(word, mql_slots_word(bits, place), memory_order_release);
 }
 
-/* The window's start goes over what is done behind it; done pages that it has passed go. */
-static void advance_start(mql_live *live, mql_format_share_window *window) {
-    int64_t number = window->start / MQL_SHARE_SLOTS + 1;
-    int64_t from = (number - 1) / MQL_SHARE_DONE_CHUNKS;
+/* The window's start goes from chunk `from` to what is not done behind chunk `to`; done pages that
+ * it has passed go. */
+static void advance_start(mql_live *live, mql_format_share_window *window, int64_t from,
+                          int64_t to) {
+    int64_t number = to + 1;
     while (is_done(live, number)) number++;
     window->start = number * MQL_SHARE_SLOTS;
     mql_slots_set_window(&live->slots, window);
-    for (int64_t k = from; k < number / MQL_SHARE_DONE_CHUNKS; k++) {
+    for (int64_t k = from / MQL_SHARE_DONE_CHUNKS; k < number / MQL_SHARE_DONE_CHUNKS; k++) {
         uint32_t page;
         if (!find_code(live, MQL_SHARE_DONE | (uint64_t)k, &page)) continue;
         remove_code(live, MQL_SHARE_DONE | (uint64_t)k);
@@ -342,7 +343,7 @@ static bool fold(mql_live *live, uint32_t page, int64_t number) {
     window.folding = number;
     remove_code(live, (uint64_t)number + 1);
     if (first) {
-        advance_start(live, &window);
+        advance_start(live, &window, number, number);
     } else {
         mql_slots_set_window(&live->slots, &window);
         set_done(live, number);
@@ -372,8 +373,7 @@ int mql_live_finish_chunks(mql_live *live, int64_t from, int64_t to, int kind) {
         window.folding = next - 1;
         atomic_fetch_add_explicit(&live->map->counts[kind], all, memory_order_relaxed);
         if (first) { /* the start goes over all of them */
-            window.start = mql_base_max(window.start, (next - 1) * MQL_SHARE_SLOTS);
-            advance_start(live, &window);
+            advance_start(live, &window, from, next - 1);
         } else {
             mql_slots_set_window(&live->slots, &window);
             set_done(live, from);

@@ -420,6 +420,8 @@ static int finish_control(recovery *run) {
 static bool epoch_fits(recovery *run, const mql_batch_header *header) {
     int64_t next_start;
     int32_t epoch = mql_epoch_at(run->epochs, header->base_offset, &next_start);
+    if (epoch < 0 && next_start != INT64_MAX) /* below all that the table knows */
+        return header->epoch <= run->epochs->entries[0].epoch;
     if (header->epoch < epoch || (next_start != INT64_MAX && header->epoch > epoch)) return false;
     if (header->epoch > epoch && mql_epoch_add(run->epochs, header->epoch, header->base_offset) < 0)
         return false;
@@ -729,6 +731,7 @@ static int doubt_epochs(recovery *run) {
     mql_epoch_entry known = {.start = run->checkpoint.offset, .epoch = run->checkpoint.epoch};
     mql_control_end end;
     if (task->control != NULL && mql_control_is(task->control, task->identity) &&
+        atomic_load_explicit(&task->control->instance, memory_order_relaxed) != 0 &&
         mql_control_trust(&task->control->published, &end) && end.offset >= known.start) {
         known.start = end.offset;
         known.epoch = (int32_t)mql_base_max(known.epoch, task->control->epoch);

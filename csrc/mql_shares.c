@@ -53,7 +53,7 @@ static void free_share(mql_share *share) {
 static int64_t next_record(mql_log *log, int64_t offset, const mql_control_end *end) {
     mql_cursor *cursor;
     mql_batch batch;
-    int rc = mql_cursor_make(log, offset, MQL_UNVERIFIED | MQL_TO_END, &cursor);
+    int rc = mql_cursor_make(log, offset, MQL_TO_END, &cursor);
     if (rc < 0) return offset;
     rc = mql_cursor_read(cursor, &batch);
     mql_cursor_end(cursor);
@@ -62,7 +62,7 @@ static int64_t next_record(mql_log *log, int64_t offset, const mql_control_end *
 }
 
 /* Recovery uses up the offsets that may have been seen, at the beginning of an epoch: nobody needs
- * to take them. Where there is no space for that, consumers pass over them one day. */
+ * to take them. Where the disk does not let that be noted, consumers pass over them one day. */
 static int pass_over_used_up(mql_share *share) {
     mql_log *log = share->live.log;
     mql_control_end end;
@@ -72,12 +72,14 @@ static int pass_over_used_up(mql_share *share) {
     for (; rc == MQL_OK && at < end.offset; at = next_start) {
         int64_t next = next_record(log, at, &end);
         if (next - at >= MQL_SHARE_SLOTS) {
-            rc = mql_reserve_pages(&share->live, PAGES_TO_PASS);
+            /* Beside the pages that were promised to the records before. */
+            int64_t speo = atomic_load_explicit(&share->live.map->end, memory_order_relaxed);
+            rc = mql_reserve_pages(&share->live, mql_slots_needed(speo, at) + PAGES_TO_PASS);
             if (rc == MQL_OK) rc = mql_share_pass_over(share, at, next);
         }
         (void)mql_log_epoch_at(log, at, &next_start);
     }
-    bool later = rc == MQL_BUSY || (rc == MQL_E_OS && mql_base_error()->os_errno == ENOSPC);
+    bool later = rc == MQL_BUSY || rc == MQL_E_OS;
     return later ? MQL_OK : rc;
 }
 
@@ -96,8 +98,7 @@ static int announce(mql_share *share, bool made) {
     if (rc < 0) return rc;
     rc = mql_reserve_until(&share->live, end.offset, &until);
     if (rc < 0 && (made || rc != MQL_E_OS)) return rc;
-    rc = mql_reserve_give_back(&share->live);
-    if (rc < 0) return rc;
+    (void)mql_reserve_give_back(&share->live); /* what stays is only space */
     atomic_store_explicit(&map->announced, 1, memory_order_relaxed);
     return MQL_OK;
 }
@@ -229,7 +230,7 @@ static int find_one(void *context, const char *file) {
     int rc = mql_shares_find(list->log, name, false, 0, &share);
     bool worse = list->failed == MQL_OK || is_unusable(list->failed);
     if (rc < 0 && rc != MQL_E_NOT_FOUND && worse) list->failed = rc;
-    return 0;
+    return rc == MQL_E_LATER; /* then the others are not asked either */
 }
 
 /* Opens what others have made since the last time. *generation: as of when. MQL_E_CORRUPT,
@@ -257,7 +258,8 @@ static int find_all(mql_log *log, uint32_t *generation) {
 
 /* Raises the word, unless a group has come meanwhile. */
 static int set_ready(mql_log *log, uint32_t generation, int64_t ready) {
-    int rc = mql_log_take(log, &log->control->prepare, MQL_SLICE_NS, NULL);
+    int rc = mql_base_later(
+        mql_log_take(log, &log->control->prepare, mql_base_lock_slice(), NULL));
     if (rc != MQL_OK) return rc < 0 ? rc : MQL_OK; /* the append comes again */
     if (atomic_load_explicit(&log->control->shares_generation, memory_order_relaxed) == generation)
         atomic_store_explicit(&log->control->slots_ready, ready, memory_order_release);
@@ -327,7 +329,10 @@ int mql_shares_bound(mql_share *share, int64_t maxsize, int64_t max_bytes) {
 int mql_shares_backlog(mql_log *log, mql_log_backlog *out) {
     const mql_format_live *bounding = mql_log_bounding(log);
     for (mql_share *share = first(log); bounding != NULL && share != NULL; share = share->next)
-        if (share->live.map == bounding) return mql_census_measure(share, out);
+        if (share->live.map == bounding) {
+            int rc = mql_census_measure(share, out);
+            return rc == MQL_E_NOT_FOUND && is_removed(share) ? MQL_OK : rc;
+        }
     return MQL_OK; /* it was deleted meanwhile: nobody bounds any more */
 }
 

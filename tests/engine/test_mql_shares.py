@@ -2,6 +2,7 @@
 
 import errno
 import os
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -187,6 +188,74 @@ def test_what_some_group_has_not_finished_is_unfinished(log: Log) -> None:
     assert lib.mql_shares_unfinished(log.c, 0, 2) == 2
     check(lib.mql_share_delete(other.c))
     assert lib.mql_shares_unfinished(log.c, 0, 10) == 8
+
+
+# -- used-up offsets -------------------------------------------------------------------------------
+def after_a_power_cut(path: Path, count: int, held: int = 1) -> None:
+    """A group, so many records that are durable, some of them held, and a boot without a close."""
+
+    def work() -> None:
+        log = Store(path).log()
+        share = Share(log.c)
+        for _ in range(count):
+            log.append(b"v")
+        log.sync()
+        share.acquire(held)
+        lib.mql_shares_sync(log.c)
+
+    dies(work)
+    reboot(path)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_group_with_used_up_offsets_opens_where_nothing_can_be_allocated(
+    tmp_path: Path, code: int
+) -> None:
+    after_a_power_cut(tmp_path / "s", 10)
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"new")
+
+    def hook(call: int, path: str) -> int:
+        return -code if call == lib.MQL_FAULT_ALLOCATE and "/shares/" in path else 0
+
+    with Store(tmp_path / "s") as store, hooked(hook):
+        assert len(Share(store.log().c, create=False).acquire(20)) == 11
+
+
+@pytest.mark.parametrize("count", [1000, 1270, 1280])
+def test_used_up_offsets_take_no_page_that_was_promised_to_a_record(
+    tmp_path: Path, count: int
+) -> None:
+    after_a_power_cut(tmp_path / "s", count)
+
+    def hook(call: int, path: str) -> int:
+        return -errno.ENOSPC if call == lib.MQL_FAULT_ALLOCATE and "/shares/" in path else 0
+
+    with Store(tmp_path / "s") as store, hooked(hook):
+        share = Share(store.log().c, create=False)
+        got = share.acquire(1000)
+        assert len(got + share.acquire(count - 1000)) == count
+
+
+@pytest.mark.parametrize("count", [256, 1024])
+def test_a_batch_whose_count_was_flipped_to_0_is_not_taken_for_used_up_offsets(
+    tmp_path: Path, count: int
+) -> None:
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(*[b"v"] * count)
+        log.append(b"w")
+        [path] = log.directory.glob("*.log")
+        log.sync()
+    data = bytearray(path.read_bytes())
+    assert struct.unpack_from(">i", data, 57)[0] == count
+    struct.pack_into(">i", data, 57, 0)
+    path.write_bytes(data)
+    with Store(tmp_path / "s") as store:
+        share = Share(store.log().c)
+        assert [one.offset for one in share.acquire(3)] == [0, 1, 2]
+        assert share.info().ends[lib.MQL_GONE] == 0
 
 
 # -- delays ----------------------------------------------------------------------------------------
