@@ -29,7 +29,10 @@ static mql_log *first(mql_keeper *keeper) {
 int mql_keeper_prepare_round(mql_keeper *keeper) {
     int did = MQL_END;
     for (mql_log *log = first(keeper); log != NULL; log = log->next)
-        if (mql_room_prepare(log) == MQL_OK) did = MQL_OK;
+        if (mql_room_prepare(log) == MQL_OK) {
+            mql_shares_populate(log);
+            did = MQL_OK;
+        }
     return did;
 }
 
@@ -66,6 +69,8 @@ static int64_t interval(mql_log *log) {
 static int sync_one(mql_log *log, int64_t now_ns, bool at_once, int64_t *wait_ns) {
     if (log->control == NULL || mql_log_usable(log) < 0) return MQL_OK;
     mql_log_forget(log);
+    if (atomic_exchange_explicit(&log->wants_pages, false, memory_order_acq_rel))
+        mql_shares_recycle(log);
     if (atomic_load_explicit(&log->unsynced, memory_order_acquire) && log->sync_due_ns == 0)
         log->sync_due_ns = now_ns + interval(log);
     bool asked = atomic_exchange_explicit(&log->sync_at_once, false, memory_order_acq_rel);

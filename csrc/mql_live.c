@@ -96,8 +96,8 @@ static void add_to(_Atomic uint32_t *count, int32_t much) {
 
 bool mql_live_is_clean(const mql_live *live, uint32_t page) {
     const mql_format_live_page *facts = mql_arrays_at(&live->arrays, MQL_LIVE_PAGES, page);
-    uint64_t word = atomic_load_explicit(mql_slots_name(&live->slots, page), memory_order_relaxed);
-    return word == 0 && facts->mark == MARK_NONE;
+    return facts->mark == MARK_NONE &&
+           atomic_load_explicit(mql_slots_name(&live->slots, page), memory_order_relaxed) == 0;
 }
 
 void mql_live_add_clean(mql_live *live, uint32_t page) {
@@ -151,6 +151,7 @@ static bool name(mql_live *live, uint64_t code, uint32_t *page) {
     mql_format_live_page *facts = facts_of(live, *page);
     map->clean_list = facts->next;
     add_to(&map->clean, -1);
+    add_to(&live->taken, 1);
     *facts = (mql_format_live_page){.unfinished = MQL_SHARE_SLOTS};
     atomic_store_explicit(mql_slots_name(&live->slots, *page), mql_slots_word(code, *page),
                           memory_order_release);
@@ -304,15 +305,16 @@ static void set_done(mql_live *live, int64_t number) {
     atomic_store_explicit(word, mql_slots_word(bits, place), memory_order_release);
 }
 
-/* The window's start goes from chunk `from` to what is not done behind chunk `to`; done pages that
- * it has passed go. */
+/* The start goes from chunk `from` over `to` and what is done; done pages it has passed go: none
+ * is between the two. */
 static void advance_start(mql_live *live, mql_format_share_window *window, int64_t from,
                           int64_t to) {
     int64_t number = to + 1;
     while (is_done(live, number)) number++;
     window->start = number * MQL_SHARE_SLOTS;
     mql_slots_set_window(&live->slots, window);
-    for (int64_t k = from / MQL_SHARE_DONE_CHUNKS; k < number / MQL_SHARE_DONE_CHUNKS; k++) {
+    for (int64_t k = from / MQL_SHARE_DONE_CHUNKS; k < number / MQL_SHARE_DONE_CHUNKS;
+         k = mql_base_max(k + 1, to / MQL_SHARE_DONE_CHUNKS)) {
         uint32_t page;
         if (!find_code(live, MQL_SHARE_DONE | (uint64_t)k, &page)) continue;
         remove_code(live, MQL_SHARE_DONE | (uint64_t)k);

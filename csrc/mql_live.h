@@ -12,6 +12,7 @@ typedef struct mql_live {
     mql_arrays arrays;
     mql_format_live *map;  /* that of `arrays` */
     _Atomic uint32_t seen; /* the growth of which everything is mapped here */
+    _Atomic uint32_t taken; /* pages named here since the next ones were made writable */
     /* the chunk looked up last; under the share lock */
     uint64_t last_word;
     int64_t last_number;

@@ -102,6 +102,7 @@ struct mql_log {
     _Atomic int64_t appended; /* bytes by this process since the last preparation */
     _Atomic bool unsynced;    /* something was appended since the last background sync */
     _Atomic bool sync_at_once; /* somebody waits for it */
+    _Atomic bool wants_pages;  /* a share group is to have finished pages recycled */
     _Atomic bool wants_room;
     int64_t sync_due_ns;    /* when the background sync is due; 0: not; the sync thread's */
     int64_t lagging_offset; /* the durable end when a peer was first seen to lag */

@@ -19,6 +19,7 @@
 #include <errno.h>
 
 #define CLEAN_KEPT 64 /* pages that are not given back */
+#define POPULATED 16  /* pages ahead: 4,096 records */
 
 /* Who died with it may have added something and not told. */
 static int take_grow(mql_live *live) {
@@ -135,15 +136,44 @@ int mql_reserve_timers(mql_live *live, int which, uint32_t more) {
     return rc;
 }
 
+/* The clean pages that are given out next; how many. Under the share lock. */
+static uint32_t note_next(mql_live *live, uint32_t pages[POPULATED]) {
+    uint32_t count = 0;
+    for (uint32_t next = live->map->clean_list; next != 0 && count < POPULATED;) {
+        const mql_format_live_page *facts =
+            mql_arrays_at(&live->arrays, MQL_LIVE_PAGES, next - 1);
+        pages[count++] = next - 1;
+        next = facts->next;
+    }
+    return count;
+}
+
+void mql_reserve_populate(mql_live *live) {
+    uint32_t pages[POPULATED], count = 0, died = 0;
+    if (mql_log_take(live->log, &live->map->grow, 0, &died) != MQL_OK) return;
+    if (died != 0) atomic_fetch_add_explicit(&live->map->growth, 1, memory_order_acq_rel);
+    if (mql_live_enter(live, 0) == MQL_OK) {
+        count = note_next(live, pages);
+        atomic_store_explicit(&live->taken, 0, memory_order_relaxed);
+        mql_live_leave(live);
+        mql_slots_touch_header(&live->slots);
+    }
+    /* None is given back meanwhile; one that is taken is only touched once more. */
+    for (uint32_t i = 0; i < count; i++) mql_slots_touch_page(&live->slots, pages[i]);
+    mql_os_mutex_drop(&live->map->grow);
+}
+
 /* -- stable storage ---------------------------------------------------------------------------- */
 /* Makes every page dirty again; none goes away meanwhile. */
 static int touch(mql_live *live) {
     int rc = take_grow(live);
     if (rc < 0) return rc;
     rc = mql_live_map(live);
-    if (rc == MQL_OK)
-        mql_slots_touch(&live->slots,
-                        atomic_load_explicit(&live->map->pages, memory_order_relaxed));
+    if (rc == MQL_OK) {
+        uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
+        mql_slots_touch_header(&live->slots);
+        for (uint32_t page = 0; page < pages; page++) mql_slots_touch_page(&live->slots, page);
+    }
     mql_os_mutex_drop(&live->map->grow);
     return rc;
 }

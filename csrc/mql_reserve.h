@@ -4,13 +4,35 @@
 
 #include "mql_live.h"
 
+#define MQL_RESERVE_LOW 16
+
 /* Every record below `offset` has a slot, whatever becomes of those before it; *until: up to where
  * that holds now. Blocks. Fails: MQL_E_OS (ENOSPC), nothing has changed then. */
 int mql_reserve_until(mql_live *live, int64_t offset, int64_t *until);
 /* There are `count` clean pages. Blocks. Fails: MQL_E_OS (ENOSPC). */
 int mql_reserve_pages(mql_live *live, int64_t count);
+/* Has the pages that are taken next, and what names them, writable here, unless somebody is at it:
+ * saves page faults. */
+void mql_reserve_populate(mql_live *live);
 /* Room for `more` further entries in a heap. Blocks. Fails: MQL_E_OS (ENOSPC). */
 int mql_reserve_timers(mql_live *live, int which, uint32_t more);
+/* Whether consumers here will soon meet pages that cost them a fault each. */
+static inline bool mql_reserve_is_unready(const mql_live *live) {
+    return atomic_load_explicit(&live->taken, memory_order_relaxed) >= MQL_RESERVE_LOW / 2;
+}
+/* Whether consumers will soon have to recycle pages themselves, which means to wait for syncs. */
+static inline bool mql_reserve_is_low(const mql_live *live) {
+    return mql_live_clean(live) < MQL_RESERVE_LOW && mql_live_retired(live) >= MQL_RESERVE_LOW / 2;
+}
+/* Has the background look after both. */
+static inline void mql_reserve_want(mql_live *live) {
+    _Atomic bool *wanted = &live->log->wants_pages;
+    if (MQL_LIKELY(!mql_reserve_is_low(live) && !mql_reserve_is_unready(live)) ||
+        atomic_load_explicit(wanted, memory_order_relaxed))
+        return;
+    atomic_store_explicit(wanted, true, memory_order_release);
+    live->log->home->want_sync(live->log->home->context);
+}
 /* Pages of finished chunks become clean ones. MQL_END: there was none. Blocks: two syncs. */
 int mql_reserve_recycle(mql_live *live);
 /* Blocks that are not needed any more go back to the file system. Blocks. */

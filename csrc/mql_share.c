@@ -432,6 +432,7 @@ int mql_share_take(mql_share *share, const mql_acquire *how, mql_acquired *out, 
     if (acquire.released > (int64_t)acquire.count)
         mql_share_ring(share->live.log, acquire.released);
     if (acquire.count > 0 || rc == MQL_E_CORRUPT) ring_room(share->live.log);
+    if (acquire.count > 0) mql_reserve_want(&share->live);
     return rc;
 }
 

@@ -412,6 +412,22 @@ int mql_shares_keep(mql_log *log) {
     return result;
 }
 
+void mql_shares_recycle(mql_log *log) {
+    for (mql_share *share = first(log); share != NULL; share = share->next) {
+        if (is_removed(share)) continue;
+        bool low = mql_reserve_is_low(&share->live);
+        /* Some more, too, where there is space: for as long as it takes to recycle others. */
+        if (low && mql_reserve_recycle(&share->live) >= 0)
+            (void)mql_reserve_pages(&share->live, 2 * MQL_RESERVE_LOW);
+        if (low || mql_reserve_is_unready(&share->live)) mql_reserve_populate(&share->live);
+    }
+}
+
+void mql_shares_populate(mql_log *log) {
+    for (mql_share *share = first(log); share != NULL; share = share->next)
+        if (!is_removed(share)) mql_reserve_populate(&share->live);
+}
+
 void mql_shares_let_go(mql_log *log) {
     for (mql_share *share = first(log); share != NULL; share = share->next)
         if (!is_removed(share)) mql_share_let_go(share);

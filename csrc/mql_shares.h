@@ -28,6 +28,10 @@ int mql_shares_run(mql_log *log, int64_t *from, int64_t *to);
 uint64_t mql_shares_changes(mql_log *log);
 /* Everything done to the groups is on stable storage. Enters none of them. Blocks. */
 int mql_shares_sync(mql_log *log);
+/* Has consumers find clean pages. Blocks for syncs. */
+void mql_shares_recycle(mql_log *log);
+/* Has the pages that consumers write to next writable here. */
+void mql_shares_populate(mql_log *log);
 /* The process closes the store: what it holds is released. */
 void mql_shares_let_go(mql_log *log);
 /* The first offset in [from, to) that some share group has not finished; `to` if there is none.

@@ -211,14 +211,15 @@ int mql_slots_sync(const mql_slots *slots, mql_os_file root, bool names) {
     return rc < 0 ? mql_base_fail_os(rc, slots->path, "cannot sync the share group") : MQL_OK;
 }
 
-void mql_slots_touch(const mql_slots *slots, uint32_t pages) {
+void mql_slots_touch_header(const mql_slots *slots) {
     uint8_t *header = (uint8_t *)slots->header;
     atomic_fetch_or_explicit((_Atomic uint8_t *)header, 0, memory_order_relaxed);
-    for (uint32_t page = 0; page < pages; page++) {
-        atomic_fetch_or_explicit(mql_slots_name(slots, page), 0, memory_order_relaxed);
-        _Atomic uint64_t *word = mql_slots_page(slots, page);
-        atomic_fetch_or_explicit(word, 0, memory_order_relaxed);
-    }
+}
+
+void mql_slots_touch_page(const mql_slots *slots, uint32_t page) {
+    atomic_fetch_or_explicit(mql_slots_name(slots, page), 0, memory_order_relaxed);
+    _Atomic uint64_t *word = mql_slots_page(slots, page);
+    atomic_fetch_or_explicit(word, 0, memory_order_relaxed);
 }
 
 void mql_slots_memory(const mql_slots *slots, const uint8_t boot[16], uint8_t out[16]) {

@@ -64,8 +64,9 @@ int mql_slots_cut(const mql_slots *slots, mql_os_file root, uint32_t pages);
 void mql_slots_forget(const mql_slots *slots, uint32_t pages);
 /* All changes made before are on stable storage; `names`: those of its directories too. */
 int mql_slots_sync(const mql_slots *slots, mql_os_file root, bool names);
-/* Makes pages [0, pages) and the header dirty again: a sync that fails leaves them clean. */
-void mql_slots_touch(const mql_slots *slots, uint32_t pages);
+/* Makes the header, or a page and its name, dirty and writable: a sync leaves them clean. */
+void mql_slots_touch_header(const mql_slots *slots);
+void mql_slots_touch_page(const mql_slots *slots, uint32_t page);
 
 /* Of which boot's memory of this very file the caller sees: what acquired records before may be
  * gone from the disk if the answer is another one. */

@@ -148,40 +148,45 @@ def test_opening(benchmark: Any, directory: str, pytestconfig: Any, delayed: int
     note(benchmark, pytestconfig, row)
 
 
-def take(path: str, count: int) -> None:
+def take(path: str, count: int, done: Any) -> None:
     with mqlog.open(path) as store:
         queue = store.queue("jobs", create=False)
         for _ in repeat(None, count):
             queue.get().accept()
+        done.send(None)
 
 
-def take_theirs(queue: Any, count: int) -> None:
+def take_theirs(queue: Any, count: int, done: Any) -> None:
     for _ in repeat(None, count):
         queue.get()
+    done.send(None)
 
 
-def rate(put: Any, process: Any, count: int) -> float:
-    """Records a second from one process to another, its start not counted."""
+def rate(put: Any, target: Any, source: Any, count: int) -> float:
+    """Records a second from one process to another, its start and its end not counted."""
+    spawn = multiprocessing.get_context("spawn")
+    done, theirs = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=target, args=(source, count, theirs))
     process.start()
     time.sleep(1.0)  # it is up and waits
     begin = time.perf_counter()
     for _ in repeat(None, count):
         put(VALUE)
+    done.recv()
+    seconds = time.perf_counter() - begin
     process.join()
-    return count / (time.perf_counter() - begin)
+    return count / seconds
 
 
 def test_two_processes(benchmark: Any, store: Any, directory: str, pytestconfig: Any) -> None:
-    spawn = multiprocessing.get_context("spawn")
     queue = store.queue("jobs")
     ours: list[float] = []
     theirs: list[float] = []
 
     def once() -> None:
-        other = spawn.Queue()
-        reader = spawn.Process(target=take_theirs, args=(other, HANDED // 10))
-        theirs.append(rate(other.put, reader, HANDED // 10))
-        ours.append(rate(queue.put, spawn.Process(target=take, args=(directory, HANDED)), HANDED))
+        other = multiprocessing.get_context("spawn").Queue()
+        theirs.append(rate(other.put, take_theirs, other, HANDED // 10))
+        ours.append(rate(queue.put, take, directory, HANDED))
 
     benchmark.pedantic(once, rounds=5, iterations=1)
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
