@@ -307,12 +307,11 @@ static void set_done(mql_live *live, int64_t number) {
 
 /* The start goes from chunk `from` over `to` and what is done; done pages it has passed go: none
  * is between the two. */
-static void advance_start(mql_live *live, mql_format_share_window *window, int64_t from,
-                          int64_t to) {
+static void advance_start(mql_live *live, mql_format_share_window *next, int64_t from, int64_t to) {
     int64_t number = to + 1;
     while (is_done(live, number)) number++;
-    window->start = number * MQL_SHARE_SLOTS;
-    mql_slots_set_window(&live->slots, window);
+    next->start = number * MQL_SHARE_SLOTS;
+    mql_slots_set_window(&live->slots, next);
     for (int64_t k = from / MQL_SHARE_DONE_CHUNKS; k < number / MQL_SHARE_DONE_CHUNKS;
          k = mql_base_max(k + 1, to / MQL_SHARE_DONE_CHUNKS)) {
         uint32_t page;
