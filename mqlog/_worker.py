@@ -335,7 +335,7 @@ class Crew:
                 self.watch(_tick(lock, self._timeout))
                 self.beat()
                 now = time.monotonic()
-                for job in list(self._jobs):
+                for job in sorted(self._jobs, key=lambda job: job.started):
                     if self._timeout is not None and now - job.started > self._timeout:
                         self._expire(job)
                     elif lock is not None and now - job.renewed > lock / 3:
