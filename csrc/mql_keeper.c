@@ -2,8 +2,8 @@
  *
  * The one never syncs, the other never prepares: a sync holds up whoever waits for it, and an
  * appender must not wait for one because its next pages come from the same thread. Both only do
- * early what an appender or a committer would do itself: without them everything is slower, nothing
- * is wrong.
+ * early what an appender, a committer or a consumer would do itself: without them everything is
+ * slower, nothing is wrong.
  */
 #include "mql_keeper.h"
 

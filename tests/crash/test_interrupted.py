@@ -12,8 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -68,24 +66,10 @@ class Alarm(Exception):
     """Raised by a signal's handler, as KeyboardInterrupt is."""
 
 
-@contextmanager
-def holding(path: Path, lock: str) -> Iterator[None]:
-    """Another process has taken a lock that is shared, and is stopped."""
-    taken, release = os.pipe(), os.pipe()
-    child = os.fork()
-    if child == 0:
-        partition.take(partition.ffi.addressof(partition.Store(path).log("orders").control, lock))
-        os.write(taken[1], b"x")
-        os.read(release[0], 1)
-        os._exit(0)
-    assert os.read(taken[0], 1) == b"x"
-    try:
-        yield
-    finally:
-        os.write(release[1], b"x")
-        os.waitpid(child, 0)
-        for descriptor in (*taken, *release):
-            os.close(descriptor)
+def take(path: Path, lock: str) -> None:
+    """A lock of the partition that is shared."""
+    log = partition.Store(path).log("orders")
+    partition.take(partition.ffi.addressof(log.control, lock))
 
 
 @pytest.mark.parametrize("lock", ["writer", "prepare"])
@@ -100,7 +84,8 @@ def test_a_signal_ends_an_append_that_waits_for_a_stopped_process(
         with mqlog.open(tmp_path / "store") as store:
             stream = store.stream("orders")
             stream.append(b"a")
-            with holding(tmp_path / "store", lock), pytest.raises(Alarm):
+            stopped = partition.standing_still(lambda: take(tmp_path / "store", lock))
+            with stopped, pytest.raises(Alarm):
                 signal.setitimer(signal.ITIMER_REAL, 0.3)
                 stream.append(b"b" * 500_000)  # more than there is room for
             assert list(stream.values()) == [b"a"]

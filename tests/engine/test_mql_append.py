@@ -2,8 +2,6 @@
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from support.partition import (
     lib,
     log_file,
     reboot,
+    standing_still,
     take,
     values_of,
 )
@@ -152,26 +151,6 @@ def test_an_append_that_must_not_wait_does_nothing_while_the_lock_is_held(tmp_pa
         assert log.append(b"b", flags=lib.MQL_NOWAIT) == 1
 
 
-@contextmanager
-def holding(mutex: Any) -> Iterator[None]:
-    """Another process has the lock, and stands still."""
-    held, release = os.pipe(), os.pipe()
-    child = os.fork()
-    if child == 0:
-        take(mutex)
-        os.write(held[1], b"x")
-        os.read(release[0], 1)
-        os._exit(0)
-    os.read(held[0], 1)
-    try:
-        yield
-    finally:
-        os.write(release[1], b"x")
-        os.waitpid(child, 0)
-        for descriptor in (*held, *release):
-            os.close(descriptor)
-
-
 def try_to_append(log: Log, value: bytes) -> int:
     """The result of the call, which must come soon: 50 ms, and what a busy machine adds."""
     keep: list[Any] = []
@@ -203,7 +182,8 @@ def test_an_append_that_waits_for_somebody_who_is_stopped_gives_up_after_a_slice
             log.control.ceiling = 1
         value = b"b" * (1 if lock == "prepare for slots" else 100_000)  # is there room?
         mutexes = share.map if lock in ("grow", "share") else log.control
-        with holding(ffi.addressof(mutexes, lock.split(maxsplit=1)[0])):
+        mutex = ffi.addressof(mutexes, lock.split(maxsplit=1)[0])
+        with standing_still(lambda: take(mutex)):
             assert try_to_append(log, value) == lib.MQL_TIMEOUT
             assert log.values() == [b"a"]
         assert log.append(value) == 1
@@ -220,7 +200,7 @@ def test_a_backlog_that_cannot_be_measured_now_is_not_a_full_one(tmp_path: Path)
         lib.mql_share_bound(share.c, 0, 2 * size[0])
         assert [try_to_append(log, b"b") for _ in range(2)] == [lib.MQL_OK, lib.MQL_FULL]
         share.settle("accept", *share.acquire(2))
-        with holding(ffi.addressof(share.map, "share")):
+        with standing_still(lambda: take(ffi.addressof(share.map, "share"))):
             assert try_to_append(log, b"c") == lib.MQL_TIMEOUT
         assert try_to_append(log, b"c") == lib.MQL_OK
 

@@ -379,13 +379,20 @@ def test_horizons_of_both_heaps_hold_when_what_is_due_does_not_fit(log: Log) -> 
         check(lib.mql_live_map(share.live))
 
 
-def lose_a_name(path: Path, page: int) -> None:
-    """As after a power cut: the page is as it was, and the directory has not got its name."""
-    data = bytearray(path.read_bytes())
+def nameless(path: Path, records: int, held: int) -> None:
+    """As after a power cut: a page is as it was, and the directory has not got its name."""
+    with Store(path) as store:
+        log = store.log(segment_bytes=1 << 24)
+        put_many(log, records)
+        share = Share(log.c)
+        share.acquire(held)
+        state, page = share.path, find(share, 0)
+    assert page is not None
+    data = bytearray(state.read_bytes())
     at = lib.MQL_PAGE + 8 * page  # in the directory, before the pages
     assert any(data[at : at + 8])
     data[at : at + 8] = bytes(8)
-    path.write_bytes(data)
+    state.write_bytes(data)
 
 
 @pytest.mark.parametrize("died", [False, True])
@@ -393,14 +400,7 @@ def test_a_page_that_lost_its_name_to_a_power_cut_is_no_clean_one(
     tmp_path: Path, died: bool
 ) -> None:
     """What is left in it would be taken for records that others have: nobody would get them."""
-    with Store(tmp_path / "s") as store:
-        log = store.log()
-        log.append(b"a", b"b")
-        share = Share(log.c)
-        share.acquire(2)
-        path, page = share.path, find(share, 0)
-    assert page is not None
-    lose_a_name(path, page)
+    nameless(tmp_path / "s", records=2, held=2)
     with Store(tmp_path / "s") as store:
         again = Share(store.log().c)
         if died:  # inside, before the page is wiped
@@ -409,14 +409,7 @@ def test_a_page_that_lost_its_name_to_a_power_cut_is_no_clean_one(
 
 
 def test_a_page_that_is_to_be_wiped_is_not_given_back_or_out_before(tmp_path: Path) -> None:
-    with Store(tmp_path / "s") as store:
-        log = store.log(segment_bytes=1 << 24)
-        put_many(log, 200 * SLOTS)
-        share = Share(log.c)
-        share.acquire(1)
-        path, page = share.path, find(share, 0)
-    assert page is not None
-    lose_a_name(path, page)
+    nameless(tmp_path / "s", records=200 * SLOTS, held=1)
     with Store(tmp_path / "s") as store:
         again = Share(store.log(segment_bytes=1 << 24).c)
         assert again.map.retired == 1

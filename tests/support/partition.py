@@ -7,7 +7,8 @@ raised as `Failed`, which carries the engine's own account of it.
 import os
 import signal
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -325,6 +326,29 @@ def dies(work: Callable[[], object]) -> None:
 def take(mutex: Any) -> None:
     """The child's half of an owner's death: it holds the lock when `dies` ends it."""
     assert lib.mql_os_mutex_try(mutex) == 0
+
+
+@contextmanager
+def standing_still(work: Callable[[], object]) -> Iterator[None]:
+    """Another process has done `work`, taken a lock, say, and goes no further."""
+    done, release = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os.write(done[1], b"x")
+            os.read(release[0], 1)
+        finally:
+            os._exit(0)
+    os.close(done[1])
+    try:
+        assert os.read(done[0], 1) == b"x", "it has failed"
+        yield
+    finally:
+        os.write(release[1], b"x")
+        os.waitpid(child, 0)
+        for descriptor in (done[0], *release):
+            os.close(descriptor)
 
 
 def unclean(path: Path, work: Callable[[Store], object] | None = None) -> None:
