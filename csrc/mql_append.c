@@ -417,6 +417,7 @@ static int repair_locked(mql_log *log) {
     int64_t allocated = atomic_load_explicit(&control->allocated, memory_order_relaxed);
     dirty = mql_base_min(mql_base_min(dirty, allocated), (int64_t)segment->map_length);
     if (dirty > end.position) {
+        mql_control_set(&control->published, &end);
         memset(segment->map + end.position, 0, (size_t)(dirty - end.position));
         rc = raise_epoch_locked(log, end.offset);
     }

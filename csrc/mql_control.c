@@ -6,6 +6,10 @@
  * generation moved and copies again. A writer that dies before its store leaves the old slot
  * current and whole; after it, the new one. There is no state in which a reader waits for a dead
  * writer.
+ *
+ * When all are dead, whoever comes next takes the slot that is ahead: its end was about to be
+ * published, or it was and a bit of the generation has flipped, which has no CRC. So no slot may be
+ * ahead whose records are not there: a repair fills both (mql_control_set) before it wipes.
  */
 #include "mql_control.h"
 
@@ -13,20 +17,36 @@
     2000 /* about 20 us: more than a hand-off between two busy cores, less than a sleep            \
           */
 
-bool mql_control_trust(const mql_format_latch *latch, mql_control_end *out) {
-    uint64_t generation = atomic_load_explicit(&latch->generation, memory_order_acquire);
-    const mql_format_end *slot = &latch->slots[generation & 1];
-    mql_control_end end = {
+static bool sound_end(const mql_format_end *slot, mql_control_end *out) {
+    *out = (mql_control_end){
         .segment = atomic_load_explicit(&slot->segment, memory_order_relaxed),
         .position = atomic_load_explicit(&slot->position, memory_order_relaxed),
         .offset = atomic_load_explicit(&slot->offset, memory_order_relaxed),
     };
     uint32_t crc = atomic_load_explicit(&slot->crc, memory_order_relaxed);
-    if (crc != mql_crc32c(0, &end, sizeof end)) return false;
-    if (end.segment < 0 || end.position < 0 || end.position > MQL_SEGMENT_BYTES_MAX) return false;
-    if (end.offset < end.segment || end.offset > MQL_OFFSET_MAX) return false;
-    *out = end;
+    if (crc != mql_crc32c(0, out, sizeof *out)) return false;
+    if (out->segment < 0 || out->position < 0 || out->position > MQL_SEGMENT_BYTES_MAX)
+        return false;
+    return out->offset >= out->segment && out->offset <= MQL_OFFSET_MAX;
+}
+
+static bool is_behind(const mql_control_end *end, const mql_control_end *other) {
+    if (end->offset != other->offset) return end->offset < other->offset;
+    return end->segment < other->segment;
+}
+
+bool mql_control_trust(const mql_format_latch *latch, bool abandoned, mql_control_end *out) {
+    uint64_t generation = atomic_load_explicit(&latch->generation, memory_order_acquire);
+    mql_control_end end, other;
+    if (!sound_end(&latch->slots[generation & 1], &end)) return false;
+    bool two = abandoned && sound_end(&latch->slots[~generation & 1], &other);
+    *out = two && is_behind(&end, &other) ? other : end;
     return true;
+}
+
+void mql_control_set(mql_format_latch *latch, const mql_control_end *end) {
+    mql_control_publish(latch, end);
+    mql_control_publish(latch, end);
 }
 
 static uint32_t identity_crc(const mql_format_control *control) {

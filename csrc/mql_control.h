@@ -55,8 +55,10 @@ static inline _Atomic uint32_t *mql_control_word(mql_format_latch *latch) {
 }
 
 /* The current end of a page that nobody vouches for: false unless the slot's CRC is right and its
- * numbers can be an end. */
-bool mql_control_trust(const mql_format_latch *latch, mql_control_end *out);
+ * numbers can be an end. `abandoned`, nobody writes any more: the end that is ahead. */
+bool mql_control_trust(const mql_format_latch *latch, bool abandoned, mql_control_end *out);
+/* Publishes `end` in both slots. */
+void mql_control_set(mql_format_latch *latch, const mql_control_end *end);
 
 /* Identity: what must be the same for the page to be this boot's memory of this very file. */
 typedef struct mql_control_identity {

@@ -527,12 +527,12 @@ static int make_ready(mql_log *log, const mql_control_identity *identity) {
     atomic_store_explicit(&control->instance, 0, memory_order_release);
     /* First the ends: a death from here on leaves a page that says where the log ends, or none. */
     bool kept = mql_control_is(control, identity);
-    if (kept) mql_control_publish(&control->published, &now.end);
-    if (kept) mql_control_publish(&control->durable, &now.durable);
+    if (kept) mql_control_set(&control->published, &now.end);
+    if (kept) mql_control_set(&control->durable, &now.durable);
     rc = mql_control_reset(control, identity);
     if (rc < 0) return rc;
-    if (!kept) mql_control_publish(&control->published, &now.end);
-    if (!kept) mql_control_publish(&control->durable, &now.durable);
+    if (!kept) mql_control_set(&control->published, &now.end);
+    if (!kept) mql_control_set(&control->durable, &now.durable);
     control->epoch = now.epoch;
     atomic_store_explicit(&control->replacing, now.replacing, memory_order_relaxed);
     atomic_store_explicit(&control->ceiling, now.ceiling, memory_order_relaxed);

@@ -311,7 +311,7 @@ static bool take_control(recovery *run) {
     mql_format_control *control = run->task->control;
     size_t at;
     if (control == NULL || !mql_control_is(control, run->task->identity)) return false;
-    if (!mql_control_trust(&control->published, &run->out->end)) return false;
+    if (!mql_control_trust(&control->published, !run->task->live, &run->out->end)) return false;
     if (run->has_checkpoint && run->out->end.offset < run->checkpoint.offset) return false;
     const mql_control_end *end = &run->out->end;
     char path[MQL_PATH_MAX];
@@ -329,7 +329,7 @@ static bool take_control(recovery *run) {
     if (at + 2 < run->listing.count) return false;
     if (at + 1 < run->listing.count && run->listing.bases[at + 1] != run->out->end.offset)
         return false;
-    if (!mql_control_trust(&control->durable, &run->out->durable) ||
+    if (!mql_control_trust(&control->durable, !run->task->live, &run->out->durable) ||
         run->out->durable.offset > run->out->end.offset) {
         mql_format_checkpoint *c = &run->checkpoint;
         run->out->durable = (mql_control_end){c->segment, c->position, c->offset};
@@ -732,7 +732,8 @@ static int doubt_epochs(recovery *run) {
     mql_control_end end;
     if (task->control != NULL && mql_control_is(task->control, task->identity) &&
         atomic_load_explicit(&task->control->instance, memory_order_relaxed) != 0 &&
-        mql_control_trust(&task->control->published, &end) && end.offset >= known.start) {
+        mql_control_trust(&task->control->published, !task->live, &end) &&
+        end.offset >= known.start) {
         known.start = end.offset;
         known.epoch = (int32_t)mql_base_max(known.epoch, task->control->epoch);
     }

@@ -360,11 +360,10 @@ static int64_t own_end(mql_segment_walk *walk, int64_t *budget) {
         mql_segment_bytes(walk->segment, walk->window, walk->position, MQL_BATCH_HEADER);
     if (bytes == NULL) return walk->limit;
     mql_batch_read_header(bytes, &header);
-    for (int bit = 0; bit < 31; bit++) {
-        int64_t length = header.size - MQL_BATCH_LOG_OVERHEAD;
-        int64_t size = (int64_t)((uint64_t)length ^ UINT64_C(1) << bit) + MQL_BATCH_LOG_OVERHEAD;
-        if (length < 0 || size < MQL_BATCH_HEADER || size > mql_base_min(room, walk->max_size))
-            continue;
+    uint32_t length = (uint32_t)(header.size - MQL_BATCH_LOG_OVERHEAD);
+    for (int bit = 0; bit < 32; bit++) {
+        int64_t size = (int64_t)(int32_t)(length ^ UINT32_C(1) << bit) + MQL_BATCH_LOG_OVERHEAD;
+        if (size < MQL_BATCH_HEADER || size > mql_base_min(room, walk->max_size)) continue;
         *budget -= size;
         bytes = *budget < 0
                     ? NULL

@@ -244,6 +244,27 @@ def test_what_a_dead_writer_left_behind_the_end_is_zeroed_and_the_epoch_raised(
         assert store.log().values() == [b"a", b"b", b"c"]
 
 
+def test_what_is_wiped_in_a_repair_is_behind_both_slots_of_the_end(tmp_path: Path):
+    """Whoever opens the store when all are dead takes the slot that is ahead."""
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"a")
+
+        data = batch(1, b"about to be published")
+        ahead = ffi.new("mql_control_end *", (0, log.end[1] + len(data), 2))
+        die_with_dirty_bytes(log, data, len(data))
+        lib.mql_control_publish(ffi.addressof(log.control.published), ahead)
+        log.control.published.generation -= 1
+        out = ffi.new("mql_control_end *")
+        for abandoned, end in ((True, 2), (False, 1)):
+            assert lib.mql_control_trust(ffi.addressof(log.control.published), abandoned, out)
+            assert out.offset == end
+        check(lib.mql_append_settle(log.c))
+        assert lib.mql_control_trust(ffi.addressof(log.control.published), True, out)
+        assert out.offset == 1
+        assert log.values() == [b"a"]
+
+
 def test_what_a_dead_writer_left_does_not_come_back_after_a_reboot(tmp_path: Path):
     """The survivor's record is shorter than the dead one's batches, which lay behind it."""
 

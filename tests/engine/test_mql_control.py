@@ -27,9 +27,9 @@ def read(latch: Any) -> tuple[int, int, int]:
     return out.segment, out.position, out.offset
 
 
-def trusted(latch: Any) -> tuple[int, int, int] | None:
+def trusted(latch: Any, *, abandoned: bool = False) -> tuple[int, int, int] | None:
     out = ffi.new("mql_control_end *", (7, 7, 7))
-    if lib.mql_control_trust(latch, out):
+    if lib.mql_control_trust(latch, abandoned, out):
         return out.segment, out.position, out.offset
     assert (out.segment, out.position, out.offset) == (7, 7, 7), (
         "written although it is not trusted"
@@ -91,13 +91,36 @@ def test_no_flipped_bit_of_the_current_end_is_trusted():
             assert trusted(latch) is None, (at, bit)
 
 
-def test_a_flipped_low_bit_of_the_generation_gives_the_end_before_or_none():
+def test_a_flipped_low_bit_of_the_generation_costs_a_page_that_nobody_writes_nothing():
     latch = new_latch()
     publish(latch, *END)
     latch.generation ^= 1
     assert trusted(latch) is None, "there was no end before"
     latch.generation ^= 1
     publish(latch, 1000, 8192, 1020)
+    latch.generation ^= 1
+    assert trusted(latch) == END, "somebody may be about to publish the other one"
+    assert trusted(latch, abandoned=True) == (1000, 8192, 1020)
+
+
+@pytest.mark.parametrize("end", [(1017, 0, 1017), (1000, 8192, 1020)])
+def test_of_a_page_that_nobody_writes_the_end_that_is_ahead_counts(end: tuple[int, int, int]):
+    for first, second in ((END, end), (end, END)):
+        latch = new_latch()
+        publish(latch, *first)
+        publish(latch, *second)
+        assert trusted(latch) == second
+        assert trusted(latch, abandoned=True) == end
+    ffi.cast("uint8_t *", ffi.addressof(latch.slots[1]))[3] ^= 1
+    assert latch.slots[1].offset == end[2]
+    assert trusted(latch, abandoned=True) == END, "its CRC is wrong"
+
+
+def test_an_end_that_is_set_is_in_both_slots():
+    latch = new_latch()
+    publish(latch, 1000, 8192, 1020)
+    lib.mql_control_set(latch, ffi.new("mql_control_end *", END))
+    assert trusted(latch) == trusted(latch, abandoned=True) == END
     latch.generation ^= 1
     assert trusted(latch) == END
 
@@ -183,7 +206,7 @@ def test_a_page_that_was_reset_is_its_own_and_empty():
     assert lib.mql_control_is(control, identity)
     assert control.instance == 0, "not ready yet"
     out = ffi.new("mql_control_end *")
-    assert not lib.mql_control_trust(ffi.addressof(control.published), out) or out.offset == 0
+    assert not lib.mql_control_trust(ffi.addressof(control.published), True, out) or out.offset == 0
     for lock in (control.writer, control.commit, control.prepare):
         mutex = ffi.addressof(lock)
         assert lib.mql_os_mutex_try(mutex) == 0

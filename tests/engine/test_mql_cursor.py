@@ -443,9 +443,12 @@ def test_a_read_only_store_beside_a_live_one_is_a_snapshot_of_its_end(tmp_path: 
             assert offsets(other.log(**SMALL).read()) == list(range(20)), "looked at again"
 
 
-@pytest.mark.parametrize("place", [0, 9, 10, 11, 16, 17, 30, 57, 70, 300])
+@pytest.mark.parametrize(
+    ("place", "bit"),
+    [*((place, 1) for place in (0, 8, 9, 10, 11, 16, 17, 30, 57, 70, 300)), (8, 7)],
+)
 def test_damage_in_a_segment_that_is_not_sealed_yet_loses_its_batch_alone(
-    tmp_path: Path, place: int
+    tmp_path: Path, place: int, bit: int
 ):
     """Its prepared space still stands behind its last batch; a length that lies is seen through."""
     with Store(tmp_path / "s") as store:
@@ -453,11 +456,11 @@ def test_damage_in_a_segment_that_is_not_sealed_yet_loses_its_batch_alone(
         fill(log, 20)
         assert bases(log)[1] == 8
         at = headers_of(log.bytes().rstrip(b"\0") + b"\0")[1][0]
-        poke(log, 0, at + place, 1)
+        poke(log, 0, at + place, bit)
         for _ in range(2):
             found = log.read()
             assert damages(found) == [(f"t-0/{log_file(0)}", at, 1, 2)]
             assert offsets(found) == [n for n in range(20) if n != 1]
             log.sync()  # which seals it
-        headers = headers_of(flip(log.bytes(), at + place, 1))
+        headers = headers_of(flip(log.bytes(), at + place, bit))
         assert len(headers) == 8, "sealed to its exact length, damage and all"

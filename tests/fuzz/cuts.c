@@ -8,6 +8,7 @@
  */
 #define _GNU_SOURCE
 #include "judge.h"
+#include "place.h"
 #include "scene.h"
 
 #include <fcntl.h>
@@ -66,7 +67,7 @@ static void try_it(const char *name, bool may_fail) {
     scene_use(&store, states % 16 == 0, &seen);
     expect(&seen, name, may_fail);
     expect_going_on(&seen, name, may_fail);
-    scene_restore(&store);
+    place_restore(&store);
     states += 2;
 }
 
@@ -75,7 +76,7 @@ static void cut_all(const scene_file *file) {
     for (size_t length = 0; length < file->length; length++) {
         if (turn++ % stride != 0) continue;
         judge_state(file->name, "%s, %s cut to %zu bytes", how_left, file->name, length);
-        scene_write(&store, file->name, file->bytes, length);
+        place_write(store.path, file->name, file->bytes, length);
         try_it(file->name, false);
     }
 }
@@ -93,7 +94,7 @@ static void lengthen(const scene_file *file) {
                                       : file->length == 0 ? 0 : file->bytes[at % file->length];
             judge_state(file->name, "%s, %s longer by %zu of %s", how_left, file->name, more[i],
                         what == 0 ? "zeros" : what == 1 ? "rubbish" : "its own bytes");
-            scene_write(&store, file->name, bytes, length);
+            place_write(store.path, file->name, bytes, length);
             free(bytes);
             try_it(file->name, false);
         }
@@ -124,12 +125,12 @@ static const scene_file *last_log(void) {
 static void exchange(const scene_file *one, const scene_file *other) {
     const char *name = is_log(other->name) ? other->name : one->name;
     judge_state(name, "%s, %s over %s", how_left, one->name, other->name);
-    scene_write(&store, other->name, one->bytes, one->length);
+    place_write(store.path, other->name, one->bytes, one->length);
     try_it(other->name, true);
     if (one > other) return;
     judge_state(name, "%s, %s and %s exchanged", how_left, one->name, other->name);
-    scene_write(&store, other->name, one->bytes, one->length);
-    scene_write(&store, one->name, other->bytes, other->length);
+    place_write(store.path, other->name, one->bytes, one->length);
+    place_write(store.path, one->name, other->bytes, other->length);
     bool last = one == last_log() || other == last_log();
     bool end =
         judge_ends_in(one->name, "/checkpoint") || judge_ends_in(other->name, "/checkpoint");
@@ -144,7 +145,7 @@ static void put_under_other_names(const scene_file *file) {
         char name[SCENE_NAME];
         snprintf(name, sizeof name, "t-0/%020" PRId64 ".log", bases[i]);
         judge_state(file->name, "%s, %s also as %s", how_left, file->name, name);
-        scene_write(&store, name, file->bytes, file->length);
+        place_write(store.path, name, file->bytes, file->length);
         try_it(file->name, true);
     }
 }
@@ -173,7 +174,7 @@ static void replace(const scene_file *file, enum kind kind) {
     judge_state(file->name, "%s, %s is %s", how_left, file->name, kinds[kind]);
     if (kind != LINK_WITHIN) unlink(path);
     if (!plant(kind, path) || lstat(path, &before) < 0) {
-        if (kind == DEVICE) scene_restore(&store); /* only root makes them */
+        if (kind == DEVICE) place_restore(&store); /* only root makes them */
         if (kind == DEVICE) return;
         scene_violation("cannot plant %s", path);
     }
@@ -185,7 +186,7 @@ static void replace(const scene_file *file, enum kind kind) {
                    judge_ends_in(file->name, "leader-epoch-checkpoint");
     if (!same && !derived)
         judge_wrong("what was planted was replaced");
-    scene_restore(&store);
+    place_restore(&store);
     states += 2;
 }
 
@@ -214,7 +215,7 @@ static void hide(const scene_file *file) {
         path_of(path, store.files[i].name);
         chmod(path, 0600);
     }
-    scene_restore(&store);
+    place_restore(&store);
     states += 2;
 }
 

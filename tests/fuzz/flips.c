@@ -10,15 +10,13 @@
  */
 #define _GNU_SOURCE
 #include "judge.h"
+#include "place.h"
 #include "scene.h"
 
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "mql_batch.h"
 #include "mql_format.h"
@@ -108,12 +106,7 @@ static bool is_writers(const char *name) {
 static bool is_next(void) { return turn++ % stride == 0; }
 
 static void flip(const scene_file *file, size_t at, int bit) {
-    char path[512];
-    uint8_t byte = (uint8_t)(file->bytes[at] ^ 1u << bit);
-    snprintf(path, sizeof path, "%s/%s", store.path, file->name);
-    int opened = open(path, O_WRONLY | O_CLOEXEC);
-    if (opened < 0 || pwrite(opened, &byte, 1, (off_t)at) != 1) scene_violation("cannot flip");
-    close(opened);
+    place_poke(store.path, file->name, at, (uint8_t)(file->bytes[at] ^ 1u << bit));
 }
 
 static void judge_flip(const scene_file *file, size_t at, const scene_seen *seen) {
@@ -138,7 +131,7 @@ static void flip_one(const scene_file *file, size_t at, int bit) {
     scene_use(&store, bit == (int)(at % 8), &seen);
     judge_flip(file, at, &seen);
     expect_going_on(&seen, file->name, at);
-    scene_restore(&store);
+    place_restore(&store);
     states++;
 }
 
@@ -158,8 +151,8 @@ int main(int argc, char **argv) {
     how_left = argv[2];
     stride = atol(argv[3]);
     bool killed = strcmp(how_left, "killed") == 0;
-    scene_watch(60);
     scene_make(&store, argv[1], killed ? SCENE_KILLED : SCENE_CLOSED);
+    scene_watch(60);
     flip_all(killed, argc > 4 ? argv[4] : "");
     scene_remove(&store);
     size_t violations = judge_told();

@@ -7,6 +7,7 @@
 #include "fuzz.h"
 #include "mend.h"
 #include "patch.h"
+#include "place.h"
 #include "scene.h"
 
 #include <stdbool.h>
@@ -73,8 +74,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         mend_file(file->name, hostile.bytes, hostile.length, file->bytes, file->length);
     scene_forged = strstr(file->name, ".log") != NULL ? SCENE_LOG_FORGED : SCENE_REST_FORGED;
     scene_seen seen;
-    scene_restore(store);
-    scene_write(store, file->name, hostile.bytes, hostile.length);
+    place_restore(store);
+    place_write(store->path, file->name, hostile.bytes, hostile.length);
     int before = dup(0);
     close(before);
     if ((how & 4) != 0)

@@ -2,9 +2,6 @@
 #define _GNU_SOURCE
 #include "scene.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -12,9 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "place.h"
 
 #define TOPIC "t"
 #define START INT64_C(1700000000000)
@@ -199,41 +197,13 @@ static void fill(const scene *the, enum scene_end end) {
 }
 
 /* -- files ------------------------------------------------------------------------------------- */
-typedef void each_file(void *context, const char *name, const char *path);
-
-/* Everything that is no directory of the store's, three levels deep. */
-static void walk(const char *root, const char *below, each_file *each, void *context) {
-    char path[512], name[SCENE_NAME + 1];
-    snprintf(path, sizeof path, "%s/%s", root, below);
-    DIR *directory = opendir(path);
-    if (directory == NULL) return;
-    for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-        snprintf(name, sizeof name, "%.40s%s%.50s", below, below[0] ? "/" : "", entry->d_name);
-        snprintf(path, sizeof path, "%s/%s", root, name);
-        bool ours = strcmp(name, "t-0") == 0 || strcmp(name, "t-0/groups") == 0 ||
-                    strcmp(name, "t-0/shares") == 0;
-        if (ours && entry->d_type == DT_DIR)
-            walk(root, name, each, context);
-        else
-            each(context, name, path);
-    }
-    closedir(directory);
-}
-
-static void keep_file(void *context, const char *name, const char *path) {
+static void keep_file(void *context, const char *name, int64_t bytes) {
+    (void)bytes;
     scene *made = context;
-    struct stat stat;
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0 || fstat(file, &stat) < 0 || made->count == SCENE_FILES)
-        scene_violation("cannot keep %s", path);
+    if (made->count == SCENE_FILES) scene_violation("too many files");
     scene_file *kept = &made->files[made->count++];
     snprintf(kept->name, sizeof kept->name, "%s", name);
-    kept->length = (size_t)stat.st_size;
-    kept->bytes = malloc(kept->length + 1);
-    if (kept->bytes == NULL || read(file, kept->bytes, kept->length) != stat.st_size)
-        scene_violation("cannot read %s", path);
-    close(file);
+    kept->bytes = place_read(made->path, name, &kept->length);
 }
 
 static int by_name(const void *a, const void *b) {
@@ -243,22 +213,17 @@ static int by_name(const void *a, const void *b) {
 void scene_make(scene *made, const char *path, enum scene_end end) {
     memset(made, 0, sizeof *made);
     snprintf(made->path, sizeof made->path, "%s", path);
-    if (mkdir(path, 0755) < 0) scene_violation("cannot make %s", path);
     struct rlimit no_core = {0, 0};
     setrlimit(RLIMIT_CORE, &no_core);
     /* A forged log may claim so many offsets that their slots fill a disk: not this one. */
     struct rlimit largest = {2 * SCENE_BYTES_MAX, 2 * SCENE_BYTES_MAX};
     setrlimit(RLIMIT_FSIZE, &largest);
     signal(SIGXFSZ, SIG_IGN);
+    place_make(made->path);
     fill(made, end);
-    walk(path, "", keep_file, made);
+    place_filled(made->path);
+    place_each(made->path, keep_file, made);
     qsort(made->files, made->count, sizeof *made->files, by_name);
-}
-
-static const scene_file *named(const scene *the, const char *name) {
-    for (size_t i = 0; i < the->count; i++)
-        if (strcmp(the->files[i].name, name) == 0) return &the->files[i];
-    return NULL;
 }
 
 const scene_file *scene_find(const scene *the, const char *suffix) {
@@ -270,61 +235,25 @@ const scene_file *scene_find(const scene *the, const char *suffix) {
     return NULL;
 }
 
-static void remove_other(void *context, const char *name, const char *path) {
-    struct stat stat;
-    const bool stays = named(context, name) != NULL && lstat(path, &stat) == 0 &&
-                       S_ISREG(stat.st_mode) && stat.st_nlink == 1;
-    if (stays) return;
-    if (unlink(path) < 0 && rmdir(path) < 0) scene_violation("cannot remove %s", path);
-}
-
-void scene_write(const scene *the, const char *name, const void *bytes, size_t length) {
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", the->path, name);
-    int file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    struct stat stat;
-    bool fine = file >= 0 && fstat(file, &stat) == 0 &&
-                pwrite(file, bytes, length, 0) == (ssize_t)length &&
-                (stat.st_size <= (off_t)length || ftruncate(file, (off_t)length) == 0);
-    if (!fine) scene_violation("cannot write %s: %s", path, strerror(errno));
-    close(file);
-}
-
-void scene_restore(const scene *the) {
-    walk(the->path, "", remove_other, (void *)the);
-    for (size_t i = 0; i < the->count; i++)
-        scene_write(the, the->files[i].name, the->files[i].bytes, the->files[i].length);
-}
-
-static void remove_any(void *context, const char *name, const char *path) {
-    (void)context, (void)name;
-    unlink(path);
-}
-
 void scene_remove(scene *made) {
-    static const char *const directories[] = {"/t-0/groups", "/t-0/shares", "/t-0", ""};
-    char path[512];
-    walk(made->path, "", remove_any, NULL);
-    for (size_t i = 0; i < 4; i++) {
-        snprintf(path, sizeof path, "%s%s", made->path, directories[i]);
-        rmdir(path);
-    }
+    place_remove(made->path);
     for (size_t i = 0; i < made->count; i++) free(made->files[i].bytes);
     made->count = 0;
 }
 
-static void check_size(void *context, const char *name, const char *path) {
+static void check_size(void *context, const char *name, int64_t bytes) {
     (void)context;
-    struct stat stat;
-    if (!scene_forged && lstat(path, &stat) == 0 && stat.st_blocks * 512 > SCENE_BYTES_MAX)
-        scene_violation("%s has grown to %lld bytes", name, (long long)stat.st_blocks * 512);
+    if (!scene_forged && bytes > SCENE_BYTES_MAX)
+        scene_violation("%s has grown to %lld bytes", name, (long long)bytes);
 }
 
 /* -- reading ----------------------------------------------------------------------------------- */
 static bool is_original(int64_t offset, const mql_value *value) {
-    uint8_t bytes[VALUE_MAX];
-    size_t length = value_of(offset, bytes);
-    return value->length == (int64_t)length && memcmp(value->data, bytes, length) == 0;
+    static uint8_t all[SCENE_RECORDS][VALUE_MAX];
+    static size_t lengths[SCENE_RECORDS];
+    if (lengths[offset] == 0) lengths[offset] = value_of(offset, all[offset]);
+    return value->length == (int64_t)lengths[offset] &&
+           memcmp(value->data, all[offset], lengths[offset]) == 0;
 }
 
 /* One bit a record. */
@@ -609,7 +538,7 @@ void scene_use(const scene *the, int whole, scene_seen *out) {
     if (whole) mql_verify(log, ignore_found, go_on, NULL, &report);
     mql_close(store);
     mql_free(store);
-    walk(the->path, "", check_size, NULL);
+    place_each(the->path, check_size, NULL);
     /* Behind damage that hides where a batch ends, what was appended to the same segment may be
      * told to be lost with it. */
     bool sound = out->damages == 0 && out->read == SCENE_RECORDS;

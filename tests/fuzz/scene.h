@@ -15,6 +15,7 @@
 #define SCENE_ACCEPTED 4   /* what the share group has accepted: offsets below it */
 #define SCENE_FILES 32
 #define SCENE_NAME 96
+#define SCENE_PATH 256
 #define SCENE_DAMAGES 64
 #define SCENE_BYTES_MAX (24 << 20) /* no file may grow above it: 16 bytes for each offset used up */
 
@@ -53,19 +54,15 @@ typedef struct scene_seen {
 enum scene_end { SCENE_CLOSED = 0, SCENE_KILLED = 1 };
 
 typedef struct scene {
-    char path[256];
+    char path[SCENE_PATH];
     scene_file files[SCENE_FILES];
     size_t count;
 } scene;
 
-/* Makes the store in the new directory `path`. */
+/* Makes the store in the new directory `path`, or in memory: place.h. */
 void scene_make(scene *made, const char *path, enum scene_end end);
 void scene_remove(scene *made);
-/* Puts every file down as it was, and takes all others away. */
-void scene_restore(const scene *the);
 const scene_file *scene_find(const scene *the, const char *suffix);
-/* The file's bytes are these; its inode stays. */
-void scene_write(const scene *the, const char *name, const void *bytes, size_t length);
 
 /* Bytes whose CRC is right may still lie: about where the log ends, or what its records are. What
  * reading must not do with them is then less: crash, hang, grow, go backwards. */

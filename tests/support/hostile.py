@@ -19,18 +19,24 @@ from support import objects
 from support.engine import CC, CSRC, FLAGS, ROOT, SANITIZERS, WARNINGS
 
 FUZZ = ROOT / "tests" / "fuzz"
+SUPPORT = ROOT / "tests" / "support"
 CACHE = ROOT / "build" / "fuzz"
 FULL = os.environ.get("MQLOG_CRASH") == "full"
 
 ASAN_OPTIONS = "detect_leaks=1:allocator_may_return_null=1:max_allocation_size_mb=256"
 
 #: Programs, and what they are made of beside the engine.
+FILES = ("judge", "scene", "place_files")
+MEMORY = ("judge", "scene", "place_memory")
 PARTS = {
-    "flips": ("flips", "judge", "scene"),
-    "cuts": ("cuts", "judge", "scene"),
-    "batch": ("fuzz_batch", "mend", "judge", "scene"),
-    "file": ("fuzz_file", "patch", "mend", "judge", "scene"),
+    "flips": ("flips", *FILES),
+    "flips-memory": ("flips", *MEMORY),
+    "cuts": ("cuts", *FILES),
+    "batch": ("fuzz_batch", "mend", *FILES),
+    "file": ("fuzz_file", "patch", "mend", *FILES),
 }
+#: The operating system of those whose store is in memory.
+DISKS = tuple(SUPPORT / f"{name}.c" for name in ("mql_os_fault", "sim_disk", "sim_trace"))
 
 #: What is fuzzed: the files of a store that an input may be, by how their names end. None: a batch.
 TARGETS = {
@@ -71,13 +77,17 @@ def made(
 ) -> Path:
     """The program of these parts and the engine."""
     engine = _made("engine.a", sorted(CSRC.glob("*.c")), flags)
-    return _made(name, [*(FUZZ / f"{part}.c" for part in parts), engine], [*flags, *define])
+    sources = [FUZZ / f"{part}.c" for part in parts]
+    if "place_memory" in parts:
+        sources += DISKS
+    return _made(name, [*sources, engine], [*flags, *define])
 
 
 def _made(name: str, sources: list[Path], flags: list[str]) -> Path:
     """The archive or program that comes of these; made once for each state of them."""
     digest = hashlib.sha256(repr(flags).encode())
-    for file in [*sources, *sorted(CSRC.glob("*.h")), *sorted(FUZZ.glob("*.h"))]:
+    headers = [*CSRC.glob("*.h"), *FUZZ.glob("*.h"), *SUPPORT.glob("*.h")]
+    for file in [*sources, *sorted(headers)]:
         digest.update(file.read_bytes())
     made = CACHE / f"{digest.hexdigest()[:16]}-{name}"
     if made.exists():
@@ -85,7 +95,7 @@ def _made(name: str, sources: list[Path], flags: list[str]) -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
 
     def compile_one(source: Path) -> Path:
-        return objects.compiled(source, [CC, *flags, *WARNINGS], [CSRC, FUZZ])
+        return objects.compiled(source, [CC, *flags, *WARNINGS], [CSRC, FUZZ, SUPPORT])
 
     with tempfile.TemporaryDirectory(dir=CACHE) as place:
         target = Path(place) / name

@@ -59,19 +59,26 @@ static void on_fault(int number, siginfo_t *info, void *context) {
     signal(number, SIG_DFL);
 }
 
-static void make_arena(void) {
-    arena = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    disks = calloc(SIM_DISKS, sizeof *disks);
-    assert(arena != MAP_FAILED && disks != NULL);
+static void *zeros(size_t length, int how) {
+    int flags = how | MAP_ANONYMOUS | MAP_NORESERVE;
+    void *memory = mmap(NULL, length, PROT_READ | PROT_WRITE, flags, -1, 0);
+    assert(memory != MAP_FAILED);
+    return memory;
+}
+
+static void make_arena(int how) {
+    arena = zeros(ARENA_BYTES, how);
+    disks = zeros(SIM_DISKS * sizeof *disks, how);
     for (size_t i = 0; i < SIM_DISKS * SIM_INODES; i++)
         disks[i / SIM_INODES].inodes[i % SIM_INODES].bytes = arena + i * (size_t)SIM_FILE_BYTES;
     struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
     sigaction(SIGSEGV, &action, NULL);
 }
 
+void sim_disk_share(void) { make_arena(MAP_SHARED); }
+
 sim_disk *sim_disk_get(int number) {
-    if (arena == NULL) make_arena();
+    if (arena == NULL) make_arena(MAP_PRIVATE);
     return &disks[number];
 }
 
@@ -148,15 +155,15 @@ static bool only_zeros(const uint8_t *bytes, size_t length) {
     return length == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0);
 }
 
+static void find_stray(sim_inode *inode) {
+    int64_t end = whole_pages(inode->size);
+    if (!inode->used || inode->directory || only_zeros(inode->bytes + end, 4 * SIM_PAGE)) return;
+    sim_now.strays++;
+    memset(inode->bytes + end, 0, 4 * SIM_PAGE);
+}
+
 void sim_disk_strays(sim_disk *disk) {
-    for (int i = 0; i < disk->inode_count; i++) {
-        sim_inode *inode = &disk->inodes[i];
-        int64_t end = whole_pages(inode->size);
-        if (!inode->used || inode->directory || only_zeros(inode->bytes + end, 4 * SIM_PAGE))
-            continue;
-        sim_now.strays++;
-        memset(inode->bytes + end, 0, 4 * SIM_PAGE);
-    }
+    for (int i = 0; i < disk->inode_count; i++) find_stray(&disk->inodes[i]);
 }
 
 /* -- names ------------------------------------------------------------------------------------- */
@@ -424,9 +431,10 @@ int sim_allocate(mql_os_file file, int64_t position, int64_t length) {
     int rc = length <= 0 ? -EINVAL : sim_fault_due(SIM_ALLOCATE);
     if (rc < 0) return rc;
     sim_disk *disk = disk_of(file);
+    int number = number_of(file);
     point(disk);
-    sim_disk_strays(disk);
-    lengthen(disk, number_of(file), position + length);
+    find_stray(&disk->inodes[number]);
+    lengthen(disk, number, position + length);
     return 0;
 }
 

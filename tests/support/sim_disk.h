@@ -108,6 +108,8 @@ typedef struct sim_world {
 
 extern sim_world sim_now;
 
+/* Before anything else, if what a forked child does to the disks is to be seen by its parent. */
+void sim_disk_share(void);
 sim_disk *sim_disk_get(int number);
 /* An empty disk: its directory and nothing in it. */
 void sim_disk_format(sim_disk *disk);
