@@ -84,7 +84,7 @@ def batch(offset: int, codec: int, payload: bytes, count: int) -> bytes:
 RECORDS = write("kafka-python", "none", [Seen(n, BASE, b"k", b"v" * n * 9) for n in range(5)])[61:]
 CODES = {name: n for n, name in enumerate(["none", "gzip", "snappy", "lz4", "zstd"])}
 BUDGET = settings(
-    max_examples=20_000 if FULL else 250,
+    max_examples=10_000 if FULL else 250,
     deadline=None,
     database=None,
     derandomize=True,
@@ -163,6 +163,7 @@ def test_each_flipped_bit_of_the_options_is_harmless_or_an_error_that_names_the_
     say(capsys, f"{tried} flips of mqlog.json")
 
 
+OPTIONS_BUDGET = settings(BUDGET, max_examples=2_000 if FULL else 250)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
@@ -181,7 +182,7 @@ def test_options_of_any_shape_are_harmless_or_an_error_that_names_the_file(
     tried = 0
     with hostile.directory() as memory:
 
-        @BUDGET
+        @OPTIONS_BUDGET
         @given(st.dictionaries(st.sampled_from(keys), JSON), st.none() | JSON)
         def try_one(changes: dict[str, Any], instead: Any) -> None:
             nonlocal tried
@@ -193,7 +194,7 @@ def test_options_of_any_shape_are_harmless_or_an_error_that_names_the_file(
             use(memory / "s", "rw")
 
         try_one()
-    assert tried >= BUDGET.max_examples // 2
+    assert tried >= OPTIONS_BUDGET.max_examples // 2
     say(capsys, f"{tried} options of any shape")
 
 
