@@ -4,7 +4,8 @@
  * has committed. Segments of finished records at the log's front are trimmed; an active one of some
  * size is rolled, so that it can go the same way; and of those behind a record that is not finished
  * (a delay of a month, say) whole runs are rewritten as one that has only the stragglers
- * (mql_rewrite).
+ * (mql_rewrite). Stragglers are what consumers have left behind: where one of them is still at it,
+ * nothing is rewritten that he would have finished by then.
  *
  * Why no record is lost. Final is for ever, so what was seen to be final stays it while all this
  * goes on; a commit may be taken back, by a reader who then finds the log start. Only offsets below
@@ -41,6 +42,7 @@ typedef struct reclaiming {
     mql_log *log;
     mql_control_end end;
     int64_t below;   /* nothing from here on goes */
+    int64_t reached; /* nor is rewritten: some group has still to come to it, soon perhaps */
     int64_t *bases;  /* owns */
     int64_t *sizes;  /* owns: of the files */
     int64_t *kept;   /* owns: what they come to without what is finished; INT64_MAX: too much */
@@ -67,6 +69,7 @@ static int ask_groups(reclaiming *all) {
     if (rc < 0) return rc;
     if (shares + groups == 0 || strange_shares + strange_groups > 0) return MQL_END;
     all->below = mql_base_min(all->end.offset, floor);
+    all->reached = mql_base_min(all->below, mql_shares_reached(log));
     return MQL_OK;
 }
 
@@ -228,7 +231,7 @@ static bool is_dense(reclaiming *all, size_t i) {
 static void measure(reclaiming *all, size_t i) {
     int64_t bytes = 0;
     all->kept[i] = INT64_MAX;
-    if (all->bases[i + 1] > all->below) return;
+    if (all->bases[i + 1] > all->reached) return;
     int64_t most = mql_base_max(all->sizes[i] / 4, small(all->log));
     if (all->sizes[i] > most && is_dense(all, i)) return;
     mql_rewrite what = rewrite_of(all, i, 1);

@@ -176,20 +176,36 @@ static int put_batch(rewriting *run, const mql_segment_walk *walk) {
     return rc;
 }
 
+/* The batch behind the one that the walk has given, if it begins below `to`. */
+static bool next_batch(const rewriting *run, int64_t to, mql_segment_walk *walk) {
+    return mql_segment_walk_next(walk) == MQL_OK && walk->header.base_offset >= run->at &&
+           walk->header.base_offset < to && walk->header.last_offset < run->what->from.until;
+}
+
+/* Writes the batches of the run [*search, to), as far as they are in one segment and can be read.
+ * *search: what is to be looked at next. */
+static int pour_run(rewriting *run, int64_t *search, int64_t to) {
+    mql_segment_walk walk;
+    int rc = open_at(run, *search);
+    if (rc == MQL_OK) rc = find(run, *search, &walk);
+    if (rc != MQL_OK) return rc;
+    do {
+        /* What was left out before stays out, whoever has come since. */
+        if (walk.header.count > 0) rc = put_batch(run, &walk);
+        *search = walk.header.last_offset + 1;
+    } while (rc == MQL_OK && *search < to && next_batch(run, to, &walk));
+    return rc;
+}
+
 static int pour(rewriting *run) {
     const mql_rewrite *what = run->what;
     int64_t search = run->at = what->from.bases[0], until = what->from.until;
-    for (int rc = MQL_OK; search < until;) {
-        int64_t from = search, to = until;
-        mql_segment_walk walk;
-        rc = what->keep(what->context, &from, &to);
-        if (rc == MQL_OK && from >= to) break;
-        if (rc == MQL_OK) rc = open_at(run, from);
-        if (rc == MQL_OK) rc = find(run, from, &walk);
-        /* What was left out before stays out, whoever has come since. */
-        if (rc == MQL_OK && walk.header.count > 0) rc = put_batch(run, &walk);
+    while (search < until) {
+        int64_t to = until;
+        int rc = what->keep(what->context, &search, &to);
+        if (rc == MQL_OK && search >= to) break;
+        if (rc == MQL_OK) rc = pour_run(run, &search, to);
         if (rc != MQL_OK) return rc;
-        search = walk.header.last_offset + 1;
     }
     return put_empty(run, until);
 }

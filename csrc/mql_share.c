@@ -252,11 +252,9 @@ static int next_due(acquiring *acquire, mql_live_place *place, mql_slots_slot *s
 /* The record at SPEO. MQL_END: none; MQL_BUSY: its chunk needs a page. */
 static int next_new(acquiring *acquire, mql_live_place *place, mql_slots_slot *slot) {
     mql_live *live = &acquire->share->live;
-    mql_control_end readable;
-    mql_log_readable_end(live->log, &readable);
     int64_t end = atomic_load_explicit(&live->map->end, memory_order_relaxed);
     int rc = MQL_END;
-    while (end < readable.offset) {
+    while (mql_share_has(acquire->share, end)) {
         if (!mql_live_find(live, end, place)) {
             if (mql_live_is_past(live, end)) {
                 end = (end / MQL_SHARE_SLOTS + 1) * MQL_SHARE_SLOTS;

@@ -9,9 +9,20 @@ struct mql_share {
     mql_live live;
     _Atomic int64_t reap_ms; /* when to look for dead holders next */
     _Atomic int64_t most;    /* max_acquired of the last acquisition */
+    _Atomic int64_t seen;    /* records below it may be acquired: the end when it was last read */
     int64_t begins;          /* read-only stores: where it begins if it has no file; -1: it must */
     char name[MQL_NAME_MAX + 1];
 };
+
+/* Whether there is a record at `offset` to be acquired. The end of the log is read only when all
+ * that was seen of it is used up: whoever appends writes that line each time. */
+static inline bool mql_share_has(mql_share *share, int64_t offset) {
+    if (offset < atomic_load_explicit(&share->seen, memory_order_acquire)) return true;
+    mql_control_end end;
+    mql_log_readable_end(share->live.log, &end);
+    atomic_store_explicit(&share->seen, end.offset, memory_order_release);
+    return offset < end.offset;
+}
 
 /* As mqlog.h says of the functions named alike. */
 int mql_share_take(mql_share *share, const mql_acquire *how, mql_acquired *out, size_t *count);

@@ -370,6 +370,15 @@ int mql_shares_run(mql_log *log, int64_t *from, int64_t *to) {
     return MQL_OK;
 }
 
+int64_t mql_shares_reached(mql_log *log) {
+    int64_t least = INT64_MAX;
+    for (mql_share *share = first(log); share != NULL; share = share->next)
+        if (!is_removed(share))
+            least = mql_base_min(least, atomic_load_explicit(&share->live.map->end,
+                                                             memory_order_acquire));
+    return least;
+}
+
 uint64_t mql_shares_changes(mql_log *log) {
     uint64_t sum =
         atomic_load_explicit(&log->control->shares_generation, memory_order_relaxed);

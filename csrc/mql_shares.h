@@ -24,6 +24,8 @@ int mql_shares_all(mql_log *log, int *count);
 /* The first run of offsets in [*from, *to) that some share group has not finished: it is put there;
  * none: both are `to`. */
 int mql_shares_run(mql_log *log, int64_t *from, int64_t *to);
+/* Below it every share group has looked at all there is; INT64_MAX: there is none. */
+int64_t mql_shares_reached(mql_log *log);
 /* Moves with every change of the groups that this process knows: a hint. */
 uint64_t mql_shares_changes(mql_log *log);
 /* Everything done to the groups is on stable storage. Enters none of them. Blocks. */

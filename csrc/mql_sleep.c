@@ -13,12 +13,10 @@
 /* Whether an acquisition may find something, and else how long until a timer is due. */
 static bool may_find(mql_share *share, int64_t *wait_ns) {
     mql_format_live *map = share->live.map;
-    mql_control_end readable;
-    mql_log_readable_end(share->live.log, &readable);
     int64_t most = atomic_load_explicit(&share->most, memory_order_relaxed);
     /* As many are out as may be: only the end of a lock helps. */
     bool full = most > 0 && atomic_load_explicit(&map->acquired, memory_order_acquire) >= most;
-    if (!full && readable.offset > atomic_load_explicit(&map->end, memory_order_acquire))
+    if (!full && mql_share_has(share, atomic_load_explicit(&map->end, memory_order_acquire)))
         return true;
     for (int which = full ? MQL_LIVE_DEADLINES : MQL_LIVE_DUE; which <= MQL_LIVE_DEADLINES;
          which++) {

@@ -352,6 +352,25 @@ def test_segments_with_much_that_is_unfinished_are_left_alone(tmp_path: Path):
         assert {base: log.bytes(base) for base in bases(log)[:-1]} == before
 
 
+def test_where_a_group_is_still_at_it_nothing_is_rewritten(tmp_path: Path):
+    """It would be rewritten again and again while a backlog is worked off."""
+    with queue(tmp_path / "s") as (log, share):
+        fill(log, 300)
+        first, second, *_ = bases(log)
+        held = share.acquire(second - 10)
+        assert held[-1].offset > first + (second - first) * 3 // 4
+        assert set(share.settle("accept", *held[:3], *held[4:])) == {0}
+        log.sync()
+        before = log.bytes(first)
+        reclaim(log)
+        assert log.bytes(first) == before
+        share.settle("accept", *share.acquire(11))
+        reclaim(log)
+        assert len(log.bytes(first)) < len(before) // 4
+        assert log.read(0)[0][0] == 3
+        check_log(log)
+
+
 def test_a_damaged_record_that_is_not_finished_keeps_its_segment(tmp_path: Path):
     with queue(tmp_path / "s") as (log, share):
         fill(log, 400)
