@@ -391,9 +391,12 @@ static int meet_need(acquiring *acquire) {
 
 static int take_some(acquiring *acquire, mql_acquired *out, size_t wanted) {
     mql_share *share = acquire->share;
-    int rc = mql_share_enter(share, acquire->how->slice_ns);
+    int rc = mql_share_enter(share, 0);
+    if (MQL_UNLIKELY(rc == MQL_TIMEOUT && acquire->how->slice_ns > 0)) {
+        rc = mql_share_enter(share, acquire->how->slice_ns);
+        acquire->now = boot_ms(); /* a clock is dear: read again only after a wait */
+    }
     if (MQL_UNLIKELY(rc != MQL_OK)) return rc;
-    acquire->now = boot_ms();
     acquire->deadline = deadline_in(acquire->how->lock_ms, acquire->now);
     mql_live_begin(&share->live);
     rc = acquire_locked(acquire, out, wanted);
@@ -404,27 +407,29 @@ static int take_some(acquiring *acquire, mql_acquired *out, size_t wanted) {
 }
 
 /* Dead holders are looked for once in a while. MQL_TIMEOUT: that may block. */
-static int reap_sometimes(mql_share *share, int64_t slice_ns) {
-    int64_t now = boot_ms();
-    if (MQL_LIKELY(now < atomic_load_explicit(&share->reap_ms, memory_order_relaxed)))
-        return MQL_OK;
-    if (slice_ns <= 0) return MQL_TIMEOUT;
-    atomic_store_explicit(&share->reap_ms, now + REAP_MS, memory_order_relaxed);
+static int reap_sometimes(acquiring *acquire) {
+    mql_share *share = acquire->share;
+    int64_t due = atomic_load_explicit(&share->reap_ms, memory_order_relaxed);
+    if (MQL_LIKELY(acquire->now < due)) return MQL_OK;
+    if (acquire->how->slice_ns <= 0) return MQL_TIMEOUT;
+    atomic_store_explicit(&share->reap_ms, acquire->now + REAP_MS, memory_order_relaxed);
     int rc = mql_share_reap(share);
+    acquire->now = boot_ms();
     return rc < 0 ? rc : MQL_OK;
 }
 
 int mql_share_take(mql_share *share, const mql_acquire *how, mql_acquired *out, size_t *count) {
-    acquiring acquire = {.share = share, .how = how};
+    acquiring acquire = {.share = share, .how = how, .now = boot_ms()};
     size_t wanted = *count < AT_A_TIME ? *count : AT_A_TIME;
     *count = 0;
     atomic_store_explicit(&share->most, how->max_acquired, memory_order_relaxed);
-    int rc = reap_sometimes(share, how->slice_ns);
+    int rc = reap_sometimes(&acquire);
     if (rc != MQL_OK) return rc;
     while ((rc = take_some(&acquire, out, wanted)) == MQL_BUSY) {
         if (how->slice_ns <= 0) return MQL_TIMEOUT; /* what is needed may block */
         rc = meet_need(&acquire);
         if (rc < 0) return rc;
+        acquire.now = boot_ms();
     }
     *count = acquire.count;
     if (acquire.released > (int64_t)acquire.count)
