@@ -136,6 +136,13 @@ BUGS = (
         engine("append") | KILL,
     ),
     Bug(
+        "a repair wipes what lies before one of the two ends",
+        "csrc/mql_append.c",
+        "        mql_control_set(&control->published, &end);\n",
+        "",
+        engine("append", "what_is_wiped_in_a_repair_is_behind_both_slots_of_the_end"),
+    ),
+    Bug(
         "an owner's death is ignored",
         "csrc/mql_log.c",
         "    if (owed != NULL) *owed = 1;\n",
