@@ -8,7 +8,8 @@ function that runs it:
     _put.py      put                      lines or NDJSON into a topic
     _read.py     cat, tail, replay        records out of it
     _queue.py    peek, dead, redrive, purge    the records of a queue
-    _run.py      run                      workers: a function or a command for each message
+    _run.py      run                      workers: a function or a command for each message;
+                                          _orphans.py kills commands when it is killed itself
     _change.py   alter, rm                options, topics and groups
     _verify.py   verify                   every batch and index entry, checked
     _demo.py     demo                     the order pipeline (_demo_*.py), with a kill part-way

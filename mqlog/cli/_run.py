@@ -18,13 +18,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import mqlog
 from mqlog import codecs
-from mqlog.cli import _arguments
+from mqlog.cli import _arguments, _orphans
 from mqlog.cli._arguments import Verbs
 from mqlog.cli._errors import CommandError, MissingError, UsageError
 from mqlog.cli._read import text_of
@@ -44,8 +44,9 @@ MQLOG_DELIVERY_COUNT and MQLOG_TOKEN. Exit code 0 accepts, 75 is tried again wit
 back-off; anything else, a signal too, sends the message to the dead letters, with the last line of
 its standard error.
 
-Ctrl-C and SIGTERM let what is in hand be finished, and end; a second one kills. The queue has to be
-there; --create makes its share group."""
+Ctrl-C and SIGTERM let what is in hand be finished, and end; a second one kills. Should this process
+itself be killed, then its commands are, with all of their process groups; workers finish what they
+have in hand. The queue has to be there; --create makes its share group."""
 RUN_EXAMPLES = """
 mqlog run shop-data orders jobs:pay --processes 4
 mqlog run shop-data orders jobs:pay --timeout 30 --until-empty
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace, screen: Screen) -> int:
     handler = function_of(args.function) if args.command is None else None
     command = None if args.command is None else Command(args.command, args.group, args.timeout)
     kill = None if command is None else command.kill
-    with told(screen, args.verbose), second_signal(kill) as signals:
+    with told(screen, args.verbose), second_signal(kill) as signals, command or nullcontext():
         try:
             with mqlog.open(args.store, create=False) as store:
                 work(open_queue(store, args, screen), handler or command, args)
@@ -208,7 +209,8 @@ def module_of(name: str) -> Any:
 class Command:
     """A handler that starts a command for each message. Any thread may call it.
 
-    A command is in a process group of its own, so that Ctrl-C on a terminal does not reach it.
+    A command is in a process group of its own, so that Ctrl-C on a terminal does not reach it; it
+    is killed when this process is killed (`_orphans.py`).
     """
 
     def __init__(self, words: Sequence[str], group: str, timeout: float | None) -> None:
@@ -218,6 +220,13 @@ class Command:
         self._killed = threading.Event()
         self._lock = threading.RLock()  # a signal handler may come to a thread that has it
         self._running: set[subprocess.Popen[bytes]] = set()
+
+    def __enter__(self) -> Self:
+        self._beside = Beside()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._beside.close()
 
     def kill(self) -> None:
         """Ends those that run, and the workers; messages are released. For signal handlers."""
@@ -253,28 +262,65 @@ class Command:
             with self._lock:
                 if self._killed.is_set():
                     raise KeyboardInterrupt
+                self._beside.tell("starts", stdin)
+                mark = {_orphans.VARIABLE: _orphans.name_of(stdin).encode()}
                 process = subprocess.Popen(
                     self._words,
                     stdin=stdin,
                     stderr=subprocess.PIPE,
-                    env=os.environb | variables(message, self._group),
+                    env=os.environb | variables(message, self._group) | mark,
                     process_group=0,
                 )
+                self._beside.tell("runs", stdin, process.pid)
                 self._running.add(process)
             if self._killed.is_set():
                 _kill(process)
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    _kill(process)
+                with self._lock:
+                    self._running.discard(process)
+                process.wait()
+                assert process.stderr is not None
+                process.stderr.close()
         finally:
+            self._beside.tell("ended", stdin)
             os.close(stdin)
+
+
+class Beside:
+    """The process that kills commands when this one is killed. Any thread may tell it something."""
+
+    def __init__(self) -> None:
+        self._gone = False
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", _orphans.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            cwd="/",
+            process_group=0,
+        )
+
+    def tell(self, word: str, stdin: int, *process: int) -> None:
+        """Of the command with this standard input (`_orphans.watch`)."""
+        assert self._process.stdin is not None
+        line = " ".join([word, _orphans.name_of(stdin), *map(str, process)])
         try:
-            yield process
-        finally:
-            if process.poll() is None:
-                _kill(process)
-            with self._lock:
-                self._running.discard(process)
-            process.wait()
-            assert process.stderr is not None
-            process.stderr.close()
+            self._process.stdin.write(f"{line}\n".encode())
+        except OSError:
+            if not self._gone:
+                what = "process %d is gone, which kills commands if this process is killed"
+                LOGGER.warning(what, self._process.pid)
+            self._gone = True
+
+    def close(self) -> None:
+        """Kills what runs still; nothing is left of it."""
+        with self._process:
+            pass
 
 
 class Stderr:

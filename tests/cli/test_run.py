@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import mqlog
+from mqlog.cli import _orphans
 
 from .conftest import Run, Start, environment
 
@@ -61,6 +62,13 @@ def wait_for(what: Callable[[], object], process: "subprocess.Popen[bytes]") -> 
     while not what():
         assert time.monotonic() < until
         assert process.poll() is None or what()
+        time.sleep(0.01)
+
+
+def wait_until(what: Callable[[], object]) -> None:
+    until = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < until
         time.sleep(0.01)
 
 
@@ -330,6 +338,133 @@ def test_a_signal_ends_workers_that_wait(
     out, err = process.communicate()
     assert (process.returncode, out, err) == (0, b"", b"")
     assert stats(store).accepted == 1
+
+
+# ── it is killed itself ─────────────────────────────────────────────────────────────────────────
+
+
+def children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_commands_of_a_killed_run_are_killed_with_all_that_they_started(
+    start: Start, jobs: Path, tmp_path: Path, processes: int
+) -> None:
+    line = 'sleep 1000 & echo "$$ $!" > tmp && mv tmp "pid-$MQLOG_OFFSET"; exec < /dev/null; wait'
+    line = line.replace("tmp", "tmp-$MQLOG_OFFSET")
+    process = start("run", jobs, "jobs", "--processes", processes, "--", "sh", "-c", line)
+    wait_for(lambda: len(list(tmp_path.glob("pid-*"))) == processes, process)
+    found = [int(pid) for file in tmp_path.glob("pid-*") for pid in file.read_text().split()]
+    mine = children(process.pid)
+    assert len(mine) == processes + 1 and all(map(is_running, mine + found))
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(map(is_running, mine + found)))
+    wait_until(lambda: stats(jobs).ready == 10)  # the messages come again
+
+
+def test_what_a_command_left_running_outlives_a_killed_run(
+    start: Start, jobs: Path, tmp_path: Path
+) -> None:
+    line = '[ "$MQLOG_OFFSET" = 0 ] || exec sleep 1000; sleep 1000 & echo $! > left'
+    process = start("run", jobs, "jobs", "--", "sh", "-c", line)
+    wait_for(lambda: stats(jobs).accepted == 1, process)
+    mine = children(process.pid)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(map(is_running, mine)))
+    left = int((tmp_path / "left").read_text())
+    assert is_running(left)
+    os.kill(left, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("moment", ["at work", "waiting", "not yet ready"])
+def test_workers_of_a_killed_run_end_and_take_nothing_more(
+    start: Start, store: Path, module: Callable[[str], None], tmp_path: Path, moment: str
+) -> None:
+    with mqlog.open(store) as opened:
+        opened.queue("jobs").put_many([b"job"] * (0 if moment == "waiting" else 10))
+    module(
+        "import multiprocessing, os, time\n"
+        "def hold(event):\n"
+        "    open(f'{event}-{os.getpid()}', 'w').close()\n"
+        "    while not os.path.exists('go'): time.sleep(0.01)\n"
+        f"if multiprocessing.parent_process() and {moment == 'not yet ready'}: hold('holds')\n"
+        "def pay(message): hold('holds')\n"
+    )
+    process = start("run", store, "jobs", "work:pay", "--processes", "2")
+    if moment == "waiting":
+        wait_for(lambda: len(children(process.pid)) == 3, process)  # and multiprocessing's own
+    else:
+        wait_for(lambda: len(list(tmp_path.glob("holds-*"))) == 2, process)
+    mine = children(process.pid)
+    process.kill()
+    process.wait()
+    if moment == "at work":
+        wait_until(lambda: os.read(process.stderr.fileno(), 4096).count(b"its parent has died"))
+    (tmp_path / "go").touch()
+    wait_until(lambda: not any(map(is_running, mine)))
+    assert stats(store).accepted == (2 if moment == "at work" else 0)
+    assert stats(store).acquired == 0
+
+
+def test_a_command_that_was_started_but_not_yet_told_of_is_killed(tmp_path: Path) -> None:
+    """`mqlog run` dies between the start of a process and the word of it."""
+    words = [sys.executable, "-I", "-S", _orphans.__file__]
+    beside = subprocess.Popen(words, stdin=subprocess.PIPE)
+    assert beside.stdin is not None
+
+    def begin(name: str, *told: str, command: str = "exec sleep 1000") -> "subprocess.Popen[bytes]":
+        with open(tmp_path / name, "wb+") as file:
+            mark = _orphans.name_of(file.fileno())
+            env = os.environb | {_orphans.VARIABLE: mark.encode()}
+            one = subprocess.Popen(["sh", "-c", command], stdin=file, process_group=0, env=env)
+        for word in told:
+            number = f" {one.pid}" if word == "runs" else ""
+            beside.stdin.write(f"{word} {mark}{number}\n".encode())
+        return one
+
+    line = f"exec < /dev/null; touch {tmp_path}/began; exec sleep 1000"
+    die = [begin("a", "starts", "runs"), begin("b", "starts"), begin("c", "starts", command=line)]
+    stay = [begin("d", "starts", "ended"), begin("e", "starts", "runs", "ended"), begin("f")]
+    try:
+        wait_until((tmp_path / "began").exists)
+        with beside:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                wait_until(lambda number=number: _ignores(beside.pid, number))
+                beside.send_signal(number)
+            assert beside.poll() is None
+        assert beside.returncode == 0
+        assert [one.wait(60) for one in die] == [-signal.SIGKILL] * 3
+        assert [one.poll() for one in stay] == [None] * 3
+    finally:
+        for one in die + stay:
+            one.kill()
+            one.wait()
+
+
+def _ignores(pid: int, number: signal.Signals) -> bool:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    mask = next(line for line in lines if line.startswith("SigIgn:")).split()[1]
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def test_it_is_told_when_nobody_would_kill_the_commands(
+    start: Start, jobs: Path, tmp_path: Path
+) -> None:
+    process = start("run", jobs, "jobs", "--until-empty", "--", "sh", "-c", SLOW)
+    wait_for(lambda: list(tmp_path.glob("pid-*")), process)
+    command = int(next(tmp_path.glob("pid-*")).read_text())
+    (beside,) = set(children(process.pid)) - {command}
+    os.kill(beside, signal.SIGKILL)
+    (tmp_path / "go").touch()
+    _, err = process.communicate()
+    assert process.returncode == 0 and stats(jobs).accepted == 10
+    assert err.decode().splitlines() == [
+        f"mqlog: process {beside} is gone, which kills commands if this process is killed"
+    ]
 
 
 # ── what cannot be meant ────────────────────────────────────────────────────────────────────────
