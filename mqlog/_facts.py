@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -16,12 +17,17 @@ from mqlog.errors import (
     ClosedError,
     CorruptError,
     Error,
+    FormatError,
     NotFoundError,
     OffsetOutOfRangeError,
 )
 
 #: Hears the partition's name, the bytes done and those to be done.
 Progress = Callable[[str, int, int], object]
+
+
+#: What is wrong with one file, and not with this process or the whole disk.
+_OF_THE_FILE: Final = {errno.EACCES, errno.EINVAL, errno.EIO, errno.ELOOP, errno.EPERM}
 
 
 def group_names(store: Path, logs: list[_engine.Log]) -> list[str]:
@@ -43,10 +49,11 @@ def group(logs: list[_engine.Log], name: str) -> GroupInfo:
     committed: dict[int, int] = {}
     owners: dict[int, int] = {}
     members: tuple[int, ...] = ()
+    damage: list[str] = []
     lag = 0
     for log in logs:
         offset = None
-        with suppress(NotFoundError):
+        with suppress(NotFoundError), _noted(damage):
             place = log.group(name, False)
             offset = place.committed()
             if not log.store.read_only:
@@ -57,7 +64,25 @@ def group(logs: list[_engine.Log], name: str) -> GroupInfo:
         lag += max(0, log.readable_offset - max(offset or 0, log.start_offset))
     held = {partition: owner for partition, owner in owners.items() if owner in members}
     pinned = _pinned(logs, committed)
-    return GroupInfo(logs[0].topic, name, "consumer", committed, lag, members, held, *pinned)
+    facts = (committed, lag, members, held, *pinned, None)
+    return GroupInfo(logs[0].topic, name, "consumer", *facts, _joined(damage))
+
+
+@contextmanager
+def _noted(damage: list[str]) -> Iterator[None]:
+    """Notes what a damaged file of a group raises, or what is no file to read."""
+    try:
+        yield
+    except (CorruptError, FormatError) as error:
+        damage.append(str(error))
+    except OSError as error:
+        if isinstance(error, Error) or error.errno not in _OF_THE_FILE:
+            raise
+        damage.append(str(error))
+
+
+def _joined(damage: list[str]) -> str | None:
+    return "; ".join(damage) or None
 
 
 def _pinned(logs: list[_engine.Log], places: Mapping[int, int]) -> tuple[int, int]:
@@ -130,14 +155,28 @@ def share_names(store: Path, logs: list[_engine.Log]) -> set[str]:
 
 def share(logs: list[_engine.Log], name: str, now: float) -> GroupInfo:
     """One share group at a moment: of the logs of all its topic's partitions."""
-    places = list(share_places(logs, name))
-    first = {place.log.partition: place.describe().first for place in places}
-    members = {one.member for place in places for one in place.holders(_HOLDERS)}
+    places: list[_engine.Share] = []
+    first: dict[int, int] = {}
+    members: set[int] = set()
+    damage: list[str] = []
+    pinning: list[_engine.Log] = []
+    lag = 0
+    for log in logs:
+        before = len(damage)
+        with _noted(damage):
+            for place in share_places([log], name):
+                first[log.partition] = place.describe().first
+                members.update(one.member for one in place.holders(_HOLDERS))
+                places.append(place)
+                pinning.append(log)
+        if len(damage) > before:
+            pinning.append(log)
+            lag += log.readable_offset - log.start_offset
     told = stats(places, now)
-    lag = told.ready + told.delayed + told.acquired
+    lag += told.ready + told.delayed + told.acquired
     held = tuple(sorted(members))
-    pinned = _pinned([place.log for place in places], first)
-    return GroupInfo(logs[0].topic, name, "share", first, lag, held, {}, *pinned, told)
+    facts = (*_pinned(pinning, first), told, _joined(damage))
+    return GroupInfo(logs[0].topic, name, "share", first, lag, held, {}, *facts)
 
 
 def share_places(logs: list[_engine.Log], name: str) -> Iterator[_engine.Share]:

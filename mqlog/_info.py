@@ -89,6 +89,8 @@ class GroupInfo:
             what it has not finished is kept.
         pinned_segments: In how many segments these are.
         stats: Of a share group: what it has to deliver, holds and has finished.
+        damage: What is wrong with its file in a partition, and where; None: nothing. Nothing else
+            is told of that partition: there it counts as a group that has finished nothing.
     """
 
     topic: str
@@ -101,6 +103,7 @@ class GroupInfo:
     pinned_bytes: int = 0
     pinned_segments: int = 0
     stats: QueueStats | None = None
+    damage: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

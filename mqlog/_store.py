@@ -324,11 +324,10 @@ class Store:
     def groups(self, topic: str) -> list[GroupInfo]:
         """The groups of a topic: place, lag, live members, who owns or holds what, what is pinned.
 
-        Consumer groups by name, then share groups.
+        Consumer groups by name, then share groups. One whose file is damaged says so in `damage`.
 
         Raises:
             NotFoundError: No such topic.
-            CorruptError: The file of a group is damaged.
 
         Any thread may call it. It takes the share lock of each share group for a moment, and reads
         their files with `mode="r"`.

@@ -58,12 +58,16 @@ def groups(args: argparse.Namespace, screen: Screen) -> int:
 def all_groups(
     store: mqlog.Store, topics: Sequence[str], screen: Screen
 ) -> tuple[list[mqlog.GroupInfo], int]:
-    """The groups of topics, and the exit code: 1 if those of a topic cannot be told."""
+    """The groups of topics, and the exit code: 1 if one is damaged, or they cannot be told."""
     found: list[mqlog.GroupInfo] = []
     code = 0
     for name in topics:
         try:
-            found += store.groups(name)
+            for group in store.groups(name):
+                found.append(group)
+                if group.damage is not None:
+                    screen.say(f"the group {group.name} of {name} is damaged: {group.damage}")
+                    code = 1
         except mqlog.NotFoundError:
             raise
         except (mqlog.Error, OSError) as error:

@@ -113,3 +113,59 @@ def test_other_files_among_the_groups_are_nobodys(store: mqlog.Store) -> None:
     assert [group.name for group in store.groups("orders")] == ["billing"]
     store.delete_group("orders", "billing")
     assert len(list((store.path / "orders-0" / "groups").iterdir())) == 4
+
+
+@pytest.fixture
+def four(tmp_path: Path) -> Path:
+    """A closed store: two partitions, two groups of each kind, of which consumers are behind."""
+    with mqlog.open(tmp_path / "shop-data") as store:
+        orders = store.stream("orders", partitions=2)
+        for number in range(2):
+            orders.append_many([b"value"] * 4, partition=number)
+        for name in ("audit", "billing"):
+            with orders.consumer(name) as consumer:
+                given = [*consumer.poll(8), *consumer.poll(8)]
+                for record in given:
+                    if record.offset == 2:
+                        consumer.commit(record)
+        for name in ("default", "mails"):
+            queue = store.queue("orders", group=name)
+            queue.accept(queue.get_many(8))
+    return tmp_path / "shop-data"
+
+
+@pytest.mark.parametrize("mode", ["r", "rw"])
+@pytest.mark.parametrize(
+    ("file", "name", "why"),
+    [
+        ("groups/billing.offset", "billing", "not a consumer group's file"),
+        ("shares/default.state", "default", "not a share group's file"),
+    ],
+)
+def test_a_damaged_group_is_told_of_and_the_others_too(
+    four: Path, mode: str, file: str, name: str, why: str
+) -> None:
+    path = four / "orders-1" / file
+    path.write_bytes(b"\xff" * path.stat().st_size)
+    with mqlog.open(four, mode) as store:
+        found = {group.name: group for group in store.groups("orders")}
+    assert list(found) == ["audit", "billing", "default", "mails"]
+    damaged = found.pop(name)
+    assert damaged.damage is not None and why in damaged.damage and str(path) in damaged.damage
+    place = 3 if damaged.kind == "consumer" else 4
+    assert dict(damaged.committed) == {0: place}
+    assert damaged.lag == 4 - place + 4  # nothing is known to be finished there
+    assert damaged.pinned_segments >= 1
+    for group in found.values():
+        assert group.damage is None
+        assert dict(group.committed) == {0: place, 1: place} or group.kind != damaged.kind
+
+
+def test_of_a_group_damaged_everywhere_each_file_is_named(four: Path) -> None:
+    for number in range(2):
+        (four / f"orders-{number}" / "shares" / "mails.state").write_bytes(b"\xff" * 16384)
+    with mqlog.open(four, "r") as store:
+        mails = store.groups("orders")[-1]
+    assert mails.name == "mails" and mails.damage is not None
+    assert mails.damage.count("mails.state") == 2
+    assert (dict(mails.committed), mails.lag) == ({}, 8)

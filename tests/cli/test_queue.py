@@ -238,11 +238,20 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 def test_a_damaged_group_is_named_and_the_rest_is_shown(run: Run, jobs: Path, how: str) -> None:
     with mqlog.open(jobs) as store:
         store.queue("mails").put(b"hello")
+        store.queue("jobs", group="audit")
     DAMAGE[how](jobs / STATE)
     for words in (("info", jobs), ("groups", jobs), ("ls", jobs)):
         result = run(*words)
         assert "mails" in result.out
+        assert words[0] == "ls" or "audit" in result.out
         assert result.code == 0 or (STATE in result.err and "bug" not in result.err)
+    for words in (("info", jobs), ("groups", jobs)):
+        groups = json.loads(run(*words, "--json").out)
+        groups = groups if words[0] == "groups" else groups["groups"]
+        told = {(one["topic"], one["name"]): one["damage"] for one in groups}
+        assert list(told)[:2] == [("jobs", "audit"), ("jobs", "default")] and len(told) == 4
+        damage = told.pop(("jobs", "default"))
+        assert (damage is None) == (run(*words).code == 0) and not any(told.values())
     for words in (("peek", jobs, "jobs"), ("info", jobs, "jobs"), ("dead", jobs, "jobs")):
         result = run(*words)
         assert result.code in (0, 1, 3)
