@@ -29,6 +29,7 @@
 #include "mql_group.h"
 #include "mql_rewrite.h"
 #include "mql_shares.h"
+#include "mql_sweep.h"
 
 #define ROUND_NS MQL_SLICE_NS               /* between two of one process, at least */
 #define AGAIN_NS (INT64_C(5) * 1000000000)  /* and without a change, or after a failure */
@@ -36,6 +37,7 @@
 #define ROLL_BYTES ((int64_t)1 << 20)
 #define REWRITES_MOST 8 /* in one round */
 #define FILES_MOST 16   /* small segments in a row that are worth one file */
+#define COUNTS_MOST 16  /* until nobody allocates meanwhile */
 #define SMALL_SHARE 16  /* segments of so much of segment_bytes are small */
 
 typedef struct reclaiming {
@@ -299,6 +301,19 @@ static uint64_t changes(mql_log *log) {
            atomic_load_explicit(&log->control->segments_generation, memory_order_relaxed);
 }
 
+/* Who died may have taken files away and not said so, and max_bytes would hold for what is gone.
+ * What others allocate just now and have not told yet is counted twice: a step too much. */
+static void count_anew(mql_log *log) {
+    _Atomic int64_t *used = &log->home->bell->used_bytes;
+    for (int i = 0; i < COUNTS_MOST; i++) {
+        int64_t before = atomic_load_explicit(used, memory_order_relaxed), found;
+        if (mql_sweep_used(log->home->root, &found) < 0) return;
+        if (atomic_compare_exchange_strong_explicit(used, &before, found, memory_order_relaxed,
+                                                    memory_order_relaxed))
+            return;
+    }
+}
+
 static bool is_due(mql_log *log, int64_t now_ns) {
     mql_control_end end;
     mql_log_end(log, &end);
@@ -320,6 +335,7 @@ void mql_reclaim_round(mql_log *log, int64_t now_ns, bool forced) {
     reclaiming all = {.log = log};
     /* A hint, read without its lock: what was left undone is finished first. */
     rc = died || mql_commit_is_replacing(log) ? mql_commit_settle(log) : MQL_OK;
+    if (died && rc == MQL_OK) count_anew(log);
     if (rc == MQL_OK) rc = free_space(&all);
     forget_segments(&all);
     int64_t took = mql_os_monotonic_ns() - begun;

@@ -235,8 +235,9 @@ static void reset_bell(mql_store *store, const mql_open_options *options) {
     atomic_store_explicit(&bell->options_generation, generation + 1, memory_order_relaxed);
     atomic_store_explicit(&bell->min_free_bytes, options->min_free_bytes, memory_order_relaxed);
     atomic_store_explicit(&bell->max_bytes, options->max_bytes, memory_order_relaxed);
-    atomic_store_explicit(&bell->used_bytes, mql_sweep_used(store->home.root),
-                          memory_order_relaxed);
+    int64_t used;
+    (void)mql_sweep_used(store->home.root, &used);
+    atomic_store_explicit(&bell->used_bytes, used, memory_order_relaxed);
     uint64_t instance;
     do instance = mql_os_random();
     while (instance == 0);

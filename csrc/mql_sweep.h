@@ -4,8 +4,8 @@
 
 #include "mql_os.h"
 
-/* Bytes of the store's logs and indexes, for max_bytes. */
-int64_t mql_sweep_used(mql_os_file root);
+/* Bytes of the store's logs and indexes, for max_bytes. A failure: some are not counted. */
+int mql_sweep_used(mql_os_file root, int64_t *bytes);
 /* Removes deleted partitions whose remover died; what cannot be removed now goes another time. */
 void mql_sweep_deleted(mql_os_file root);
 

@@ -98,6 +98,12 @@ def leftovers(log: Log) -> list[str]:
     return [name for name in log.files() if name.endswith((".swap", ".cleaned"))]
 
 
+def counted(path: Path) -> int:
+    """What a first opener counts."""
+    files = (file for place in path.iterdir() if place.is_dir() for file in place.iterdir())
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 def check_all(log: Log, share: Share) -> None:
     """What is not finished can be read and is delivered, and nothing else is."""
     found = dict(log.read(0))
@@ -132,6 +138,7 @@ def test_r11_the_next_opener_finishes_or_undoes_it(consumed: Path, tmp_path: Pat
         store, log, share = open_queue(path)
         with store:
             assert leftovers(log) == []
+            assert abs(log.c.home.bell.used_bytes - counted(path)) <= 4 * 4096, step
             check_all(log, share)
             reclaim(log)
             check_small(log)
@@ -241,6 +248,24 @@ def test_r11_a_swap_that_is_damaged_counts_for_nothing(consumed: Path, tmp_path:
         assert leftovers(log) == []
         check_all(log, share)
         assert [offset for offset, _ in log.read(0)] == list(range(COUNT))
+
+
+@pytest.mark.slow
+def test_who_lives_on_counts_what_the_dead_has_freed(consumed: Path, tmp_path: Path):
+    for step in range(1, 1000):
+        path = tmp_path / f"s{step}"
+        shutil.copytree(consumed, path)
+        store, log, _ = open_queue(path)
+        with store:
+            died = reclaim_and_die_at(path, step)
+            log.append(value(COUNT))  # whoever comes first may have settled it
+            reclaim(log)
+            assert leftovers(log) == []
+            assert abs(log.c.home.bell.used_bytes - counted(path)) <= 4 * 4096, step
+        shutil.rmtree(path)
+        if not died:
+            break
+    assert 20 < step < 200
 
 
 def test_files_of_other_names_are_left_alone(consumed: Path, tmp_path: Path):
