@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +31,10 @@ LOGGER: Final = logging.getLogger("mqlog")
 _PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+#: Of records that wait to be moved, in one handle; the oldest are forgotten.
+_MOST_REASONS: Final = 10_000
+_LONGEST_REASON: Final = 2000
+_UNKNOWN: Final = "moved later: its mover died, or found no space"
 #: Of what is driven back now; a sync may take long.
 _LOCK_MS: Final = 60_000
 #: Of a record that was driven back: the dead letter that it was.
@@ -41,12 +46,14 @@ Settle = Callable[[list[Message[Any]], int, int, int], list[Message[Any]]]
 class Stuck:
     """When the disk had no room for a dead letter: until when no other is tried.
 
-    So that who takes messages meets each that waits to be moved once, and is done.
+    So that who takes messages meets each that waits to be moved once, and is done. Why each is to
+    be moved has no place on the disk until then, and is known to the handle that rejected it alone.
     """
 
     def __init__(self) -> None:
         self.pause = 0.0
         self._until = 0.0
+        self._reasons = OrderedDict[str, str]()  # by id; every step on it is one call
 
     def __bool__(self) -> bool:
         return time.monotonic() < self._until
@@ -59,6 +66,22 @@ class Stuck:
     def ends(self) -> None:
         """There was room."""
         self.pause = self._until = 0.0
+
+    def keep(self, messages: list[Message[Any]], reason: str) -> None:
+        """Why these are to be moved, later and if by this handle."""
+        for one in messages:
+            self._reasons[one.id] = reason[:_LONGEST_REASON]
+        with suppress(KeyError):
+            while len(self._reasons) > _MOST_REASONS:
+                self._reasons.popitem(last=False)
+
+    def reason(self, message: Message[Any]) -> str:
+        """Why it is to be moved, as far as this handle knows."""
+        return self._reasons.get(message.id, _UNKNOWN)
+
+    def forget(self, message: Message[Any]) -> None:
+        """It was moved."""
+        self._reasons.pop(message.id, None)
 
 
 def bury(
@@ -98,6 +121,7 @@ def _append(
 ) -> bool:
     """The second and the third step; False: the disk has no room, and it waits for its turn."""
     if letters is None or queue._stuck:
+        queue._stuck.keep(messages, reason)
         _park(queue, messages, settle)
         return False
     values = [b"" if one.raw is None else one.raw for one in messages]
@@ -108,6 +132,7 @@ def _append(
         full = isinstance(error, OSError) and error.errno in _NO_ROOM
         if full:
             queue._stuck.begins()
+        queue._stuck.keep(messages, reason)
         _park(queue, messages, settle, error)
         if full:
             return False
@@ -155,10 +180,10 @@ def finish_burial(queue: Queue[Any, Any], message: Message[Any]) -> None:
         ):
             log.wait_durable(record.offset + 1, None)
             _settle_one([message], ARCHIVE, DEAD, 0)
+            queue._stuck.forget(message)
             return
-    _append(
-        queue, letters, [message], "moved later: its mover died, or found no space", _settle_one
-    )
+    if _append(queue, letters, [message], queue._stuck.reason(message), _settle_one):
+        queue._stuck.forget(message)
 
 
 def _from(log: Any, offset: int) -> Any:

@@ -87,7 +87,7 @@ cdef class Message(Record):
         self._queue._release(self, delay, reason)
 
     def reject(self, str reason not None=""):
-        """To the dead letters. See `mqlog.Message`."""
+        """To the dead letters, with the reason, now or when there is room. See `Queue.reject`."""
         self.is_held()
         self._queue._reject(self, reason)
 

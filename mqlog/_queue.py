@@ -351,7 +351,12 @@ class Queue(_engine.Taker, Generic[Out, In]):
         self._raise_lost(lost)
 
     def reject(self, messages: Iterable[Message[Any]], reason: str = "") -> None:
-        """Rejects all of them that it can, as `Message.reject`; else as `accept`."""
+        """Rejects all of them that it can, as `Message.reject`; else as `accept`.
+
+        On return they are dead letters, durably, with the reason; or, on a full disk, are delivered
+        to nobody and become dead letters when there is room, with the reason if this handle lives
+        and is the one that moves them: until then it is kept in memory alone.
+        """
         self._raise_lost(self._bury_all(self._own(messages), reason))
 
     def renew(self, messages: Iterable[Message[Any]], lock_duration: float | None = None) -> None:
@@ -460,7 +465,9 @@ class Queue(_engine.Taker, Generic[Out, In]):
     def dead_letters(self) -> Queue[Out, In]:
         """The queue of what was rejected, or released at its last delivery; made if need be.
 
-        Its messages have `.reason` and `.origin`. It has no delivery limit and no dead letters of
+        Its messages have `.reason` and `.origin`. The reason of one that could not be moved at once
+        (the disk was full, its mover died) is lost if another handle or process moved it: then it
+        is "moved later: ...". It has no delivery limit and no dead letters of
         its own: what is rejected there is gone.
 
         Raises:

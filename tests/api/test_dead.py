@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -115,6 +116,33 @@ def test_a_queue_that_holds_none_cannot_drive_them_back(store: Store) -> None:
         store.queue("orders").redrive()
     with pytest.raises(ValueError, match="at least 1"):
         store.queue("orders").dead_letters.redrive(0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("mover", ["who rejected it", "another handle"])
+def test_a_reason_is_kept_until_there_is_room_by_who_rejected_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, code: int, mover: str
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(code, "no room")
+
+    orders = store.queue("orders")
+    orders.put_many([b"1", b"2"])
+    with monkeypatch.context() as patched:
+        patched.setattr(Queue, "_send_raw", full)
+        for message, why in zip(orders.get_many(2), ("no such card", "stolen"), strict=True):
+            message.reject(why)
+    assert orders.dead_letters.empty() and orders.stats().ready == 0
+    mine = orders if mover == "who rejected it" else store.queue("orders")
+    with pytest.raises(mqlog.Empty):
+        mine.get(timeout=2.5)  # whoever looks for more moves them
+    letters = {letter.value: letter.reason for letter in orders.dead_letters.get_many(2)}
+    if mine is orders:
+        assert letters == {b"1": "no such card", b"2": "stolen"}
+    else:
+        assert set(letters) == {b"1", b"2"}
+        assert all(reason.startswith("moved later") for reason in letters.values())
 
 
 MOVER = """

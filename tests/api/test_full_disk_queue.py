@@ -91,6 +91,7 @@ def test_what_finds_no_room_among_the_dead_letters_is_not_lost(disk: Path) -> No
             for message in queue.get_many(20, timeout=1):
                 message.accept()
                 found.add(message.value)
+                assert queue is jobs or message.reason == "nobody wants it"
         assert found == {b"%d" % number for number in range(20)}
 
 
