@@ -67,7 +67,7 @@ static int lengthen(mql_log *log, const char *path, int64_t from, int64_t least,
     rc = mql_os_open(log->home->root, path, MQL_OS_WRITE, 0, &file);
     if (rc == 0) {
         rc = mql_os_allocate(file, from, to - from);
-        if (rc == -ENOSPC && to > least) {
+        if ((rc == -ENOSPC || rc == -EDQUOT) && to > least) {
             to = least;
             rc = mql_os_allocate(file, from, to - from);
         }

@@ -136,7 +136,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
                 ShutDown: This handle was shut down, or the topic's `intake` is "closed".
                 RecordTooLargeError: Its batch would be over the topic's `max_message_bytes`.
                 DurabilityError: A sync failed: in the log, not known to be on disk.
-                OSError: `ENOSPC`: the disk, or the store's own bound, is full.
+                OSError: `ENOSPC`: the disk, or the store's own bound, is full; `EDQUOT`: a quota.
                 TypeError: Not bytes-like, and no codec.
                 ValueError: A negative delay, no moment, no such priority, a reserved header name.
 

@@ -320,7 +320,7 @@ class Stream(_engine.Appender, Generic[Out, In]):
                 Full: It is a queue too, and holds as many records as its `maxsize` says.
                 RecordTooLargeError: Its batch would be over the topic's `max_message_bytes`.
                 DurabilityError: A sync failed: in the log, not known to be on disk.
-                OSError: `ENOSPC`: the disk, or the store's own bound, is full.
+                OSError: `ENOSPC`: the disk, or the store's own bound, is full; `EDQUOT`: a quota.
                 TypeError: Not bytes-like, and no codec.
                 ValueError: No such partition, no moment, or a reserved header name.
 

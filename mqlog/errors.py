@@ -45,7 +45,7 @@ class Empty(Error, queue.Empty):
 class Full(Error, queue.Full):
     """The queue's own bound (`maxsize`, `max_bytes`) is reached; nothing was put.
 
-    A full disk is never this: it is `OSError` with `ENOSPC`.
+    A full disk is never this: it is `OSError` with `ENOSPC`, or `EDQUOT` where a quota is full.
     """
 
     _wanted: tuple[int, int] = (1, 0)  # records, and their bytes if they are known

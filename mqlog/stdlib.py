@@ -119,7 +119,7 @@ class Queue(Generic[T]):
             ShutDown: This handle was shut down.
             TypeError, ValueError: Whatever the codec raises for what it cannot encode.
             RecordTooLargeError: Encoded it is over 1 MiB, or the topic's `max_message_bytes`.
-            OSError: `ENOSPC`: the disk is full.
+            OSError: `ENOSPC`: the disk is full; `EDQUOT`: a quota.
         """
         if block:
             self._queue.put((item,), timeout=timeout)
