@@ -249,8 +249,9 @@ static int relist(mql_log *log, bool forced) {
     mql_log_slot *dropped = NULL;
     size_t count = 0;
     lock_table(log);
-    rc = merge_locked(log, &listing, &dropped, &count);
-    if (rc == MQL_OK) log->segments_seen = generation;
+    bool late = log->count > 0 && (int32_t)(log->segments_seen - generation) > 0; /* it is old */
+    if (!late) rc = merge_locked(log, &listing, &dropped, &count);
+    if (!late && rc == MQL_OK) log->segments_seen = generation;
     unlock_table(log);
     mql_recover_listing_free(&listing);
     for (size_t i = 0; i < count; i++) mql_segment_release(dropped[i].segment);

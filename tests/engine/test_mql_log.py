@@ -1,9 +1,11 @@
 """mql_log: a partition as one process sees it beside the others."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
+from support import fault
 from support.partition import (
     PAGE,
     Failed,
@@ -195,3 +197,37 @@ def test_unknown_files_are_never_touched(tmp_path: Path):
         store.log(**SMALL)
     for name, data in mine.items():
         assert (directory / name).read_bytes() == data
+
+
+def test_a_listing_that_is_older_than_what_is_known_changes_nothing(tmp_path: Path):
+    """Another thread has listed the directory meanwhile, after a roll."""
+    small = {"segment_bytes": 4096, "max_message_bytes": 4096, "batch_bytes": 4096}
+
+    def roll() -> None:
+        log = fault.Store(tmp_path / "s").log(**small)
+        log.append(b"x" * 3000)
+
+    with fault.Store(tmp_path / "s") as store:
+        log = store.log(**small)
+        log.append(b"x" * 3000)
+        cursor = log.cursor(0)
+        assert len(cursor.drain()) == 1
+
+        @fault.ffi.callback("int(int, int)", error=0)
+        def listed(call: int, file: int) -> int:
+            if log.ends[1] == 1:
+                fault.dies(roll)
+                thread = threading.Thread(target=fault.lib.mql_log_forget, args=[log.c])
+                thread.start()
+                thread.join()
+            return 0
+
+        fault.lib.mql_os_fault_after_list(listed)
+        try:
+            fault.check(fault.lib.mql_log_relist(log.c))
+        finally:
+            fault.lib.mql_os_fault_after_list(fault.ffi.NULL)
+        assert log.c.segments_seen == log.control.segments_generation
+        assert log.c.count == 2
+        assert [offset for offset, _ in cursor.drain()] == [1]
+        cursor.free()

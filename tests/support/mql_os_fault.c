@@ -219,10 +219,20 @@ int mql_os_remove_directory(mql_os_file directory, const char *name) {
     return sim_owns(directory) ? sim_unlink(directory, name, true)
                                : real_remove_directory(directory, name);
 }
+static mql_os_fault_hook *listed;
+
+void mql_os_fault_after_list(mql_os_fault_hook *wanted) { listed = wanted; }
+
 int mql_os_list(mql_os_file directory, int (*each)(void *context, const char *name),
                 void *context) {
-    return sim_owns(directory) ? sim_list(directory, each, context)
-                               : real_list(directory, each, context);
+    if (sim_owns(directory)) return sim_list(directory, each, context);
+    int rc = real_list(directory, each, context);
+    mql_os_fault_hook *told = listed;
+    if (told == NULL || inside) return rc;
+    inside = true;
+    (void)told(0, directory);
+    inside = false;
+    return rc;
 }
 int mql_os_free_bytes(mql_os_file directory, uint64_t *available, uint64_t *total) {
     if (!sim_owns(directory)) return real_free_bytes(directory, available, total);

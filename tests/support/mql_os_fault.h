@@ -27,5 +27,7 @@ enum mql_os_fault_call {
  * from within itself. NULL: nothing is. */
 typedef int mql_os_fault_hook(int call, mql_os_file file);
 void mql_os_fault_set(mql_os_fault_hook *hook);
+/* Called after a directory was listed, likewise. */
+void mql_os_fault_after_list(mql_os_fault_hook *hook);
 
 #endif
