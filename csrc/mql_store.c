@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "mql_append.h"
+#include "mql_bell.h"
 #include "mql_commit.h"
 #include "mql_cursor.h"
 #include "mql_dedupe.h"
@@ -188,83 +189,6 @@ static bool home_alive(void *context, uint64_t member) {
 }
 
 /* -- opening ----------------------------------------------------------------------------------- */
-static int map_bell(mql_store *store) {
-    mql_os_file file;
-    int rc = mql_os_open(store->home.root, "doorbell", MQL_OS_WRITE | MQL_OS_CREATE,
-                         store->home.mode, &file);
-    if (rc < 0) return mql_base_fail_os(rc, "doorbell", "cannot open");
-    mql_os_stat stat;
-    void *map = NULL;
-    rc = mql_os_stat_file(file, &stat);
-    if (rc == 0 && mql_os_lacks_blocks(&stat, MQL_DOORBELL_BYTES))
-        rc = mql_os_allocate(file, 0, MQL_DOORBELL_BYTES);
-    if (rc == 0) rc = mql_os_map(file, MQL_DOORBELL_BYTES, true, &map);
-    mql_os_close(file);
-    if (rc < 0) return mql_base_fail_os(rc, "doorbell", "cannot map");
-    store->home.bell = map;
-    if (memcmp(store->home.bell->magic, MQL_DOORBELL_MAGIC, 8) == 0 &&
-        mql_format_is_newer(store->home.bell->layout, store->home.bell->oldest_writer))
-        return mql_base_fail(
-            MQL_E_FORMAT, "doorbell",
-            "the store was written by a newer mqlog (layout %u, this one knows %u)",
-            store->home.bell->layout, MQL_LAYOUT);
-    return MQL_OK;
-}
-
-/* The first opener resets what is volatile; `instance`, stored last, says that it is done. */
-static void reset_bell(mql_store *store, const mql_open_options *options) {
-    mql_format_doorbell *bell = store->home.bell;
-    bool ours = memcmp(bell->magic, MQL_DOORBELL_MAGIC, sizeof bell->magic) == 0;
-    /* Ids must never come back: go on from the last one, or from a clock when it is lost. */
-    uint64_t next = (uint64_t)mql_os_now_ms() << 10 & MQL_MEMBER_COUNTER;
-    uint64_t last =
-        ours ? atomic_load_explicit(&bell->next_id, memory_order_relaxed) & MQL_MEMBER_COUNTER : 0;
-    uint32_t generation =
-        ours ? atomic_load_explicit(&bell->options_generation, memory_order_relaxed) : 0;
-    atomic_store_explicit(&bell->instance, 0, memory_order_release);
-    memset(bell->members, 0, sizeof bell->members);
-    memcpy(bell->magic, MQL_DOORBELL_MAGIC, sizeof bell->magic);
-    bell->layout = MQL_LAYOUT;
-    bell->oldest_writer = MQL_OLDEST_WRITER;
-    memcpy(bell->boot, store->home.identity.boot, sizeof bell->boot);
-    bell->pid_namespace = store->home.identity.pid_namespace;
-    bell->time_namespace = store->home.identity.time_namespace;
-    bell->c_library = store->home.identity.c_library;
-    atomic_store_explicit(&bell->next_id, next > last ? next : last, memory_order_relaxed);
-    atomic_store_explicit(&bell->waiting, 0, memory_order_relaxed);
-    atomic_store_explicit(&bell->options_generation, generation + 1, memory_order_relaxed);
-    atomic_store_explicit(&bell->min_free_bytes, options->min_free_bytes, memory_order_relaxed);
-    atomic_store_explicit(&bell->max_bytes, options->max_bytes, memory_order_relaxed);
-    atomic_store_explicit(&bell->used_bytes, mql_sweep_used(store->home.root),
-                          memory_order_relaxed);
-    uint64_t instance;
-    do instance = mql_os_random();
-    while (instance == 0);
-    atomic_store_explicit(&bell->instance, instance, memory_order_release);
-}
-
-static int check_bell(mql_store *store) {
-    const mql_format_doorbell *bell = store->home.bell;
-    const mql_os_identity *own = &store->home.identity;
-    if (bell->pid_namespace != own->pid_namespace)
-        return mql_base_fail(
-            MQL_E_REFUSED, store->path,
-            "the store is open in another PID namespace: let the containers share one (--pid)");
-    if (bell->time_namespace != own->time_namespace)
-        return mql_base_fail(MQL_E_REFUSED, store->path,
-                             "the store is open in another time namespace: use the same one");
-    if (bell->c_library != own->c_library)
-        return mql_base_fail(
-            MQL_E_REFUSED, store->path,
-            "the store is open in a process with another C library: use one image for all of them");
-    if (bell->layout != MQL_LAYOUT)
-        return mql_base_fail(
-            MQL_E_FORMAT, store->path,
-            "the store is open in a process with another mqlog (layout %u, not %u)", bell->layout,
-            MQL_LAYOUT);
-    return MQL_OK;
-}
-
 /* Takes a member number: the first whose byte nobody has. Under the gate. */
 static int join(mql_store *store) {
     int rc = mql_os_open(store->home.root, "store.lock", MQL_OS_WRITE, 0, &store->member);
@@ -290,18 +214,18 @@ static int join(mql_store *store) {
 static int enter_gated(mql_store *store, const mql_open_options *options) {
     int rc = mql_os_open(store->home.root, "store.lock", MQL_OS_WRITE, 0, &store->alive);
     if (rc < 0) return mql_base_fail_os(rc, "store.lock", "cannot open");
-    rc = map_bell(store);
+    rc = mql_bell_map(&store->home);
     if (rc < 0) return rc;
     rc = mql_os_lock(store->alive, MQL_LOCK_ALIVE, true);
     if (rc < 0) return mql_base_fail_os(rc, "store.lock", "cannot lock");
     bool first = rc == 0;
     if (first) {
         mql_sweep_deleted(store->home.root);
-        reset_bell(store, options);
+        mql_bell_reset(&store->home, options);
     }
     rc = mql_os_lock(store->alive, MQL_LOCK_ALIVE, false);
     if (rc != 0) return mql_base_fail_os(rc < 0 ? rc : -EAGAIN, "store.lock", "cannot lock");
-    if (!first) rc = check_bell(store);
+    if (!first) rc = mql_bell_check(&store->home, store->path);
     if (rc < 0) return rc;
     store->home.instance = atomic_load_explicit(&store->home.bell->instance, memory_order_acquire);
     if (!first && options->min_free_bytes != MQL_DEFAULT_FREE)
