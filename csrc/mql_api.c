@@ -18,6 +18,9 @@
 #include "mql_store.h"
 #include "mql_verify.h"
 
+/* Of a call that knows a time: it has passed. */
+static int in_time(int rc) { return rc == MQL_E_LATER ? MQL_TIMEOUT : rc; }
+
 static int bad(const char *what) { return mql_base_fail(MQL_E_ARGUMENT, NULL, "%s", what); }
 
 /* Kafka's characters, so that a name is a file name too and cannot leave the store. */
@@ -42,13 +45,22 @@ int mql_open(const char *path, const mql_open_options *options, mql_store **out)
     return mql_store_open(path, options, out);
 }
 
-int mql_close(mql_store *store) { return store == NULL ? MQL_OK : mql_store_close(store); }
+int mql_close(mql_store *store) { return store == NULL ? MQL_OK : mql_store_close(store, false); }
+void mql_abandon(mql_store *store) { (void)mql_store_close(store, true); }
 void mql_free(mql_store *store) { mql_store_free(store); }
 void mql_pin(mql_store *store) { mql_store_pin(store); }
 void mql_unpin(mql_store *store) { mql_store_unpin(store); }
+void mql_enter(mql_store *store) {
+    if (store != NULL) mql_store_pin(store);
+    mql_base_hurry(true);
+}
+void mql_leave(mql_store *store) {
+    mql_base_hurry(false);
+    if (store != NULL) mql_store_unpin(store);
+}
 
 int mql_gate_take(mql_store *store, int64_t timeout_ns) {
-    return mql_store_gate(store, timeout_ns);
+    return mql_store_gate(store, mql_base_slice(timeout_ns));
 }
 void mql_gate_drop(mql_store *store) { mql_store_ungate(store); }
 
@@ -228,12 +240,17 @@ int mql_wait_durable(mql_log *log, int64_t offset, int64_t timeout_ns) {
     mql_control_end end;
     mql_log_end(log, &end);
     if (offset > end.offset) return mql_base_fail_range(offset, mql_log_start(log), end.offset);
-    return mql_commit_wait(log, offset, timeout_ns);
+    return in_time(mql_commit_wait(log, offset, timeout_ns));
 }
 
 int mql_log_sync(mql_log *log) {
     int rc = mql_log_writable(log);
     return rc < 0 ? rc : mql_commit_all(log);
+}
+
+int mql_log_sync_until(mql_log *log, int64_t offset) {
+    int rc = mql_log_writable(log);
+    return rc < 0 ? rc : mql_append_sync(log, offset);
 }
 
 int mql_trim(mql_log *log, int64_t before) {
@@ -290,7 +307,7 @@ int mql_share_open(mql_log *log, const char *name, int create, int64_t start, mq
 }
 int mql_share_delete(mql_share *share) { return mql_shares_remove(share); }
 int mql_share_acquire(mql_share *share, const mql_acquire *how, mql_acquired *out, size_t *count) {
-    return mql_share_take(share, how, out, count);
+    return in_time(mql_share_take(share, how, out, count));
 }
 int mql_share_wait(mql_share *share, int64_t timeout_ns) {
     return mql_sleep_for(share, timeout_ns);
@@ -301,6 +318,10 @@ int mql_share_settle(mql_share *share, mql_settle *items, size_t count, const mq
     if (how->event == MQL_ARCHIVE && (how->when <= MQL_ACCEPTED || how->when >= MQL_ENDS))
         return bad("no such end of a record");
     return mql_share_end_all(share, items, count, how);
+}
+int mql_share_sync(mql_share *share) {
+    int rc = mql_log_writable(share->live.log);
+    return rc < 0 ? rc : mql_shares_sync_one(share);
 }
 int mql_share_skip(mql_share *share, int64_t offset, uint64_t token, int64_t next) {
     return mql_share_skip_to(share, offset, token, next);
@@ -318,13 +339,13 @@ int mql_share_bound(mql_share *share, int64_t maxsize, int64_t max_bytes) {
     return mql_shares_bound(share, maxsize, max_bytes);
 }
 int mql_share_wait_room(mql_log *log, int64_t records, int64_t bytes, int64_t timeout_ns) {
-    return mql_sleep_for_room(log, records, bytes, timeout_ns);
+    return in_time(mql_sleep_for_room(log, records, bytes, timeout_ns));
 }
 int mql_share_backlog(mql_share *share, int64_t *bytes) {
     return mql_census_backlog(share, bytes);
 }
 int mql_share_wait_final(mql_share *share, int64_t offset, int64_t timeout_ns) {
-    return mql_census_wait_final(share, offset, timeout_ns);
+    return in_time(mql_census_wait_final(share, offset, timeout_ns));
 }
 int mql_share_describe(mql_share *share, mql_share_info *out) {
     return mql_census_describe(share, out);

@@ -356,7 +356,8 @@ static int finish_roll_locked(mql_log *log, mql_control_end *end) {
     int rc = mql_os_stat_name(log->home->root, path, &stat);
     if (rc == -ENOENT) return MQL_OK;
     if (rc < 0) return mql_base_fail_os(rc, path, "cannot look at the new segment");
-    rc = mql_log_take(log, &control->prepare, MQL_SLICE_NS, NULL);
+    rc = mql_base_later(
+        mql_log_take(log, &control->prepare, mql_base_slice(MQL_SLICE_NS), NULL));
     if (rc != MQL_OK)
         return rc < 0 ? rc : mql_base_fail(MQL_E_OS, path, "the prepare lock is held for too long");
     atomic_store_explicit(&control->allocated, stat.size, memory_order_relaxed);
@@ -521,8 +522,9 @@ static void after(appending *append) {
 }
 
 /* Whatever keeps it from being synced now, it is in the log. */
-static int durable_until(mql_log *log, int64_t offset) {
+int mql_append_sync(mql_log *log, int64_t offset) {
     int rc = mql_commit_until(log, offset);
+    if (rc == MQL_E_LATER) return MQL_UNSYNCED;
     if (rc != MQL_E_OS && rc != MQL_E_MEMORY) return rc;
     int code = rc == MQL_E_MEMORY ? ENOMEM : mql_base_error()->os_errno;
     rc = mql_base_fail(MQL_E_DURABILITY, log->directory,
@@ -566,6 +568,7 @@ int mql_append_source_to(mql_log *log, const mql_append_source *source, int flag
     for (int i = 0; i < TRIES; i++) {
         rc = try_once(&append, nowait);
         if (MQL_LIKELY(rc == MQL_OK)) break;
+        if (rc == MQL_E_LATER) return MQL_TIMEOUT;
         if (rc < 0 || rc == MQL_FULL) return rc;
         if (nowait) return MQL_BUSY;
         if (rc == MQL_TIMEOUT) return MQL_TIMEOUT;
@@ -575,7 +578,7 @@ int mql_append_source_to(mql_log *log, const mql_append_source *source, int flag
     if (rc != MQL_OK) return MQL_TIMEOUT;
     after(&append);
     *offset = append.offset;
-    return durable ? durable_until(log, append.offset + append.offsets) : MQL_OK;
+    return durable ? mql_append_sync(log, append.offset + append.offsets) : MQL_OK;
 }
 
 int mql_append_one(mql_log *log, const mql_record *record, int flags, int64_t *offset) {
@@ -607,6 +610,7 @@ int mql_append_roll(mql_log *log, int64_t segment) {
         rc = roll_once(&append);
         int met = rc == MQL_BUSY ? meet_need(&append) : MQL_OK;
         if (met < 0) return met;
+        if (met == MQL_TIMEOUT) break;
     }
     return rc;
 }

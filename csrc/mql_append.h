@@ -22,6 +22,9 @@ int mql_append_source_to(mql_log *log, const mql_append_source *source, int flag
 /* One record with neither key nor headers, the hot path's hot path. */
 int mql_append_one(mql_log *log, const mql_record *record, int flags, int64_t *offset);
 
+/* All below `offset`, which is in the log, is durable. MQL_UNSYNCED: not known yet. Blocks. */
+int mql_append_sync(mql_log *log, int64_t offset);
+
 /* The log goes on in a new segment, if `segment` is the active one and has records. Needs next to
  * no space. Blocks. */
 int mql_append_roll(mql_log *log, int64_t segment);

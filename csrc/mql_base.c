@@ -6,14 +6,25 @@
 
 static _Thread_local mql_error last_error = {.position = -1, .start = -1, .stop = -1};
 
-static _Thread_local bool hurried;
+static _Thread_local int hurried;     /* how often */
+static _Thread_local int64_t left_ns; /* of the slice, if hurried */
 
-void mql_base_hurry(bool on) { hurried = on; }
+void mql_base_hurry(bool on) {
+    hurried += on ? 1 : -1;
+    if (on) left_ns = MQL_LOCK_SLICE_NS;
+}
 
-int64_t mql_base_lock_slice(void) { return hurried ? MQL_LOCK_SLICE_NS : MQL_SLICE_NS; }
+int mql_base_swap_hurry(int count) {
+    int before = hurried;
+    hurried = count;
+    return before;
+}
+
+int64_t mql_base_rest(int64_t most) { return hurried > 0 ? mql_base_min(most, left_ns) : most; }
 
 int mql_base_later(int rc) {
-    if (rc != MQL_TIMEOUT || !hurried) return rc;
+    if (rc != MQL_TIMEOUT || hurried == 0) return rc;
+    left_ns = 0;
     return mql_base_fail(MQL_E_LATER, NULL, "a lock was not to be had");
 }
 

@@ -48,11 +48,16 @@ int mql_base_fail_range(int64_t offset, int64_t start, int64_t stop);
 mql_error *mql_base_error(void); /* this thread's, to add to what was just recorded */
 
 /* Of a thread in a hurry a lock is given up after a slice: who holds it may be stopped, and the
- * caller wants to look for signals. Nothing has changed then, and the call is to be made again. */
-#define MQL_E_LATER (-100) /* within the engine only */
-void mql_base_hurry(bool on);
-int64_t mql_base_lock_slice(void); /* for the lock that is waited for */
-int mql_base_later(int rc);        /* of the wait: MQL_TIMEOUT is MQL_E_LATER if in a hurry */
+ * caller wants to look for signals. Nothing has changed then, and the call is to be made again:
+ * MQL_E_LATER. The slice is for the whole call: once it has passed, locks are only tried. */
+void mql_base_hurry(bool on);       /* counted; on: with a slice anew */
+int mql_base_swap_hurry(int count); /* the count before; 0: in no hurry */
+int64_t mql_base_rest(int64_t most); /* what is left of the slice, if in a hurry */
+/* How long to wait for a lock now. */
+static inline int64_t mql_base_slice(int64_t most) {
+    return MQL_LIKELY(most <= 0) ? most : mql_base_rest(most);
+}
+int mql_base_later(int rc); /* of such a wait: MQL_TIMEOUT is MQL_E_LATER if in a hurry */
 
 /* -- big-endian bytes, as Kafka has them ------------------------------------------------------- */
 static inline uint16_t mql_base_get16(const uint8_t *p) {

@@ -57,7 +57,8 @@ static int64_t unfinished(mql_live *live, int64_t from, int64_t to) {
 }
 
 int64_t mql_census_unfinished(mql_share *share, int64_t from, int64_t to) {
-    if (mql_share_enter_surely(share) < 0) return from;
+    int rc = mql_share_enter_surely(share);
+    if (rc < 0) return rc == MQL_E_LATER ? rc : from;
     int64_t found = unfinished(&share->live, from, to);
     mql_share_leave(share);
     return found;
@@ -134,7 +135,8 @@ int mql_census_measure(mql_share *share, mql_log_backlog *out) {
     mql_log *log = share->live.log;
     int rc = MQL_OK;
     for (int i = 0; i < MEASURES_MOST; i++) {
-        if (mql_commit_is_replacing(log)) (void)mql_commit_settle(log);
+        if (mql_commit_is_replacing(log) && mql_commit_settle(log) == MQL_E_LATER)
+            return MQL_E_LATER;
         uint64_t files = files_of(log);
         rc = measure_once(share, out);
         if (rc < 0 || (!mql_commit_is_replacing(log) && files == files_of(log))) break;

@@ -379,13 +379,15 @@ static int follow(mql_log *log, int64_t offset) {
     if (is_durable(log, offset)) return MQL_TIMEOUT;
     int rc = mql_log_take(log, &control->commit, 0, &control->needs_resync);
     if (rc != MQL_TIMEOUT) return rc;
-    mql_os_wait(&waiters->word, seen, MQL_SLICE_NS);
+    mql_os_wait(&waiters->word, seen, mql_base_slice(MQL_SLICE_NS));
     /* Woken to lead, but served meanwhile, or closed: the next one is to be asked. */
     uint32_t word = atomic_load_explicit(&waiters->word, memory_order_relaxed);
     int usable = mql_log_usable(log);
     bool asked = (word - seen) % ASKED == 0;
     if (asked && (usable < 0 || is_durable(log, offset))) ask_to_lead(waiters);
-    return usable < 0 ? usable : MQL_TIMEOUT;
+    if (usable < 0) return usable;
+    bool woken = word != seen || is_durable(log, offset);
+    return woken ? MQL_TIMEOUT : mql_base_later(MQL_TIMEOUT); /* who leads may be stopped */
 }
 
 /* Leads on while others wait: until one of them was awake, the disk would be idle. What fails then

@@ -356,6 +356,8 @@ int mql_dedupe_append(mql_log *log, const mql_record *record, const mql_once *on
     mql_os_mutex_drop(&dedupe->map->lock);
     bool durable = (flags & MQL_DURABLE) != 0 || mql_log_is_sync(log);
     if ((rc != MQL_OK && rc != MQL_FOUND) || !durable) return rc;
-    int synced = mql_commit_until(log, *offset + 1);
-    return synced < 0 ? synced : rc;
+    int synced = mql_append_sync(log, *offset + 1);
+    /* What was there before is found again. */
+    if (synced == MQL_UNSYNCED && rc == MQL_FOUND) return MQL_TIMEOUT;
+    return synced != MQL_OK ? synced : rc;
 }

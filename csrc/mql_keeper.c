@@ -3,7 +3,8 @@
  * The one never syncs, the other never prepares: a sync holds up whoever waits for it, and an
  * appender must not wait for one because its next pages come from the same thread. Both only do
  * early what an appender, a committer or a consumer would do itself: without them everything is
- * slower, nothing is wrong.
+ * slower, nothing is wrong. Neither waits long for a lock, whose holder may be stopped: the other
+ * partitions want to be served, and a closer waits for the round to be over.
  */
 #include "mql_keeper.h"
 
@@ -26,13 +27,20 @@ static mql_log *first(mql_keeper *keeper) {
     return atomic_load_explicit(keeper->logs, memory_order_acquire);
 }
 
+static bool stopping(mql_keeper *keeper) {
+    return atomic_load_explicit(&keeper->stopping, memory_order_acquire);
+}
+
 int mql_keeper_prepare_round(mql_keeper *keeper) {
     int did = MQL_END;
-    for (mql_log *log = first(keeper); log != NULL; log = log->next)
+    for (mql_log *log = first(keeper); log != NULL && !stopping(keeper); log = log->next) {
+        mql_base_hurry(true);
         if (mql_room_prepare(log) == MQL_OK) {
             mql_shares_populate(log);
             did = MQL_OK;
         }
+        mql_base_hurry(false);
+    }
     return did;
 }
 
@@ -57,7 +65,9 @@ static int retain_idle(mql_log *log, int64_t now_ns) {
         log->retain_due_ns > now_ns)
         return MQL_OK;
     log->retain_due_ns = now_ns + RETAIN_NS;
-    return mql_commit_retain(log);
+    int rc = mql_commit_retain(log);
+    if (rc == MQL_E_LATER) log->retain_due_ns = 0;
+    return rc;
 }
 
 /* Nanoseconds from the first unsynced byte to its sync; in a "sync" topic, to a checkpoint. */
@@ -85,6 +95,7 @@ static int sync_one(mql_log *log, int64_t now_ns, bool at_once, int64_t *wait_ns
     if (rc == MQL_OK) rc = mql_commit_retain(log);
     if (rc == MQL_OK) rc = mql_shares_keep(log);
     if (rc == MQL_OK) mql_reclaim_round(log, now_ns, at_once);
+    if (rc == MQL_E_LATER) atomic_store_explicit(&log->sync_at_once, true, memory_order_release);
     /* The sync write-protected the pages ahead of the tail: have them made writable again. */
     atomic_store_explicit(&log->prepare_at, 0, memory_order_relaxed);
     return rc;
@@ -93,18 +104,17 @@ static int sync_one(mql_log *log, int64_t now_ns, bool at_once, int64_t *wait_ns
 int mql_keeper_sync_round(mql_keeper *keeper, int64_t now_ns, bool at_once, int64_t *wait_ns) {
     *wait_ns = TICK_NS;
     int result = MQL_OK;
-    for (mql_log *log = first(keeper); log != NULL; log = log->next) {
+    for (mql_log *log = first(keeper); log != NULL && !stopping(keeper); log = log->next) {
+        mql_base_hurry(true);
         int rc = sync_one(log, now_ns, at_once, wait_ns);
+        mql_base_hurry(false);
+        if (rc == MQL_E_LATER) *wait_ns = mql_base_min(*wait_ns, MQL_LOCK_SLICE_NS);
         if (rc < 0) result = rc;
     }
     return result;
 }
 
 /* -- threads ----------------------------------------------------------------------------------- */
-static bool stopping(mql_keeper *keeper) {
-    return atomic_load_explicit(&keeper->stopping, memory_order_acquire);
-}
-
 static void prepare_body(void *context) {
     mql_keeper *keeper = context;
     while (!stopping(keeper)) {

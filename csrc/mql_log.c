@@ -105,7 +105,7 @@ int mql_log_take_after(mql_log *log, mql_os_mutex *mutex, int tried, int64_t tim
 int mql_log_lock(mql_log *log, mql_os_mutex *mutex, uint32_t *owed) {
     int rc, usable;
     do {
-        rc = mql_base_later(mql_log_take(log, mutex, mql_base_lock_slice(), owed));
+        rc = mql_base_later(mql_log_take(log, mutex, mql_base_slice(MQL_SLICE_NS), owed));
         usable = mql_log_usable(log);
     } while (rc == MQL_TIMEOUT && usable == MQL_OK);
     if (usable == MQL_OK) return rc;

@@ -37,7 +37,7 @@ static int take_sync(mql_live *live) {
 static int enter(mql_live *live) {
     int rc;
     do {
-        rc = mql_base_later(mql_live_enter(live, mql_base_lock_slice()));
+        rc = mql_base_later(mql_live_enter(live, mql_base_slice(MQL_SLICE_NS)));
     } while (rc == MQL_TIMEOUT);
     return rc;
 }

@@ -229,8 +229,9 @@ int mql_room_prepare(mql_log *log) {
     atomic_store_explicit(&log->appended, 0, memory_order_relaxed);
     int64_t target = mql_base_min(mql_base_round_up(end.position + distance, MQL_PAGE), limit);
     int rc = MQL_OK;
-    if (atomic_load_explicit(&log->control->allocated, memory_order_relaxed) < target &&
-        take_prepare(log) == MQL_OK) {
+    bool short_of = atomic_load_explicit(&log->control->allocated, memory_order_relaxed) < target;
+    if (short_of) rc = take_prepare(log);
+    if (short_of && rc == MQL_OK) {
         int64_t from = atomic_load_explicit(&log->control->allocated, memory_order_relaxed);
         rc = allocate_locked(log, end.segment, mql_base_min(from + MQL_PAGE, limit), target);
         mql_os_mutex_drop(&log->control->prepare);
@@ -252,5 +253,6 @@ int mql_room_prepare(mql_log *log) {
         if (rc == MQL_OK) map_next(log, number, want);
     }
     atomic_store_explicit(&log->prepare_at, end.position + distance / 2, memory_order_relaxed);
+    if (rc == MQL_E_LATER) atomic_store_explicit(&log->wants_room, true, memory_order_release);
     return MQL_OK;
 }

@@ -61,7 +61,7 @@ void mql_share_leave(mql_share *share) { mql_live_leave(&share->live); }
 int mql_share_enter_surely(mql_share *share) {
     int rc;
     do {
-        rc = mql_base_later(mql_share_enter(share, mql_base_lock_slice()));
+        rc = mql_base_later(mql_share_enter(share, mql_base_slice(MQL_SLICE_NS)));
     } while (rc == MQL_TIMEOUT);
     return rc;
 }
@@ -393,7 +393,7 @@ static int take_some(acquiring *acquire, mql_acquired *out, size_t wanted) {
     mql_share *share = acquire->share;
     int rc = mql_share_enter(share, 0);
     if (MQL_UNLIKELY(rc == MQL_TIMEOUT && acquire->how->slice_ns > 0)) {
-        rc = mql_share_enter(share, acquire->how->slice_ns);
+        rc = mql_share_enter(share, mql_base_slice(acquire->how->slice_ns));
         acquire->now = boot_ms(); /* a clock is dear: read again only after a wait */
     }
     if (MQL_UNLIKELY(rc != MQL_OK)) return rc;
@@ -428,7 +428,7 @@ int mql_share_take(mql_share *share, const mql_acquire *how, mql_acquired *out, 
     while ((rc = take_some(&acquire, out, wanted)) == MQL_BUSY) {
         if (how->slice_ns <= 0) return MQL_TIMEOUT; /* what is needed may block */
         rc = meet_need(&acquire);
-        if (rc < 0) return rc;
+        if (rc < 0) break;
         acquire.now = boot_ms();
     }
     *count = acquire.count;
@@ -542,7 +542,7 @@ static void ring_after(mql_share *share, int64_t released, int64_t ended) {
 
 static int settle_round(settling *settle, mql_settle *items, size_t count) {
     mql_share *share = settle->share;
-    int rc = mql_share_enter(share, settle->how->slice_ns);
+    int rc = mql_share_enter(share, mql_base_slice(settle->how->slice_ns));
     if (rc != MQL_OK) return rc;
     mql_live_begin(&share->live);
     if (settle->how->event == MQL_RENEW) forget_stale(&share->live, count);
@@ -582,6 +582,7 @@ int mql_share_end_all(mql_share *share, mql_settle *items, size_t count,
     mql_log_want_sync(log);
     if (rc < 0 || !durable) return rc;
     int synced = mql_reserve_sync(&share->live, settle.changes); /* also before a timeout */
+    if (synced == MQL_E_LATER) return rc == MQL_OK ? MQL_UNSYNCED : rc;
     return synced < 0 ? synced : rc;
 }
 
@@ -729,9 +730,9 @@ int mql_share_reap(mql_share *share) {
         uint64_t member = atomic_load_explicit(&map->members[n], memory_order_acquire);
         if (member == log->home->self || log->home->alive(log->home->context, member)) continue;
         make_room(share, MQL_RELEASE, atomic_load_explicit(&map->held[n], memory_order_relaxed));
-        rc = mql_share_enter(share, MQL_SLICE_NS);
+        rc = mql_base_later(mql_share_enter(share, mql_base_slice(MQL_SLICE_NS)));
+        if (rc == MQL_TIMEOUT || rc == MQL_E_LATER) break; /* the next one looks again */
         if (rc < 0) return rc;
-        if (rc != MQL_OK) break; /* the next one looks again */
         mql_live_begin(&share->live);
         if (atomic_load_explicit(&map->members[n], memory_order_relaxed) == member)
             released += release_member(share, n);
@@ -749,7 +750,7 @@ void mql_share_let_go(mql_share *share) {
     if (atomic_load_explicit(&map->members[number], memory_order_relaxed) != log->home->self ||
         atomic_load_explicit(&map->held[number], memory_order_relaxed) == 0)
         return;
-    if (mql_live_enter(&share->live, MQL_SLICE_NS) != MQL_OK) return;
+    if (mql_base_later(mql_live_enter(&share->live, mql_base_slice(MQL_SLICE_NS))) != 0) return;
     mql_live_begin(&share->live);
     int64_t released = release_member(share, number);
     mql_live_end(&share->live);

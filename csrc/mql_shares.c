@@ -259,7 +259,7 @@ static int find_all(mql_log *log, uint32_t *generation) {
 /* Raises the word, unless a group has come meanwhile. */
 static int set_ready(mql_log *log, uint32_t generation, int64_t ready) {
     int rc = mql_base_later(
-        mql_log_take(log, &log->control->prepare, mql_base_lock_slice(), NULL));
+        mql_log_take(log, &log->control->prepare, mql_base_slice(MQL_SLICE_NS), NULL));
     if (rc != MQL_OK) return rc < 0 ? rc : MQL_OK; /* the append comes again */
     if (atomic_load_explicit(&log->control->shares_generation, memory_order_relaxed) == generation)
         atomic_store_explicit(&log->control->slots_ready, ready, memory_order_release);
@@ -341,7 +341,7 @@ int64_t mql_shares_unfinished(mql_log *log, int64_t from, int64_t to) {
     int rc = find_all(log, &generation);
     if (rc < 0) return rc;
     for (mql_share *share = first(log); share != NULL; share = share->next)
-        if (!is_removed(share)) to = mql_census_unfinished(share, from, to);
+        if (!is_removed(share) && to >= 0) to = mql_census_unfinished(share, from, to);
     return to;
 }
 
@@ -401,13 +401,19 @@ static int keep_one(mql_share *share) {
     return rc < 0 ? rc : MQL_OK;
 }
 
+int mql_shares_sync_one(mql_share *share) {
+    uint64_t changes = atomic_load_explicit(&share->live.map->changes, memory_order_acquire);
+    int rc = is_removed(share) ? MQL_OK : mql_reserve_sync(&share->live, changes);
+    return is_removed(share) ? MQL_OK : rc;
+}
+
 int mql_shares_sync(mql_log *log) {
     int result = MQL_OK;
     if (mql_log_usable(log) < 0) return MQL_OK; /* the topic is gone, and they with it */
     for (mql_share *share = first(log); share != NULL; share = share->next) {
-        uint64_t changes = atomic_load_explicit(&share->live.map->changes, memory_order_acquire);
-        int rc = is_removed(share) ? MQL_OK : mql_reserve_sync(&share->live, changes);
-        if (rc < 0 && !is_removed(share)) result = rc;
+        int rc = mql_shares_sync_one(share);
+        if (rc == MQL_E_LATER) return rc;
+        if (rc < 0) result = rc;
     }
     return result;
 }
@@ -443,20 +449,22 @@ void mql_shares_let_go(mql_log *log) {
 }
 
 /* -- the end ----------------------------------------------------------------------------------- */
+/* From the mark on nobody is waited for: half a removal could not be made again. Appends look for
+ * slots again before it, then; no group is opened meanwhile. */
 static int remove_gated(mql_share *share) {
     mql_log *log = share->live.log;
     int rc = mql_share_reap(share);
-    if (rc < 0) return rc;
-    rc = mql_share_enter_surely(share);
+    if (rc >= 0) rc = forget_ready(log);
+    if (rc >= 0) rc = mql_share_enter_surely(share);
     if (rc < 0) return rc;
     bool held = atomic_load_explicit(&share->live.map->acquired, memory_order_relaxed) > 0;
     if (!held) atomic_store_explicit(&share->live.map->removed, 1, memory_order_release);
     mql_share_leave(share);
     if (held) return MQL_BUSY;
     rc = unlink_files(log, share->name);
-    int forgotten = forget_ready(log);
+    atomic_fetch_add_explicit(&log->control->shares_generation, 1, memory_order_release);
     mql_log_wake_everybody(log);
-    return rc < 0 ? rc : forgotten;
+    return rc;
 }
 
 int mql_shares_remove(mql_share *share) {

@@ -30,6 +30,7 @@ int64_t mql_shares_reached(mql_log *log);
 uint64_t mql_shares_changes(mql_log *log);
 /* Everything done to the groups is on stable storage. Enters none of them. Blocks. */
 int mql_shares_sync(mql_log *log);
+int mql_shares_sync_one(mql_share *share);
 /* Has consumers find clean pages. Blocks for syncs. */
 void mql_shares_recycle(mql_log *log);
 /* Has the pages that consumers write to next writable here. */

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "mql_append.h"
+#include "mql_bell.h"
 #include "mql_commit.h"
 #include "mql_cursor.h"
 #include "mql_dedupe.h"
@@ -24,6 +25,7 @@
 #include "mql_sweep.h"
 
 #define GATE_OPEN_NS (INT64_C(10) * 1000000000)
+#define REFUSED_APART_NS INT64_C(1000000000)
 #define RECOVERED_MAX 256
 #define OPTIONS_FILE "mqlog.json"
 #define OPTIONS_MAX ((int64_t)16 << 20)
@@ -81,7 +83,17 @@ static void child_forked(void) {
     stores = NULL;
 }
 
-static void registry_lock(void) {
+/* A private lock whose holder may be opening or closing. MQL_E_LATER: only if in a hurry. */
+static int take_private(mql_os_mutex *mutex) {
+    int rc;
+    do {
+        bool busy = mql_os_mutex_take(mutex, mql_base_slice(MQL_SLICE_NS)) == MQL_OS_BUSY;
+        rc = mql_base_later(busy ? MQL_TIMEOUT : MQL_OK);
+    } while (rc == MQL_TIMEOUT);
+    return rc;
+}
+
+static int registry_lock(void) {
     int made = 0;
     if (atomic_compare_exchange_strong(&registry_state, &made, 1)) {
         mql_os_mutex_init_private(&registry);
@@ -89,7 +101,7 @@ static void registry_lock(void) {
         atomic_store_explicit(&registry_state, 2, memory_order_release);
     }
     while (atomic_load_explicit(&registry_state, memory_order_acquire) != 2) mql_os_pause();
-    mql_os_mutex_take(&registry, -1);
+    return take_private(&registry);
 }
 
 static int usable(mql_store *store) {
@@ -143,13 +155,26 @@ void mql_store_ungate(mql_store *store) {
 }
 
 /* -- what a store does for its logs ------------------------------------------------------------ */
+/* Of a thread in a hurry: since when it comes back, a moment later each time, for a gate that is
+ * not to be had. */
+static _Thread_local int64_t refused_ns, refused_last_ns;
+
+static bool is_patient(int64_t now) {
+    if (now - refused_last_ns > REFUSED_APART_NS) refused_ns = now;
+    refused_last_ns = now;
+    return now - refused_ns < GATE_OPEN_NS;
+}
+
 static int home_gate(void *context) {
-    int64_t until = mql_os_monotonic_ns() + GATE_OPEN_NS;
+    int64_t until = mql_os_monotonic_ns() + GATE_OPEN_NS, now;
     int rc;
     do {
-        rc = mql_base_later(mql_store_gate(context, mql_base_lock_slice()));
-    } while (rc == MQL_TIMEOUT && mql_os_monotonic_ns() < until);
-    if (rc != MQL_TIMEOUT) return rc;
+        rc = mql_base_later(mql_store_gate(context, mql_base_slice(MQL_SLICE_NS)));
+        now = mql_os_monotonic_ns();
+    } while (rc == MQL_TIMEOUT && now < until);
+    if (rc == MQL_E_LATER && is_patient(now)) return rc;
+    refused_last_ns = 0;
+    if (rc != MQL_TIMEOUT && rc != MQL_E_LATER) return rc;
     return mql_base_fail_os(-ETIMEDOUT, "store.lock",
                             "another process holds the store's gate for too long");
 }
@@ -188,84 +213,6 @@ static bool home_alive(void *context, uint64_t member) {
 }
 
 /* -- opening ----------------------------------------------------------------------------------- */
-static int map_bell(mql_store *store) {
-    mql_os_file file;
-    int rc = mql_os_open(store->home.root, "doorbell", MQL_OS_WRITE | MQL_OS_CREATE,
-                         store->home.mode, &file);
-    if (rc < 0) return mql_base_fail_os(rc, "doorbell", "cannot open");
-    mql_os_stat stat;
-    void *map = NULL;
-    rc = mql_os_stat_file(file, &stat);
-    if (rc == 0 && mql_os_lacks_blocks(&stat, MQL_DOORBELL_BYTES))
-        rc = mql_os_allocate(file, 0, MQL_DOORBELL_BYTES);
-    if (rc == 0) rc = mql_os_map(file, MQL_DOORBELL_BYTES, true, &map);
-    mql_os_close(file);
-    if (rc < 0) return mql_base_fail_os(rc, "doorbell", "cannot map");
-    store->home.bell = map;
-    if (memcmp(store->home.bell->magic, MQL_DOORBELL_MAGIC, 8) == 0 &&
-        mql_format_is_newer(store->home.bell->layout, store->home.bell->oldest_writer))
-        return mql_base_fail(
-            MQL_E_FORMAT, "doorbell",
-            "the store was written by a newer mqlog (layout %u, this one knows %u)",
-            store->home.bell->layout, MQL_LAYOUT);
-    return MQL_OK;
-}
-
-/* The first opener resets what is volatile; `instance`, stored last, says that it is done. */
-static void reset_bell(mql_store *store, const mql_open_options *options) {
-    mql_format_doorbell *bell = store->home.bell;
-    bool ours = memcmp(bell->magic, MQL_DOORBELL_MAGIC, sizeof bell->magic) == 0;
-    /* Ids must never come back: go on from the last one, or from a clock when it is lost. */
-    uint64_t next = (uint64_t)mql_os_now_ms() << 10 & MQL_MEMBER_COUNTER;
-    uint64_t last =
-        ours ? atomic_load_explicit(&bell->next_id, memory_order_relaxed) & MQL_MEMBER_COUNTER : 0;
-    uint32_t generation =
-        ours ? atomic_load_explicit(&bell->options_generation, memory_order_relaxed) : 0;
-    atomic_store_explicit(&bell->instance, 0, memory_order_release);
-    memset(bell->members, 0, sizeof bell->members);
-    memcpy(bell->magic, MQL_DOORBELL_MAGIC, sizeof bell->magic);
-    bell->layout = MQL_LAYOUT;
-    bell->oldest_writer = MQL_OLDEST_WRITER;
-    memcpy(bell->boot, store->home.identity.boot, sizeof bell->boot);
-    bell->pid_namespace = store->home.identity.pid_namespace;
-    bell->time_namespace = store->home.identity.time_namespace;
-    bell->c_library = store->home.identity.c_library;
-    atomic_store_explicit(&bell->next_id, next > last ? next : last, memory_order_relaxed);
-    atomic_store_explicit(&bell->waiting, 0, memory_order_relaxed);
-    atomic_store_explicit(&bell->options_generation, generation + 1, memory_order_relaxed);
-    atomic_store_explicit(&bell->min_free_bytes, options->min_free_bytes, memory_order_relaxed);
-    atomic_store_explicit(&bell->max_bytes, options->max_bytes, memory_order_relaxed);
-    int64_t used;
-    (void)mql_sweep_used(store->home.root, &used);
-    atomic_store_explicit(&bell->used_bytes, used, memory_order_relaxed);
-    uint64_t instance;
-    do instance = mql_os_random();
-    while (instance == 0);
-    atomic_store_explicit(&bell->instance, instance, memory_order_release);
-}
-
-static int check_bell(mql_store *store) {
-    const mql_format_doorbell *bell = store->home.bell;
-    const mql_os_identity *own = &store->home.identity;
-    if (bell->pid_namespace != own->pid_namespace)
-        return mql_base_fail(
-            MQL_E_REFUSED, store->path,
-            "the store is open in another PID namespace: let the containers share one (--pid)");
-    if (bell->time_namespace != own->time_namespace)
-        return mql_base_fail(MQL_E_REFUSED, store->path,
-                             "the store is open in another time namespace: use the same one");
-    if (bell->c_library != own->c_library)
-        return mql_base_fail(
-            MQL_E_REFUSED, store->path,
-            "the store is open in a process with another C library: use one image for all of them");
-    if (bell->layout != MQL_LAYOUT)
-        return mql_base_fail(
-            MQL_E_FORMAT, store->path,
-            "the store is open in a process with another mqlog (layout %u, not %u)", bell->layout,
-            MQL_LAYOUT);
-    return MQL_OK;
-}
-
 /* Takes a member number: the first whose byte nobody has. Under the gate. */
 static int join(mql_store *store) {
     int rc = mql_os_open(store->home.root, "store.lock", MQL_OS_WRITE, 0, &store->member);
@@ -291,18 +238,18 @@ static int join(mql_store *store) {
 static int enter_gated(mql_store *store, const mql_open_options *options) {
     int rc = mql_os_open(store->home.root, "store.lock", MQL_OS_WRITE, 0, &store->alive);
     if (rc < 0) return mql_base_fail_os(rc, "store.lock", "cannot open");
-    rc = map_bell(store);
+    rc = mql_bell_map(&store->home);
     if (rc < 0) return rc;
     rc = mql_os_lock(store->alive, MQL_LOCK_ALIVE, true);
     if (rc < 0) return mql_base_fail_os(rc, "store.lock", "cannot lock");
     bool first = rc == 0;
     if (first) {
         mql_sweep_deleted(store->home.root);
-        reset_bell(store, options);
+        mql_bell_reset(&store->home, options);
     }
     rc = mql_os_lock(store->alive, MQL_LOCK_ALIVE, false);
     if (rc != 0) return mql_base_fail_os(rc < 0 ? rc : -EAGAIN, "store.lock", "cannot lock");
-    if (!first) rc = check_bell(store);
+    if (!first) rc = mql_bell_check(&store->home, store->path);
     if (rc < 0) return rc;
     store->home.instance = atomic_load_explicit(&store->home.bell->instance, memory_order_acquire);
     if (!first && options->min_free_bytes != MQL_DEFAULT_FREE)
@@ -448,7 +395,11 @@ int mql_store_open(const char *path, const mql_open_options *options, mql_store 
         destroy(store);
         return rc;
     }
-    registry_lock();
+    rc = registry_lock();
+    if (rc < 0) {
+        destroy(store);
+        return rc;
+    }
     mql_store *other = known(store);
     if (other != NULL) {
         other->opens++;
@@ -494,7 +445,11 @@ int mql_store_log(mql_store *store, const char *topic, int partition, bool creat
     bool gated = log == NULL && !store->home.read_only;
     if (gated) rc = home_gate(store);
     if (rc < 0) return rc;
-    mql_os_mutex_take(&store->lock, -1);
+    rc = take_private(&store->lock);
+    if (rc < 0) {
+        if (gated) mql_store_ungate(store);
+        return rc;
+    }
     log = find_log(store, topic, partition);
     if (log == NULL) {
         rc = mql_log_open(&store->home, topic, partition, create, options, &log);
@@ -568,11 +523,20 @@ static int finish_one(void *context, const char *name) {
     return 0;
 }
 
-/* Leaves the store: the last one of the machine leaves exact lengths. Under the registry lock. */
-static int leave(mql_store *store) {
+/* The last one of the machine has nobody to wait for but calls of its own that are under way. */
+static void finish_all(finishing *finish) {
+    int hurry = mql_base_swap_hurry(0);
+    mql_os_list(finish->store->home.root, finish_one, finish);
+    mql_base_swap_hurry(hurry);
+}
+
+/* Leaves the store: the last one of the machine leaves exact lengths. Under the registry lock.
+ * MQL_E_LATER: it has not, but if it abandons all. */
+static int leave(mql_store *store, bool abandon) {
     finishing finish = {.store = store};
-    int rc = home_gate(store);
-    if (rc < 0) { /* the gate's descriptor is its holder's; the next opener finishes what is left */
+    int rc = abandon ? mql_store_gate(store, 0) : home_gate(store);
+    if (rc == MQL_E_LATER) return rc;
+    if (rc != MQL_OK) { /* the gate's descriptor is its holder's; the next opener does the rest */
         mql_os_close(store->member);
         store->member = MQL_OS_NO_FILE;
         mql_os_unlock(store->alive, MQL_LOCK_ALIVE);
@@ -582,34 +546,54 @@ static int leave(mql_store *store) {
     store->member = MQL_OS_NO_FILE;
     rc = mql_os_lock(store->alive, MQL_LOCK_ALIVE, true);
     if (rc == 0) {
-        mql_os_list(store->home.root, finish_one, &finish);
+        finish_all(&finish);
         if (finish.rc == 0)
             atomic_store_explicit(&store->home.bell->instance, 0, memory_order_release);
     }
     return finish.rc;
 }
 
-int mql_store_close(mql_store *store) {
-    registry_lock();
-    if (store->opens == 0 || --store->opens > 0 ||
+/* MQL_E_LATER: it is as open as before. Another failure: it has left. */
+static int end_writing(mql_store *store, bool abandon) {
+    int rc = MQL_OK;
+    mql_error error;
+    mql_keeper_stop(&store->keeper);
+    for (mql_log *log = atomic_load(&store->logs); log != NULL; log = log->next) {
+        if (!abandon) mql_shares_let_go(log);
+        /* Nobody else may know of the group. */
+        int one = abandon ? MQL_OK : mql_shares_sync(log);
+        if (one == MQL_E_LATER) return one;
+        if (one < 0) rc = one, error = *mql_error_last();
+    }
+    atomic_store_explicit(&store->home.closing, true, memory_order_seq_cst);
+    int left = leave(store, abandon);
+    if (left == MQL_E_LATER)
+        atomic_store_explicit(&store->home.closing, false, memory_order_seq_cst);
+    if (left < 0) return left;
+    if (rc < 0) *mql_base_error() = error;
+    return rc;
+}
+
+int mql_store_close(mql_store *store, bool abandon) {
+    int rc = registry_lock();
+    if (rc < 0) return rc;
+    if (store->opens == 0 || store->opens > 1 ||
         atomic_load_explicit(&store->home.gone, memory_order_relaxed) != 0) {
+        if (store->opens > 0) store->opens--;
         registry_unlock();
         return MQL_OK;
     }
-    int rc = MQL_OK;
-    mql_error error;
-    if (!store->home.read_only) {
-        store->keeper.enabled = false;
-        mql_keeper_stop(&store->keeper);
-        for (mql_log *log = atomic_load(&store->logs); log != NULL; log = log->next) {
-            mql_shares_let_go(log);
-            int one = mql_shares_sync(log); /* nobody else may know of the group */
-            if (one < 0) rc = one, error = *mql_error_last();
-        }
-        atomic_store_explicit(&store->home.closing, true, memory_order_seq_cst);
-        int left = leave(store);
-        if (left < 0) rc = left, error = *mql_error_last();
+    bool enabled = store->keeper.enabled, running = store->keeper.running;
+    store->keeper.enabled = false;
+    if (!store->home.read_only) rc = end_writing(store, abandon);
+    if (rc == MQL_E_LATER) {
+        store->keeper.enabled = enabled; /* somebody may open it meanwhile */
+        if (running) mql_keeper_start(&store->keeper);
+        registry_unlock();
+        return rc;
     }
+    mql_error error = *mql_error_last();
+    store->opens = 0;
     atomic_store_explicit(&store->home.gone, MQL_E_CLOSED, memory_order_release);
     mql_store_wake(store);
     if (!store->home.read_only) {
@@ -724,6 +708,7 @@ int mql_store_sync(mql_store *store) {
     for (mql_log *log = atomic_load_explicit(&store->logs, memory_order_acquire); log != NULL;
          log = log->next) {
         int one = mql_commit_all(log);
+        if (one == MQL_E_LATER) return one;
         if (one < 0 && one != MQL_E_DELETED) rc = one;
     }
     return rc;

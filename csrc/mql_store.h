@@ -6,7 +6,7 @@
 
 /* As mqlog.h says of the functions named alike. */
 int mql_store_open(const char *path, const mql_open_options *options, mql_store **out);
-int mql_store_close(mql_store *store);
+int mql_store_close(mql_store *store, bool abandon);
 void mql_store_free(mql_store *store);
 void mql_store_pin(mql_store *store);
 void mql_store_unpin(mql_store *store);

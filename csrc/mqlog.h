@@ -54,6 +54,8 @@ enum mql_result {
     MQL_TIMEOUT = 3, /* the time given has passed */
     MQL_BUSY = 4,    /* it would have blocked, and MQL_NOWAIT was given; nothing was done */
     MQL_FOUND = 5,   /* it is there already; nothing was done */
+    MQL_UNSYNCED = 6, /* done, and visible; whether it is durable is to be asked: between mql_enter
+                         and mql_leave, as MQL_E_LATER */
 
     MQL_E_OS = -1,          /* the system refused: mql_error.os_errno */
     MQL_E_MEMORY = -2,      /* no memory */
@@ -69,7 +71,8 @@ enum mql_result {
     MQL_E_READ_ONLY = -12,  /* the store was opened read-only */
     MQL_E_ARGUMENT = -13,   /* the caller's mistake */
     MQL_E_REFUSED = -14,    /* a file system, namespace or C library that cannot work */
-    MQL_E_LOST = -15        /* the ownership that the call needs is not held */
+    MQL_E_LOST = -15,       /* the ownership that the call needs is not held */
+    MQL_E_LATER = -16       /* a lock was not to be had; nothing has changed: see mql_enter */
 };
 
 typedef struct mql_error {
@@ -111,14 +114,26 @@ typedef struct mql_open_options {
 MQL_PUBLIC int mql_open(const char *path, const mql_open_options *options, mql_store **out);
 
 /* Ends this opening. The last one of the machine leaves every file at its exact length, synced.
- * Blocks: for syncs. A failure leaves the store closed all the same. Idempotent per opening. */
+ * Blocks: for syncs. A failure leaves the store closed all the same, but MQL_E_LATER as it was.
+ * Idempotent per opening. */
 MQL_PUBLIC int mql_close(mql_store *store);
+/* Ends it as a death would, but for the memory: what nobody can wait for is left to those who have
+ * the store open still, or to the next to open it. */
+MQL_PUBLIC void mql_abandon(mql_store *store);
 MQL_PUBLIC void mql_free(mql_store *store);
 
 /* Keeps descriptors and mappings while calls are in flight. A pin is taken before the mql_close of
  * the caller's opening begins, and ended before its mql_free. mql_unpin: Blocks after a close. */
 MQL_PUBLIC void mql_pin(mql_store *store);
 MQL_PUBLIC void mql_unpin(mql_store *store);
+
+/* The same around one call of a thread that wants to hear signals meanwhile. Who holds a lock may
+ * be stopped, and nobody knows for how long: in between, no call waits longer than 50 ms for locks.
+ * It gives MQL_E_LATER then (MQL_TIMEOUT, if it is one that knows a time), with nothing changed: to
+ * be made again, once signals were looked at. Without a store, for mql_open: NULL. One thread
+ * enters and leaves; what it does in between may be several calls. */
+MQL_PUBLIC void mql_enter(mql_store *store);
+MQL_PUBLIC void mql_leave(mql_store *store);
 
 /* The gate: one holder among all threads and processes of the machine. mql_gate_take: Blocks in
  * slices; MQL_TIMEOUT after `timeout_ns`. Options files change only under it. */
@@ -248,6 +263,7 @@ enum mql_append_flags {
  * nothing is visible, MQL_E_DURABILITY excepted (visible, not known to be on disk).
  * Without MQL_NOWAIT: Blocks while other writers are inside, in slices of at most `slice_ns`, and
  * then gives MQL_TIMEOUT, nothing done (call again). slice_ns <= 0: 50 ms.
+ * Or MQL_UNSYNCED: appended, *offset is set; mql_log_sync_until makes it durable.
  * Fails: MQL_E_TOO_LARGE, MQL_E_OS (ENOSPC), MQL_E_DURABILITY, MQL_E_CLOSED, MQL_E_DELETED. */
 MQL_PUBLIC int mql_append(mql_log *log, const mql_record *record, int flags, int64_t *offset);
 MQL_PUBLIC int mql_append_values(mql_log *log, const mql_value *values, size_t count,
@@ -303,6 +319,9 @@ MQL_PUBLIC int mql_wait(mql_log *log, int64_t offset, int64_t timeout_ns);
  * long as the device does. Fails: MQL_E_RANGE above the log end, MQL_E_DURABILITY. */
 MQL_PUBLIC int mql_wait_durable(mql_log *log, int64_t offset, int64_t timeout_ns);
 MQL_PUBLIC int mql_log_sync(mql_log *log);
+/* After MQL_UNSYNCED: the records below `offset` are durable. Blocks: for a sync. Fails:
+ * MQL_E_DURABILITY. Or MQL_UNSYNCED again. */
+MQL_PUBLIC int mql_log_sync_until(mql_log *log, int64_t offset);
 /* Takes away what lies below `before`: the log start moves there, whole segments below it are
  * unlinked. Readers of mapped bytes keep them. Fails: MQL_E_RANGE. */
 MQL_PUBLIC int mql_trim(mql_log *log, int64_t before);
@@ -498,9 +517,12 @@ typedef struct mql_settlement {
 } mql_settlement;
 
 /* Settles each of `items`, those that it can. MQL_OK: look at the results. MQL_TIMEOUT: none of
- * those whose result is MQL_TIMEOUT has been looked at. Fails: MQL_E_DURABILITY (all done). */
+ * those whose result is MQL_TIMEOUT has been looked at. Or MQL_UNSYNCED: all done; mql_share_sync
+ * makes it durable. Fails: MQL_E_DURABILITY (all done). */
 MQL_PUBLIC int mql_share_settle(mql_share *share, mql_settle *items, size_t count,
                                 const mql_settlement *how);
+/* After MQL_UNSYNCED: what was settled is durable. Blocks: for a sync. Fails: MQL_E_DURABILITY. */
+MQL_PUBLIC int mql_share_sync(mql_share *share);
 /* The offset acquired holds no record, nor does any up to `next`. */
 MQL_PUBLIC int mql_share_skip(mql_share *share, int64_t offset, uint64_t token, int64_t next);
 /* Before a delayed record is put: room for it in every share group of the partition. Blocks.

@@ -139,6 +139,7 @@ cdef struct Job:  # exactly one of the three pointers is set
     size_t count  # of records or values; bytes of batches
     int64_t timestamp  # of values
     int64_t size  # about so many bytes will be moved
+    int64_t offsets  # that it takes up
 
 
 cdef inline int put(mql_log *log, const Job *job, int flags, int64_t *offset) noexcept nogil:
@@ -162,7 +163,11 @@ cdef int appended(Log log, int rc) except -1:
 
 
 cdef int64_t perform(Log log, const Job *job, bint durable) except -1:
-    """Appends, and returns the first offset. With the GIL where that is sure to be quick."""
+    """Appends, and returns the first offset. With the GIL where that is sure to be quick.
+
+    A signal's handler may raise meanwhile: then nothing was appended, or, while it waits to be
+    durable, all is in the log and not known to be on disk.
+    """
     cdef int64_t offset = -1
     cdef int flags = MQL_DURABLE if durable else 0
     cdef int rc
@@ -177,10 +182,26 @@ cdef int64_t perform(Log log, const Job *job, bint durable) except -1:
         pinned = log.store.begin()
         with nogil:
             rc = put(log._c, job, flags, &offset)
-            mql_unpin(pinned)
+            mql_leave(pinned)
+        if rc == MQL_UNSYNCED:
+            until_durable(log, offset + job.offsets)
         if appended(log, rc) != MQL_TIMEOUT:
             return offset
         PyErr_CheckSignals()
+
+
+cdef int until_durable(Log log, int64_t offset) except -1:
+    """What was appended below `offset` is durable: who syncs may be stopped."""
+    cdef int rc = MQL_UNSYNCED
+    cdef mql_store *pinned
+    while rc == MQL_UNSYNCED:
+        PyErr_CheckSignals()
+        pinned = log.store.begin()
+        with nogil:
+            rc = mql_log_sync_until(log._c, offset)
+            mql_leave(pinned)
+        log.store.end(rc)
+    return 0
 
 
 cdef bytes pack(const mql_record *records, Py_ssize_t count, str compression, int64_t limit):
@@ -423,6 +444,7 @@ cdef class Sender:
         memset(&job, 0, sizeof(job))
         job.records = &record
         job.count = 1
+        job.offsets = 1
         job.size = record.value.length + record.key.length + record.headers.length
         if self._compression is not None and extra is None:
             packed = pack(&record, 1, self._compression, self._room)
@@ -466,6 +488,7 @@ cdef class Sender:
         memset(&job, 0, sizeof(job))
         job.values = many.values
         job.count = <size_t>many.count
+        job.offsets = many.count
         job.timestamp = self.moment(None)
         job.size = many.size
         first = perform(log, &job, durable)
@@ -478,6 +501,7 @@ cdef class Sender:
         memset(&job, 0, sizeof(job))
         job.records = many.records + start
         job.count = <size_t>count
+        job.offsets = count
         job.size = many.size
         if packing is not None:
             packed = pack(job.records, count, packing, self._room)

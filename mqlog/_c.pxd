@@ -11,6 +11,7 @@ cdef extern from "mqlog.h" nogil:
         MQL_TIMEOUT
         MQL_BUSY
         MQL_FOUND
+        MQL_UNSYNCED
         MQL_E_OS
         MQL_E_MEMORY
         MQL_E_CLOSED
@@ -26,6 +27,7 @@ cdef extern from "mqlog.h" nogil:
         MQL_E_ARGUMENT
         MQL_E_REFUSED
         MQL_E_LOST
+        MQL_E_LATER
 
     ctypedef struct mql_error:
         int code
@@ -59,9 +61,12 @@ cdef extern from "mqlog.h" nogil:
     int mql_open(const char *path, const mql_open_options *options, mql_store **out)
 
     int mql_close(mql_store *store)
+    void mql_abandon(mql_store *store)
     void mql_free(mql_store *store)
     void mql_pin(mql_store *store)
     void mql_unpin(mql_store *store)
+    void mql_enter(mql_store *store)
+    void mql_leave(mql_store *store)
 
     int mql_gate_take(mql_store *store, int64_t timeout_ns)
     void mql_gate_drop(mql_store *store)
@@ -196,6 +201,7 @@ cdef extern from "mqlog.h" nogil:
     int mql_wait(mql_log *log, int64_t offset, int64_t timeout_ns)
     int mql_wait_durable(mql_log *log, int64_t offset, int64_t timeout_ns)
     int mql_log_sync(mql_log *log)
+    int mql_log_sync_until(mql_log *log, int64_t offset)
     int mql_trim(mql_log *log, int64_t before)
     int64_t mql_unfinished(mql_log *log, int64_t start, int64_t stop)
 
@@ -333,6 +339,7 @@ cdef extern from "mqlog.h" nogil:
 
     int mql_share_settle(mql_share *share, mql_settle *items, size_t count,
                          const mql_settlement *how)
+    int mql_share_sync(mql_share *share)
     int mql_share_skip(mql_share *share, int64_t offset, uint64_t token, int64_t next)
     int mql_share_make_room(mql_log *log)
     int mql_share_delay(mql_log *log, int64_t offset, int64_t due_ms)

@@ -29,6 +29,9 @@ from libc.string cimport memcmp, memset
 
 from mqlog._c cimport *
 
+cdef extern from "Python.h":
+    void PyErr_SetInterrupt()
+
 cdef extern from "Python.h":  # only to close types: what Cython knows of them has no tp_vectorcall
     ctypedef struct PyTypeObject:
         newfunc tp_new

@@ -1,7 +1,9 @@
 # The handles: Store and its Gate, Log (a partition), Group. Part of _engine.pyx.
 #
 # Each method is the same four steps: convert, `enter()`, call, `end()`. A call that may block is
-# made without the GIL; then `begin()` and `mql_unpin` stand around it.
+# made without the GIL; then `begin()` and `mql_leave` stand around it. Who holds a lock may be
+# stopped, so such a call may come back without it, for a look at signals: `heard()` stands in place
+# of `end()`, and says whether it is to be made again.
 
 @cython.final
 cdef class Store:
@@ -40,9 +42,13 @@ cdef class Store:
         options.file_mode = file_mode
         options.min_free_bytes = MQL_DEFAULT_FREE if min_free_bytes is None else min_free_bytes
         options.max_bytes = max_bytes
-        with nogil:
-            rc = mql_open(name, &options, &self._c)
-        self.end(rc)
+        while True:
+            with nogil:
+                mql_enter(NULL)
+                rc = mql_open(name, &options, &self._c)
+                mql_leave(NULL)
+            if self.heard(rc) != MQL_E_LATER:
+                break
         self.read_only = read_only
         self.closed = False
 
@@ -50,13 +56,16 @@ cdef class Store:
         if self._c is NULL:
             return
         if not self.closed and self._forks == FORKS:
-            with nogil:
-                mql_close(self._c)
+            try:
+                self.finish()
+            except KeyboardInterrupt:
+                PyErr_SetInterrupt()  # to be heard where it can be raised
+            except BaseException:
+                pass
         mql_free(self._c)
 
     def close(self):
         """Ends this opening; calls that wait get `ClosedError`. If it raises, it is closed too."""
-        cdef int rc
         if self.closed:
             return
         self.closed = True
@@ -64,17 +73,34 @@ cdef class Store:
             return
         self.release_all()
         mql_wake(self._c)
-        with nogil:
-            rc = mql_close(self._c)
-        self.end(rc)
+        self.finish()
+
+    cdef int finish(self) except -1:
+        """Closes it. A signal that raises ends the waiting: then as a death would."""
+        cdef int rc = MQL_E_LATER
+        while rc == MQL_E_LATER:
+            with nogil:
+                mql_enter(self._c)
+                rc = mql_close(self._c)
+                mql_leave(self._c)
+            try:
+                self.heard(rc)
+            except BaseException:
+                if rc == MQL_E_LATER:
+                    with nogil:
+                        mql_abandon(self._c)
+                raise
+        return 0
 
     cdef int release_all(self) except -1:
         """What is held is to be delivered again; where that fails, when this process has ended."""
         cdef Message message
+        cdef int64_t slice_ns = LOCK_SLICE_NS
         while self._held is not NULL:
             message = <Message>self._held
             message.let_go(LOST)
-            message._share.give_back(message.offset, message.token)
+            if not message._share.give_back(message.offset, message.token, slice_ns):
+                slice_ns = 0  # who has the lock may be stopped, and there may be many
         return 0
 
     cdef inline int enter(self) except -1:
@@ -84,15 +110,26 @@ cdef class Store:
         return 0
 
     cdef mql_store *begin(self) except NULL:
-        """`enter()` before a call without the GIL: what it uses stays mapped until `mql_unpin`."""
+        """`enter()` before a call without the GIL: what it uses stays mapped until `mql_leave`."""
         self.enter()
-        mql_pin(self._c)
+        mql_enter(self._c)
         return self._c
 
     cdef inline int end(self, int rc) except -1:
         """What every call does last: results pass, failures are raised with the full path."""
         if rc < 0:
             raise failure(rc, self.path)
+        return rc
+
+    cdef inline int64_t heard(self, int64_t rc) except? -1:
+        """`end()` of a call that waits for locks. MQL_E_LATER: it is to be made again.
+
+        A signal's handler may raise in between: then nothing has changed.
+        """
+        if rc == MQL_E_LATER:
+            PyErr_CheckSignals()
+        elif rc < 0:
+            raise failure(<int>rc, self.path)
         return rc
 
     cdef int refuse(self) except -1:
@@ -141,7 +178,7 @@ cdef class Store:
         cdef mql_store *pinned = self.begin()
         with nogil:
             rc = mql_options_write(self._c, start, length)
-            mql_unpin(pinned)
+            mql_leave(pinned)
         self.end(rc)
 
     def set_limits(self, min_free_bytes, max_bytes):
@@ -154,11 +191,14 @@ cdef class Store:
     def sync(self):
         """On return everything appended before the call is on stable storage. Blocks."""
         cdef int rc
-        cdef mql_store *pinned = self.begin()
-        with nogil:
-            rc = mql_sync(self._c)
-            mql_unpin(pinned)
-        self.end(rc)
+        cdef mql_store *pinned
+        while True:
+            pinned = self.begin()
+            with nogil:
+                rc = mql_sync(self._c)
+                mql_leave(pinned)
+            if self.heard(rc) != MQL_E_LATER:
+                break
 
     def partition(self, str topic not None, int partition, bint create, options):
         """Opens a partition, making its directory when `create`. Blocks: recovery is done here."""
@@ -167,11 +207,14 @@ cdef class Store:
         cdef mql_log_options limits = c_options(options)
         cdef Log log = Log.__new__(Log)
         cdef int rc
-        cdef mql_store *pinned = self.begin()
-        with nogil:
-            rc = mql_partition(self._c, name, partition, create, &limits, &log._c)
-            mql_unpin(pinned)
-        self.end(rc)
+        cdef mql_store *pinned
+        while True:
+            pinned = self.begin()
+            with nogil:
+                rc = mql_partition(self._c, name, partition, create, &limits, &log._c)
+                mql_leave(pinned)
+            if self.heard(rc) != MQL_E_LATER:
+                break
         log.store = self
         log.topic = topic
         log.partition = partition
@@ -194,7 +237,7 @@ cdef class Store:
             pinned = self.begin()
             with nogil:
                 rc = mql_doorbell_wait(self._c, seen, left)
-                mql_unpin(pinned)
+                mql_leave(pinned)
             done = over(self, rc, deadline)
         return done == 1
 
@@ -207,13 +250,23 @@ cdef class Store:
         """What opening found and cut or set aside."""
         cdef mql_recovered found
         cdef list out = []
-        self.enter()
-        while self.end(mql_recovered_at(self._c, len(out), &found)) != MQL_END:
+        cdef size_t number = 0
+        cdef int rc
+        cdef mql_store *pinned
+        while True:
+            pinned = self.begin()
+            with nogil:
+                rc = mql_recovered_at(self._c, number, &found)
+                mql_leave(pinned)
+            if self.heard(rc) == MQL_END:
+                return out
+            if rc == MQL_E_LATER:
+                continue
+            number += 1
             out.append(Recovered(
                 found.topic.decode(), found.partition, found.row, found.segment, found.position,
                 found.bytes, os.fsdecode(<bytes>found.file),
             ))
-        return out
 
 
 @cython.final
@@ -234,7 +287,7 @@ cdef class Gate:
             pinned = self._store.begin()
             with nogil:
                 rc = mql_gate_take(pinned, left)
-                mql_unpin(pinned)
+                mql_leave(pinned)
             if rc == MQL_OK:
                 return self
             done = over(self._store, rc, deadline)
@@ -309,7 +362,7 @@ cdef class Log:
         cdef mql_store *pinned = self.store.begin()
         with nogil:
             rc = mql_log_measure(self._c, offset, &info)
-            mql_unpin(pinned)
+            mql_leave(pinned)
         self.store.end(rc)
         return info.bytes, info.segments
 
@@ -323,11 +376,14 @@ cdef class Log:
     def delete(self):
         """Marks it deleted for every process and takes its directory away, gated. Blocks."""
         cdef int rc
-        cdef mql_store *pinned = self.store.begin()
-        with nogil:
-            rc = mql_partition_delete(self._c)
-            mql_unpin(pinned)
-        self.store.end(rc)
+        cdef mql_store *pinned
+        while True:
+            pinned = self.store.begin()
+            with nogil:
+                rc = mql_partition_delete(self._c)
+                mql_leave(pinned)
+            if self.store.heard(rc) != MQL_E_LATER:
+                break
 
     cdef object wait_for(self, wait_function wait, int64_t offset, object timeout):
         cdef int64_t deadline = deadline_of(timeout)
@@ -339,7 +395,7 @@ cdef class Log:
             pinned = self.store.begin()
             with nogil:
                 rc = wait(self._c, offset, left)
-                mql_unpin(pinned)
+                mql_leave(pinned)
             done = over(self.store, rc, deadline)
         return done == 1
 
@@ -357,27 +413,31 @@ cdef class Log:
             pinned = self.store.begin()
             with nogil:
                 rc = mql_share_wait_room(self._c, records, bytes, left)
-                mql_unpin(pinned)
+                mql_leave(pinned)
             done = over(self.store, rc, deadline)
         return done == 1
 
     def make_room(self):
         """Before a delayed record is put: space for it in every share group. Blocks."""
         cdef int rc
-        pinned = self.store.begin()
-        with nogil:
-            rc = mql_share_make_room(self._c)
-            mql_unpin(pinned)
-        self.store.end(rc)
+        while True:
+            pinned = self.store.begin()
+            with nogil:
+                rc = mql_share_make_room(self._c)
+                mql_leave(pinned)
+            if self.store.heard(rc) != MQL_E_LATER:
+                break
 
     def delay(self, int64_t offset, int64_t due_ms):
         """A record just put is not delivered before `due_ms`, and then at once."""
         cdef int rc
-        pinned = self.store.begin()
-        with nogil:
-            rc = mql_share_delay(self._c, offset, due_ms)
-            mql_unpin(pinned)
-        self.store.end(rc)
+        while True:
+            pinned = self.store.begin()
+            with nogil:
+                rc = mql_share_delay(self._c, offset, due_ms)
+                mql_leave(pinned)
+            if self.store.heard(rc) != MQL_E_LATER:
+                break
 
     def wait_durable(self, int64_t offset, timeout):
         """True once all below `offset` is on stable storage; False at the timeout. Blocks."""
@@ -386,29 +446,38 @@ cdef class Log:
     def sync(self):
         """On return everything appended before the call is on stable storage. Blocks."""
         cdef int rc
-        cdef mql_store *pinned = self.store.begin()
-        with nogil:
-            rc = mql_log_sync(self._c)
-            mql_unpin(pinned)
-        self.store.end(rc)
+        cdef mql_store *pinned
+        while True:
+            pinned = self.store.begin()
+            with nogil:
+                rc = mql_log_sync(self._c)
+                mql_leave(pinned)
+            if self.store.heard(rc) != MQL_E_LATER:
+                break
 
     def trim(self, int64_t before):
         """Moves the log start to `before` and unlinks whole segments below it."""
         cdef int rc
-        cdef mql_store *pinned = self.store.begin()
-        with nogil:
-            rc = mql_trim(self._c, before)
-            mql_unpin(pinned)
-        self.store.end(rc)
+        cdef mql_store *pinned
+        while True:
+            pinned = self.store.begin()
+            with nogil:
+                rc = mql_trim(self._c, before)
+                mql_leave(pinned)
+            if self.store.heard(rc) != MQL_E_LATER:
+                break
 
     def unfinished(self, int64_t start, int64_t stop):
         """The first offset in the range that a share group has not finished; `stop`: none."""
         cdef int64_t found
-        cdef mql_store *pinned = self.store.begin()
-        with nogil:
-            found = mql_unfinished(self._c, start, stop)
-            mql_unpin(pinned)
-        self.store.end(<int>min(found, 0))
+        cdef mql_store *pinned
+        while True:
+            pinned = self.store.begin()
+            with nogil:
+                found = mql_unfinished(self._c, start, stop)
+                mql_leave(pinned)
+            if self.store.heard(found) != MQL_E_LATER:
+                break
         return found
 
     def offset_at(self, int64_t timestamp_ms):
@@ -431,11 +500,14 @@ cdef class Log:
         cdef const char *c_group = encoded
         cdef Group group = Group.__new__(Group)
         cdef int rc
-        cdef mql_store *pinned = self.store.begin()
-        with nogil:
-            rc = mql_group_open(self._c, c_group, create, &group._c)
-            mql_unpin(pinned)
-        self.store.end(rc)
+        cdef mql_store *pinned
+        while True:
+            pinned = self.store.begin()
+            with nogil:
+                rc = mql_group_open(self._c, c_group, create, &group._c)
+                mql_leave(pinned)
+            if self.store.heard(rc) != MQL_E_LATER:
+                break
         group._store = self.store
         group.name = name
         return group
@@ -449,7 +521,7 @@ cdef class Log:
         cdef mql_store *pinned = self.store.begin()
         with nogil:
             rc = mql_verify(self._c, on_found, on_progress, <void *>run, &report)
-            mql_unpin(pinned)
+            mql_leave(pinned)
         if run.error is not None:
             raise run.error
         self.store.end(rc)
@@ -520,7 +592,7 @@ cdef class Group:
             pinned = self._store.begin()
             with nogil:
                 rc = mql_group_commit(self._c, member, offset, True)
-                mql_unpin(pinned)
+                mql_leave(pinned)
         else:
             self._store.enter()
             rc = mql_group_commit(self._c, member, offset, False)
@@ -563,8 +635,12 @@ cdef class Group:
     def delete(self):
         """Forgets the group in this partition; False while a live consumer holds it. Blocks."""
         cdef int rc
-        cdef mql_store *pinned = self._store.begin()
-        with nogil:
-            rc = mql_group_delete(self._c)
-            mql_unpin(pinned)
-        return self._store.end(rc) != MQL_BUSY
+        cdef mql_store *pinned
+        while True:
+            pinned = self._store.begin()
+            with nogil:
+                rc = mql_group_delete(self._c)
+                mql_leave(pinned)
+            if self._store.heard(rc) != MQL_E_LATER:
+                break
+        return rc != MQL_BUSY

@@ -145,8 +145,10 @@ cdef class Message(Record):
         cdef int rc
         self.is_held()
         item.offset, item.token, item.result = self.offset, self.token, MQL_TIMEOUT
-        rc = self._share.settle(&item, 1, event, when, flags)
-        self.settled_as(item.result, event)
+        try:
+            rc = self._share.settle(&item, 1, event, when, flags)
+        finally:
+            self.settled_as(item.result, event)
         self._share._store.end(rc)
         if item.result == MQL_E_LOST:
             raise self.lost()
@@ -193,13 +195,15 @@ def settle_many(list messages not None, int event, int64_t when, int flags):
                 raise ValueError(f"{message!r} is of another queue: nothing was changed")
             items[i].offset, items[i].token = message.offset, message.token
             items[i].result = MQL_TIMEOUT
-        rc = share.settle(items, <size_t>count, event, when, flags)
         lost = []
-        for i in range(count):
-            message = <Message>messages[i]
-            message.settled_as(items[i].result, event)
-            if items[i].result == MQL_E_LOST:
-                lost.append(message)
+        try:
+            rc = share.settle(items, <size_t>count, event, when, flags)
+        finally:
+            for i in range(count):
+                message = <Message>messages[i]
+                message.settled_as(items[i].result, event)
+                if items[i].result == MQL_E_LOST:
+                    lost.append(message)
         share._store.end(rc)
         return lost
     finally:
@@ -285,12 +289,15 @@ cdef class Taker(Sender):
             pinned = self._store.begin()
             with nogil:
                 rc = mql_append_once(log._c, &record, &once, flags, &offset)
-                mql_unpin(pinned)
-            if rc == MQL_TIMEOUT:
+                mql_leave(pinned)
+            if rc == MQL_TIMEOUT or rc == MQL_E_LATER:
                 PyErr_CheckSignals()
             elif rc == MQL_FOUND and self.is_another(log, offset, once_key):
                 once.ignore = offset
-            elif appended(log, rc) != MQL_TIMEOUT:
+            else:
+                appended(log, rc)
+                if rc == MQL_UNSYNCED:
+                    until_durable(log, offset + 1)
                 return offset, rc == MQL_FOUND
             self._store.enter()
 
@@ -411,14 +418,14 @@ cdef class Taker(Sender):
             pinned = store.begin()
             with nogil:
                 rc = mql_share_wait(share._c, left)
-                mql_unpin(pinned)
+                mql_leave(pinned)
         else:
             for share in self._shares:
                 left = min(left, mql_share_due_in(share._c))
             pinned = store.begin()
             with nogil:
                 rc = mql_doorbell_wait(store._c, seen, left)
-                mql_unpin(pinned)
+                mql_leave(pinned)
         if rc != MQL_E_CLOSED and rc != MQL_E_DELETED:  # check() says it better
             store.end(rc)
         PyErr_CheckSignals()
@@ -489,7 +496,7 @@ cdef class Taker(Sender):
             pinned = self._store.begin()
             with nogil:
                 rc = mql_share_acquire(share._c, &how, got, count)
-                mql_unpin(pinned)
+                mql_leave(pinned)
             if rc == MQL_TIMEOUT:
                 PyErr_CheckSignals()
         return rc

@@ -112,7 +112,8 @@ class Queue(_engine.Taker, Generic[Out, In]):
 
             On return it is visible to every process and survives the death of any of them; in a
             topic with `durability="sync"`, or with `durable=True`, a power cut too. Of a call that
-            raises, nothing is visible; `DurabilityError` alone leaves it in the log.
+            raises, nothing is visible; `DurabilityError` alone leaves it in the log, and so does a
+            signal (Ctrl-C) that ends the waiting for the disk.
 
             Args:
                 value: Anything with the buffer protocol, or what the codec encodes.
@@ -329,6 +330,9 @@ class Queue(_engine.Taker, Generic[Out, In]):
 
     def accept(self, messages: Iterable[Message[Any]], *, durable: bool = False) -> None:
         """Accepts all of them that it can.
+
+        A signal (Ctrl-C) that ends the waiting leaves some settled, which `settled` tells; if it
+        came while `durable` waited for the disk, all are, but not known to be on disk.
 
         Raises:
             LockLostError: The locks of `.messages` were lost; all others are accepted.

@@ -379,7 +379,7 @@ cdef class Reader:
             pinned = self._store.begin()
             with nogil:
                 rc = mql_cursor_next(self._cursor, &self._batch)
-                mql_unpin(pinned)
+                mql_leave(pinned)
         else:
             self._store.enter()
             rc = mql_cursor_next(self._cursor, &self._batch)
@@ -512,7 +512,7 @@ cdef class Reader:
         cdef mql_store *pinned = self._store.begin()
         with nogil:
             rc = mql_cursor_seek_time(self._cursor, timestamp, &offset)
-            mql_unpin(pinned)
+            mql_leave(pinned)
         self._store.end(rc)
         self.enter()
         self._position = offset

@@ -207,11 +207,13 @@ cdef class Share:
         """All that is known; it takes the share lock for a moment."""
         cdef mql_share_info info
         cdef int rc
-        pinned = self._store.begin()
-        with nogil:
-            rc = mql_share_describe(self._c, &info)
-            mql_unpin(pinned)
-        self._store.end(rc)
+        while True:
+            pinned = self._store.begin()
+            with nogil:
+                rc = mql_share_describe(self._c, &info)
+                mql_leave(pinned)
+            if self._store.heard(rc) != MQL_E_LATER:
+                break
         return ShareInfo(
             info.ready, info.delayed, info.acquired, info.first, info.end,
             None if info.oldest < 0 else info.oldest,
@@ -239,12 +241,13 @@ cdef class Share:
         if offsets is NULL:
             raise MemoryError()
         try:
-            pinned = self._store.begin()
-            with nogil:
-                found = mql_share_peek(self._c, offsets, count)
-                mql_unpin(pinned)
-            if found < 0:
-                self._store.end(<int>found)
+            while True:
+                pinned = self._store.begin()
+                with nogil:
+                    found = mql_share_peek(self._c, offsets, count)
+                    mql_leave(pinned)
+                if self._store.heard(found) != MQL_E_LATER:
+                    break
             return [offsets[i] for i in range(found)]
         finally:
             free(offsets)
@@ -272,12 +275,13 @@ cdef class Share:
         if found is NULL:
             raise MemoryError()
         try:
-            pinned = self._store.begin()
-            with nogil:
-                count = mql_share_holders(self._c, found, most)
-                mql_unpin(pinned)
-            if count < 0:
-                self._store.end(<int>count)
+            while True:
+                pinned = self._store.begin()
+                with nogil:
+                    count = mql_share_holders(self._c, found, most)
+                    mql_leave(pinned)
+                if self._store.heard(count) != MQL_E_LATER:
+                    break
             for i in range(count):
                 deadline = None if found[i].deadline_ms == INT64_MAX else found[i].deadline_ms
                 member = found[i].holder
@@ -300,11 +304,13 @@ cdef class Share:
         """Bytes of the log from the first record on that is not final. Blocks."""
         cdef int64_t size = 0
         cdef int rc
-        pinned = self._store.begin()
-        with nogil:
-            rc = mql_share_backlog(self._c, &size)
-            mql_unpin(pinned)
-        self._store.end(rc)
+        while True:
+            pinned = self._store.begin()
+            with nogil:
+                rc = mql_share_backlog(self._c, &size)
+                mql_leave(pinned)
+            if self._store.heard(rc) != MQL_E_LATER:
+                break
         return size
 
     def wait_final(self, int64_t offset, timeout):
@@ -317,7 +323,7 @@ cdef class Share:
             pinned = self._store.begin()
             with nogil:
                 rc = mql_share_wait_final(self._c, offset, left)
-                mql_unpin(pinned)
+                mql_leave(pinned)
             done = over(self._store, rc, deadline)
         return done == 1
 
@@ -341,25 +347,28 @@ cdef class Share:
             pinned = self._store.begin()
             with nogil:
                 rc = mql_share_acquire(self._c, &how, got, &count)
-                mql_unpin(pinned)
+                mql_leave(pinned)
             if rc != MQL_E_CORRUPT:  # archived: gone as well
                 self._store.end(rc)
-            PyErr_CheckSignals()
             for i in range(count):
                 items[i].offset, items[i].token, items[i].result = got[i].offset, got[i].token, 0
             if count > 0:
                 self._store.end(self.settle(items, count, MQL_ARCHIVE, MQL_PURGED, 0))
+            PyErr_CheckSignals()
             done += count
         return done
 
     def delete(self):
         """Forgets the group here; False, and nothing done, while live processes hold records."""
         cdef int rc
-        pinned = self._store.begin()
-        with nogil:
-            rc = mql_share_delete(self._c)
-            mql_unpin(pinned)
-        return self._store.end(rc) != MQL_BUSY
+        while True:
+            pinned = self._store.begin()
+            with nogil:
+                rc = mql_share_delete(self._c)
+                mql_leave(pinned)
+            if self._store.heard(rc) != MQL_E_LATER:
+                break
+        return rc != MQL_BUSY
 
     cdef Finder finder(self):
         """One that no other thread is using; it is used with the GIL held, but for inflating."""
@@ -385,37 +394,52 @@ cdef class Share:
 
     cdef int settle(self, mql_settle *items, size_t count, int event, int64_t when,
                     int flags) except -1:
-        """All of them; their results tell. Without waiting if that is possible."""
+        """All of them; their results tell. Without waiting if that is possible.
+
+        A signal's handler may raise meanwhile: then those whose result is MQL_TIMEOUT are as they
+        were, and of the others it is not known whether they are durable, if they were to be.
+        """
         cdef mql_settlement how
+        cdef size_t done = 0
         cdef int rc
         how.event, how.flags, how.when, how.slice_ns = event, flags, when, 0
         self._store.enter()
         rc = mql_share_settle(self._c, items, count, &how)
         how.slice_ns = LOCK_SLICE_NS
         while rc == MQL_TIMEOUT:
+            while done < count and items[done].result != MQL_TIMEOUT:
+                done += 1  # a round of many
             pinned = self._store.begin()
             with nogil:
-                rc = mql_share_settle(self._c, items, count, &how)
-                mql_unpin(pinned)
+                rc = mql_share_settle(self._c, items + done, count - done, &how)
+                mql_leave(pinned)
             if rc == MQL_TIMEOUT:
                 PyErr_CheckSignals()
-                self._store.enter()
+        while rc == MQL_UNSYNCED or rc == MQL_E_LATER:
+            PyErr_CheckSignals()
+            pinned = self._store.begin()
+            with nogil:
+                rc = mql_share_sync(self._c)
+                mql_leave(pinned)
         return rc
 
-    cdef int give_back(self, int64_t offset, uint64_t token) noexcept:
-        """Releases a record, uncounted, while its store is being closed; or parks its move."""
+    cdef bint give_back(self, int64_t offset, uint64_t token, int64_t slice_ns) noexcept:
+        """Releases a record, uncounted, while its store is being closed; or parks its move.
+
+        False: not in time.
+        """
         cdef mql_settle item
         cdef mql_settlement how
         item.offset, item.token, item.result = offset, token, MQL_TIMEOUT
-        how.event, how.flags, how.when, how.slice_ns = MQL_RELEASE, MQL_UNCOUNTED, 0, LOCK_SLICE_NS
-        mql_pin(self._store._c)
+        how.event, how.flags, how.when, how.slice_ns = MQL_RELEASE, MQL_UNCOUNTED, 0, slice_ns
+        mql_enter(self._store._c)
         with nogil:
             mql_share_settle(self._c, &item, 1, &how)
             if item.result == MQL_E_LOST:
                 how.event, how.flags = MQL_PARK, 0
                 mql_share_settle(self._c, &item, 1, &how)
-            mql_unpin(self._store._c)
-        return 0
+            mql_leave(self._store._c)
+        return item.result != MQL_TIMEOUT
 
     cdef int settle_one(
             self, const mql_acquired *got, int event, int64_t when, int flags) except -1:
@@ -497,13 +521,14 @@ cdef class Share:
 
     cdef int skip(self, const mql_acquired *got, int64_t following) except -1:
         """There is no record at the offset, nor any before the following one."""
-        cdef int rc
-        pinned = self._store.begin()
-        with nogil:
-            rc = mql_share_skip(self._c, got.offset, got.token, following)
-            mql_unpin(pinned)
-        if rc != MQL_E_LOST:
-            self._store.end(rc)
+        cdef int rc = MQL_E_LATER
+        while rc == MQL_E_LATER:
+            pinned = self._store.begin()
+            with nogil:
+                rc = mql_share_skip(self._c, got.offset, got.token, following)
+                mql_leave(pinned)
+            if rc != MQL_E_LOST:
+                self._store.heard(rc)
         return 0
 
 
@@ -515,11 +540,13 @@ def open_share(Log log not None, str name not None, bint create, int64_t start, 
     cdef Finder finder = Finder.__new__(Finder)
     cdef Source source = Source.__new__(Source)
     cdef int rc
-    pinned = log.store.begin()
-    with nogil:
-        rc = mql_share_open(log._c, c_group, create, start, &share._c)
-        mql_unpin(pinned)
-    log.store.end(rc)
+    while True:
+        pinned = log.store.begin()
+        with nogil:
+            rc = mql_share_open(log._c, c_group, create, start, &share._c)
+            mql_leave(pinned)
+        if log.store.heard(rc) != MQL_E_LATER:
+            break
     finder._log = log
     source.topic, source.partition, source.codec = log.topic, log.partition, codec
     share._store, share._finder, share._source = log.store, finder, source

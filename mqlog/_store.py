@@ -513,7 +513,7 @@ class Store:
         Raises:
             DurabilityError: The last sync failed; the store is closed all the same.
 
-        Any thread may call it. It blocks for a sync.
+        Any thread may call it. It blocks for a sync; a signal (Ctrl-C) ends that, and it is closed.
         """
         with self._lock:
             if self._closed:

@@ -304,7 +304,8 @@ class Stream(_engine.Appender, Generic[Out, In]):
 
             On return it is visible to every process and survives the death of any of them; in a
             topic with `durability="sync"`, or with `durable=True`, a power cut too. Of a call that
-            raises, nothing is visible; `DurabilityError` alone leaves it in the log.
+            raises, nothing is visible; `DurabilityError` alone leaves it in the log, and so does a
+            signal (Ctrl-C) that ends the waiting for the disk.
 
             Args:
                 value: Anything with the buffer protocol, or what the codec encodes; None is a

@@ -43,7 +43,7 @@ def test_each_cut_lost_exchanged_or_planted_file_gives_what_was_written_or_is_to
     made = hostile.program("cuts", sanitize=sanitize)
     stride = (97 if sanitize else 1) if hostile.FULL else (9973 if sanitize else 499)
     states = hostile.run_both(made, stride)
-    floor = 2_500 + 300_000 // stride
+    floor = 2_500 + 297_000 // stride
     assert states >= floor, f"{states} cuts were looked at, of at least {floor}"
     say(capsys, f"{states} cuts{' under sanitizers' if sanitize else ''}")
 

@@ -27,8 +27,10 @@ from support.partition import (
     lib,
     log_file,
     reboot,
+    standing_still,
     take,
     unclean,
+    values_of,
 )
 
 SMALL = {"segment_bytes": PAGE, "max_message_bytes": PAGE, "batch_bytes": PAGE}
@@ -754,3 +756,34 @@ def test_a_ceiling_whose_sync_failed_is_raised_again_by_who_opens_next(tmp_path:
     ):
         assert store.log().append(b"first") == 0
         assert "checkpoint" in synced
+
+
+# -- who holds the lock may be stopped ------------------------------------------------------------
+@contextmanager
+def entered(store: Store) -> Iterator[None]:
+    lib.mql_enter(store.c)
+    try:
+        yield
+    finally:
+        lib.mql_leave(store.c)
+
+
+def test_a_durable_append_says_that_it_is_done_when_the_committer_is_stopped(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"a", flags=lib.MQL_DURABLE)
+        with standing_still(lambda: take(ffi.addressof(log.control, "commit"))):
+            keep: list[Any] = []
+            values, offset = values_of([b"b"], keep), ffi.new("int64_t *")
+            with entered(store):
+                rc = lib.mql_append_values(log.c, values, 1, NOW, lib.MQL_DURABLE, offset)
+            assert (rc, offset[0]) == (lib.MQL_UNSYNCED, 1)
+            assert log.values() == [b"a", b"b"]
+            with entered(store):
+                assert lib.mql_log_sync_until(log.c, 2) == lib.MQL_UNSYNCED
+                assert lib.mql_log_sync(log.c) == lib.MQL_E_LATER
+                assert lib.mql_trim(log.c, 1) == lib.MQL_E_LATER
+            assert log.ends == (0, 2, 1)
+        assert lib.mql_log_sync_until(log.c, 2) == lib.MQL_OK
+        assert log.ends == (0, 2, 2)
+        assert log.values() == [b"a", b"b"]

@@ -1,5 +1,8 @@
 """mql_keeper: the rounds of the two background threads, stepped by hand."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from support.partition import (
@@ -13,6 +16,8 @@ from support.partition import (
     kafkas_indexes,
     lib,
     log_file,
+    standing_still,
+    take,
 )
 
 SMALL = {"segment_bytes": PAGE, "max_message_bytes": PAGE, "batch_bytes": PAGE}
@@ -149,3 +154,39 @@ def test_threads_do_by_themselves_what_the_rounds_do(tmp_path: Path):
                 break
         assert log.ends == (0, 1, 1)
         assert store.c != ffi.NULL
+
+
+# -- who holds a lock may be stopped --------------------------------------------------------------
+@contextmanager
+def stopped_with(log: Log, lock: str) -> Iterator[None]:
+    """Another process has the lock; should we wait for it, then for no longer than 5 s."""
+    with standing_still(lambda: take(ffi.addressof(log.control, lock))) as go_on:
+        watch = threading.Timer(5.0, go_on)
+        watch.start()
+        yield
+        assert watch.is_alive(), "it was waited for"
+        watch.cancel()
+
+
+def test_a_round_does_not_wait_for_a_stopped_committer_and_the_next_one_syncs(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log, other = store.log(), store.log("other")
+        log.append(b"a")
+        other.append(b"a")
+        with stopped_with(log, "commit"):
+            assert lib.mql_keeper_sync(store.c) == lib.MQL_E_LATER
+            assert (log.ends[2], other.ends[2]) == (0, 1)
+        sync(store)
+        assert log.ends[2] == 1
+
+
+def test_a_round_does_not_wait_for_a_stopped_preparer_and_the_next_one_prepares(tmp_path: Path):
+    with Store(tmp_path / "s") as store:
+        log = store.log(segment_bytes=1 << 24)
+        log.append(b"a")
+        before = size(log)
+        with stopped_with(log, "prepare"):
+            assert prepare(store) == lib.MQL_OK, "there is still something to do"
+            assert size(log) == before
+        assert prepare(store) == lib.MQL_OK
+        assert size(log) > before

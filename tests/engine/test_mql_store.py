@@ -4,13 +4,27 @@ import os
 import shutil
 import signal
 import struct
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.partition import DIRECTORY, Failed, Store, check, dies, ffi, flip, lib, log_file, take
+from support.partition import (
+    DIRECTORY,
+    Failed,
+    Store,
+    check,
+    dies,
+    ffi,
+    flip,
+    lib,
+    log_file,
+    standing_still,
+    take,
+)
+from support.share import Share
 
 SECOND = 10**9
 
@@ -214,6 +228,46 @@ def test_a_pin_of_a_store_that_is_open_changes_nothing(tmp_path: Path):
         lib.mql_pin(store.c)
         lib.mql_unpin(store.c)
         assert log.append(b"a") == 0
+
+
+def take_sync(path: Path) -> None:
+    """As a process of its own: who has the store open has to be reckoned with."""
+    take(ffi.addressof(Share(Store(path).log().c).c.live.map, "sync"))
+
+
+def test_a_close_that_gives_up_a_lock_leaves_the_store_as_it_was(tmp_path: Path):
+    with Store(tmp_path / "s", threads=1) as store:
+        log = store.log(sync_interval_ns=1)
+        share = Share(log.c)
+        log.append(b"a")
+        share.acquire()
+        with standing_still(lambda: take_sync(tmp_path / "s")):
+            lib.mql_enter(store.c)
+            assert lib.mql_close(store.c) == lib.MQL_E_LATER
+            lib.mql_leave(store.c)
+            assert log.append(b"b") == 1
+            with Store(tmp_path / "s", threads=1) as same:  # it is the same one
+                assert same.c == store.c
+        assert log.append(b"c") == 2
+        until = time.monotonic() + 10
+        while log.ends[2] < 3:  # a thread of its own syncs
+            assert time.monotonic() < until
+
+
+def test_an_abandoned_store_is_closed_though_locks_of_it_are_held(tmp_path: Path):
+    store = Store(tmp_path / "s")
+    log = store.log()
+    share = Share(log.c)
+    log.append(b"a")
+    share.acquire()
+    with standing_still(lambda: take_sync(tmp_path / "s")):
+        lib.mql_abandon(store.c)
+        assert mapped(tmp_path) == set()
+        store.free()
+    with Store(tmp_path / "s") as again:
+        assert again.recovered == []
+        assert again.log().values() == [b"a"]
+        assert [one.offset for one in Share(again.log().c).acquire()] == [0]
 
 
 def test_a_forked_child_frees_the_cursors_of_its_parent(tmp_path: Path):

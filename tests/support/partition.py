@@ -329,8 +329,11 @@ def take(mutex: Any) -> None:
 
 
 @contextmanager
-def standing_still(work: Callable[[], object]) -> Iterator[None]:
-    """Another process has done `work`, taken a lock, say, and goes no further."""
+def standing_still(work: Callable[[], object]) -> Iterator[Callable[[], object]]:
+    """Another process has done `work`, taken a lock, say, and goes no further.
+
+    It ends with the context; or when what this gives is called.
+    """
     done, release = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
@@ -343,7 +346,7 @@ def standing_still(work: Callable[[], object]) -> Iterator[None]:
     os.close(done[1])
     try:
         assert os.read(done[0], 1) == b"x", "it has failed"
-        yield
+        yield lambda: os.write(release[1], b"x")
     finally:
         os.write(release[1], b"x")
         os.waitpid(child, 0)
