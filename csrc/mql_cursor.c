@@ -304,15 +304,17 @@ static bool epoch_right(mql_cursor *cursor) {
     return cursor->epoch < 0 || header->epoch == cursor->epoch;
 }
 
-/* The log goes on in a segment that no listing has: a roll is not over yet, or its file is lost. */
+/* The log goes on in a segment that is not listed: the listing is old (MQL_BUSY: look again), or
+ * its file is lost. */
 static int is_gone(mql_cursor *cursor, const mql_control_end *end) {
     char path[MQL_PATH_MAX];
     mql_os_stat stat;
     int64_t start = cursor->walk.expected;
+    if (start >= end->offset) return MQL_END;
     mql_base_file_name(path, cursor->log->directory, end->segment, ".log");
-    if (start >= end->offset ||
-        mql_os_stat_name(cursor->log->home->root, path, &stat) != -ENOENT)
-        return MQL_END;
+    int rc = mql_os_stat_name(cursor->log->home->root, path, &stat);
+    if (rc < 0 && rc != -ENOENT) return mql_base_fail_os(rc, path, "cannot look at the segment");
+    if (rc == 0 && stat.kind == MQL_OS_REGULAR) return gone(cursor);
     cursor->walk.expected = cursor->offset = end->offset;
     return mql_base_fail_corrupt(path, 0, start, end->offset, "the segment is missing");
 }

@@ -97,6 +97,7 @@ cdef class Finder:
     cdef int64_t enter(self, int64_t offset) except -2:
         cdef mql_batch batch
         cdef mql_walk walk
+        cdef int64_t following
         cdef int rc = MQL_OK
         if self._cursor is NULL:
             rc = mql_cursor_open(self._log._c, offset, 0, &self._cursor)
@@ -109,7 +110,11 @@ cdef class Finder:
             if offset < start:
                 return start
         if self._log.store.end(rc) == MQL_END:
-            return max(offset + 1, mql_cursor_offset(self._cursor))
+            following = mql_cursor_offset(self._cursor)
+            if following <= offset < self._log.readable_offset:  # it is not passed over for good
+                raise errors.OffsetOutOfRangeError(
+                    f"offset {offset} was acquired, and cannot be found now")
+            return max(offset + 1, following)
         if batch.attributes & MQL_BATCH_CONTROL or batch.count == 0:
             return batch.last_offset + 1
         if batch.count == 1 and MQL_BATCH_COMPRESSION(batch.attributes) == MQL_NONE:

@@ -231,3 +231,21 @@ def test_a_listing_that_is_older_than_what_is_known_changes_nothing(tmp_path: Pa
         assert log.c.count == 2
         assert [offset for offset, _ in cursor.drain()] == [1]
         cursor.free()
+
+
+def test_an_old_listing_is_no_end_of_the_log(tmp_path: Path):
+    """Whoever takes it for one passes over the records behind it."""
+
+    def roll() -> None:
+        Store(tmp_path / "s").log(**SMALL).append(b"x" * 3000)
+
+    with Store(tmp_path / "s") as store:
+        log = store.log(**SMALL)
+        log.append(b"x" * 3000)
+        cursor = log.cursor(0)
+        assert len(cursor.drain()) == 1
+        dies(roll)
+        log.c.segments_seen = log.control.segments_generation
+        assert log.c.count == 1
+        assert [offset for offset, _ in cursor.drain()] == [1]
+        cursor.free()
