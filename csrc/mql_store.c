@@ -47,6 +47,7 @@ struct mql_store {
     mql_log *_Atomic logs;           /* owns */
     mql_os_mutex lock;                 /* private: opening logs, the recovered list */
     mql_keeper keeper;
+    bool kept; /* its threads ran before a fork */
     mql_recovered *recovered; /* owns */
     size_t recovered_count;
     char path[4096];
@@ -61,8 +62,17 @@ static void registry_unlock(void) { mql_os_mutex_drop(&registry); }
 
 static void before_fork(void) {
     mql_os_mutex_take(&registry, -1);
-    for (mql_store *store = stores; store != NULL; store = store->next)
+    for (mql_store *store = stores; store != NULL; store = store->next) {
+        store->kept = atomic_load_explicit(&store->keeper.running, memory_order_acquire);
         mql_keeper_stop(&store->keeper);
+    }
+}
+
+/* What was to be synced when the threads were stopped nobody asks for again. */
+static void parent_forked(void) {
+    for (mql_store *store = stores; store != NULL; store = store->next)
+        if (store->kept) mql_keeper_start(&store->keeper);
+    registry_unlock();
 }
 
 static void close_locks(mql_store *store) {
@@ -97,7 +107,7 @@ static int registry_lock(void) {
     int made = 0;
     if (atomic_compare_exchange_strong(&registry_state, &made, 1)) {
         mql_os_mutex_init_private(&registry);
-        mql_os_at_fork(before_fork, registry_unlock, child_forked);
+        mql_os_at_fork(before_fork, parent_forked, child_forked);
         atomic_store_explicit(&registry_state, 2, memory_order_release);
     }
     while (atomic_load_explicit(&registry_state, memory_order_acquire) != 2) mql_os_pause();

@@ -3,6 +3,7 @@
 import gc
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -188,6 +189,21 @@ def test_a_fork_while_a_store_is_open_harms_neither_side(path: Path) -> None:
     next(iterator)
     store.close()
     assert held(path) == []
+
+
+def test_what_was_not_synced_at_a_fork_is_synced_after_it(path: Path) -> None:
+    with mqlog.open(path) as store:
+        orders = store.stream("orders", sync_interval=0.2)
+        end = orders.append(b"one") + 1
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert orders.durable_offset < end, "else it shows nothing"
+        deadline = time.monotonic() + 10
+        while orders.durable_offset < end and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert orders.durable_offset == end
 
 
 CLOSED_UNDER_THREADS = """
