@@ -31,7 +31,7 @@ from support.workers import Ledger, make_value, read_value
 
 pytestmark = [pytest.mark.crash, pytest.mark.slow, pytest.mark.timeout(1200 if FULL else 120)]
 
-KILLS = 1500 if FULL else 60
+KILLS = 400 if FULL else 60
 WORKERS, THREADS = 3, 4
 PR_SET_PDEATHSIG = 1
 PATIENCE = 30.0  # seconds; only a test that fails waits so long
