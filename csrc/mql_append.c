@@ -568,10 +568,9 @@ int mql_append_source_to(mql_log *log, const mql_append_source *source, int flag
     for (int i = 0; i < TRIES; i++) {
         rc = try_once(&append, nowait);
         if (MQL_LIKELY(rc == MQL_OK)) break;
-        if (rc == MQL_E_LATER) return MQL_TIMEOUT;
-        if (rc < 0 || rc == MQL_FULL) return rc;
+        if ((rc < 0 && rc != MQL_E_LATER) || rc == MQL_FULL) return rc;
         if (nowait) return MQL_BUSY;
-        if (rc == MQL_TIMEOUT) return MQL_TIMEOUT;
+        if (rc == MQL_TIMEOUT || rc == MQL_E_LATER) return MQL_TIMEOUT;
         rc = meet_need(&append);
         if (rc < 0 || rc == MQL_TIMEOUT) return rc;
     }

@@ -249,7 +249,9 @@ static int relist(mql_log *log, bool forced) {
     mql_log_slot *dropped = NULL;
     size_t count = 0;
     lock_table(log);
-    bool late = log->count > 0 && (int32_t)(log->segments_seen - generation) > 0; /* it is old */
+    /* It is old; unless the word has gone back, which it does when it is damaged. */
+    bool late = log->count > 0 && (int32_t)(log->segments_seen - generation) > 0 &&
+                (int32_t)(segments_generation(log) - log->segments_seen) >= 0;
     if (!late) rc = merge_locked(log, &listing, &dropped, &count);
     if (!late && rc == MQL_OK) log->segments_seen = generation;
     unlock_table(log);

@@ -108,6 +108,7 @@ struct mql_log {
     int64_t lagging_offset; /* the durable end when a peer was first seen to lag */
     int lagging_rounds;
     int64_t retain_due_ns; /* when retention by age is looked at next */
+    bool reclaim_owed;                /* its owner died: under the reclaim lock */
     _Atomic int64_t reclaim_due_ns;   /* space is not freed before */
     _Atomic int64_t reclaim_again_ns; /* and then also if nothing has changed */
     _Atomic uint64_t reclaim_seen;    /* what had, when it was looked at last */

@@ -302,16 +302,18 @@ static uint64_t changes(mql_log *log) {
 }
 
 /* Who died may have taken files away and not said so, and max_bytes would hold for what is gone.
- * What others allocate just now and have not told yet is counted twice: a step too much. */
-static void count_anew(mql_log *log) {
+ * What others allocate or take away just now, and have not told yet, counts twice: a step too much,
+ * or a segment too little. False: it could not be counted. */
+static bool count_anew(mql_log *log) {
     _Atomic int64_t *used = &log->home->bell->used_bytes;
     for (int i = 0; i < COUNTS_MOST; i++) {
         int64_t before = atomic_load_explicit(used, memory_order_relaxed), found;
-        if (mql_sweep_used(log->home->root, &found) < 0) return;
+        if (mql_sweep_used(log->home->root, &found) < 0) return false;
         if (atomic_compare_exchange_strong_explicit(used, &before, found, memory_order_relaxed,
                                                     memory_order_relaxed))
-            return;
+            return true;
     }
+    return false;
 }
 
 static bool is_due(mql_log *log, int64_t now_ns) {
@@ -328,20 +330,24 @@ void mql_reclaim_round(mql_log *log, int64_t now_ns, bool forced) {
     if ((!forced && !is_due(log, now_ns)) || mql_log_writable(log) < 0) return;
     int rc = mql_os_mutex_try(&log->control->reclaim);
     if (rc < 0 || rc == MQL_OS_BUSY) return;
-    bool died = rc == MQL_OS_OWNER_DIED;
-    if (died) mql_os_mutex_consistent(&log->control->reclaim);
+    if (rc == MQL_OS_OWNER_DIED) {
+        log->reclaim_owed = true;
+        mql_os_mutex_consistent(&log->control->reclaim);
+    }
     int64_t begun = mql_os_monotonic_ns();
     uint64_t seen = changes(log);
     reclaiming all = {.log = log};
     /* A hint, read without its lock: what was left undone is finished first. */
-    rc = died || mql_commit_is_replacing(log) ? mql_commit_settle(log) : MQL_OK;
-    if (died && rc == MQL_OK) count_anew(log);
+    bool undone = log->reclaim_owed || mql_commit_is_replacing(log);
+    rc = undone ? mql_commit_settle(log) : MQL_OK;
+    if (log->reclaim_owed && rc == MQL_OK) log->reclaim_owed = !count_anew(log);
     if (rc == MQL_OK) rc = free_space(&all);
     forget_segments(&all);
     int64_t took = mql_os_monotonic_ns() - begun;
     int64_t pause = all.did ? 0 : mql_base_max(ROUND_NS, COST_SHARE * took);
-    if (rc < 0) pause = mql_base_max(pause, AGAIN_NS);
-    int64_t again = all.did ? 0 : mql_base_max(pause, AGAIN_NS);
+    if (rc < 0 && rc != MQL_E_LATER) pause = mql_base_max(pause, AGAIN_NS);
+    bool soon = all.did || log->reclaim_owed || rc == MQL_E_LATER;
+    int64_t again = soon ? pause : mql_base_max(pause, AGAIN_NS);
     atomic_store_explicit(&log->reclaim_seen, seen, memory_order_relaxed);
     atomic_store_explicit(&log->reclaim_due_ns, now_ns + pause, memory_order_relaxed);
     atomic_store_explicit(&log->reclaim_again_ns, now_ns + again, memory_order_relaxed);

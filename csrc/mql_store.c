@@ -114,6 +114,13 @@ static int registry_lock(void) {
     return take_private(&registry);
 }
 
+/* Where nothing can be given up. */
+static void registry_lock_surely(void) {
+    int hurry = mql_base_swap_hurry(0);
+    (void)registry_lock();
+    mql_base_swap_hurry(hurry);
+}
+
 static int usable(mql_store *store) {
     int gone = atomic_load_explicit(&store->home.gone, memory_order_acquire);
     if (gone == 0) return MQL_OK; /* also while closing: the closer itself comes by here */
@@ -549,7 +556,6 @@ static int leave(mql_store *store, bool abandon) {
     if (rc != MQL_OK) { /* the gate's descriptor is its holder's; the next opener does the rest */
         mql_os_close(store->member);
         store->member = MQL_OS_NO_FILE;
-        mql_os_unlock(store->alive, MQL_LOCK_ALIVE);
         return rc;
     }
     mql_os_close(store->member);
@@ -608,8 +614,10 @@ int mql_store_close(mql_store *store, bool abandon) {
     mql_store_wake(store);
     if (!store->home.read_only) {
         /* In this order: who passes the gate must not meet the last one's exclusive lock. The
-         * descriptor stays for calls in flight, which ask it who is alive. */
-        mql_os_unlock(store->alive, MQL_LOCK_ALIVE);
+         * descriptor stays for calls in flight, which ask it who is alive; without the gate also
+         * the lock, until they are over: else somebody could be the first beside them. */
+        if (atomic_load_explicit(&store->gate_holder, memory_order_relaxed) == this_thread())
+            mql_os_unlock(store->alive, MQL_LOCK_ALIVE);
         mql_store_ungate(store);
     }
     /* Pairs with mql_store_unpin: either the last pin is gone here, or it sees the end there. */
@@ -628,14 +636,14 @@ void mql_store_unpin(mql_store *store) {
     if (atomic_fetch_sub_explicit(&store->pins, 1, memory_order_seq_cst) != 1 ||
         !atomic_load_explicit(&store->ended, memory_order_seq_cst))
         return;
-    registry_lock();
+    registry_lock_surely();
     give_back(store);
     registry_unlock();
 }
 
 void mql_store_free(mql_store *store) {
     if (store == NULL) return;
-    registry_lock();
+    registry_lock_surely();
     bool last = --store->references == 0;
     for (mql_store **at = &stores; last && *at != NULL; at = &(*at)->next)
         if (*at == store) {

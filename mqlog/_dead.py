@@ -69,6 +69,8 @@ class Stuck:
 
     def keep(self, messages: list[Message[Any]], reason: str) -> None:
         """Why these are to be moved, later and if by this handle."""
+        if reason == _UNKNOWN:
+            return
         for one in messages:
             self._reasons[one.id] = reason[:_LONGEST_REASON]
         with suppress(KeyError):

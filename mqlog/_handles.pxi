@@ -518,10 +518,12 @@ cdef class Log:
         cdef mql_verify_report report
         cdef int rc
         run.store, run.found, run.progress = self.store, found, progress
-        cdef mql_store *pinned = self.store.begin()
+        self.store.enter()
+        cdef mql_store *pinned = self.store._c
+        mql_pin(pinned)  # in no hurry: it waits for no lock, and calls back
         with nogil:
             rc = mql_verify(self._c, on_found, on_progress, <void *>run, &report)
-            mql_leave(pinned)
+            mql_unpin(pinned)
         if run.error is not None:
             raise run.error
         self.store.end(rc)

@@ -181,6 +181,8 @@ class Signals:
             self.heard = True
             self._stop()
         elif self._kill is not None:
+            for one in self._before:
+                signal.signal(one, signal.SIG_IGN)  # a third would find nothing left to do
             self._kill(number)
         else:
             self.__exit__()

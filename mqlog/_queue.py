@@ -113,7 +113,8 @@ class Queue(_engine.Taker, Generic[Out, In]):
             On return it is visible to every process and survives the death of any of them; in a
             topic with `durability="sync"`, or with `durable=True`, a power cut too. Of a call that
             raises, nothing is visible; `DurabilityError` alone leaves it in the log, and so does a
-            signal (Ctrl-C) that ends the waiting for the disk.
+            signal (Ctrl-C) that ends the waiting for the disk, or, of a delayed record, for a
+            share group; that it is not due yet the record says itself.
 
             Args:
                 value: Anything with the buffer protocol, or what the codec encodes.

@@ -20,7 +20,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
@@ -524,9 +524,9 @@ class Store:
         core = self._core
         try:
             if core is not None and not core.forked:
-                for consumer in self._live_consumers():
-                    consumer.close()
-                core.close()
+                with closing(core):
+                    for consumer in self._live_consumers():
+                        consumer.close()
         finally:
             if watcher is not None:
                 watcher.close()

@@ -249,3 +249,21 @@ def test_an_old_listing_is_no_end_of_the_log(tmp_path: Path):
         assert log.c.count == 1
         assert [offset for offset, _ in cursor.drain()] == [1]
         cursor.free()
+
+
+def test_a_count_of_changes_that_goes_back_hides_no_segment(tmp_path: Path):
+    """A bit of the shared word has flipped: every listing looks old."""
+
+    def fill(log: Log, count: int) -> None:
+        for _ in range(count):
+            log.append(b"x" * 3000)
+
+    with Store(tmp_path / "s") as store:
+        log = store.log(**SMALL)
+        fill(log, 20)
+        assert len(log.read(0)) == 20
+        assert log.control.segments_generation & 16
+        log.control.segments_generation &= ~16
+        dies(lambda: fill(Store(tmp_path / "s").log(**SMALL), 4))
+        assert log.ends[1] == 24
+        assert len(log.read(0)) == 24

@@ -20,6 +20,8 @@ from support.partition import (
     headers_of,
     kafkas_indexes,
     lib,
+    standing_still,
+    take,
 )
 from support.share import Share
 
@@ -274,6 +276,26 @@ def test_a_reader_at_the_end_of_a_segment_that_goes_reads_on_in_the_next(tmp_pat
         log.append(b"goes on")
         assert reader.drain() == [(12, b"goes on")]
         reader.free()
+
+
+def test_what_a_dead_process_freed_is_counted_also_if_it_cannot_be_at_once(tmp_path: Path):
+    with queue(tmp_path / "s") as (log, _):
+        fill(log, 100)
+        log.sync()
+        used = log.c.home.bell.used_bytes
+
+        def die() -> None:
+            take(ffi.addressof(log.control.reclaim))
+            log.c.home.bell.used_bytes += 1 << 30  # freed, and not told
+
+        dies(die)
+        with standing_still(lambda: take(ffi.addressof(log.control.commit))):
+            lib.mql_base_hurry(True)
+            lib.mql_reclaim_round(log.c, 0, True)
+            lib.mql_base_hurry(False)
+        assert log.c.home.bell.used_bytes > 1 << 30, "else it shows nothing"
+        reclaim(log)
+        assert log.c.home.bell.used_bytes < used + (1 << 20)
 
 
 # -- stragglers -----------------------------------------------------------------------------------

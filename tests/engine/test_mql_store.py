@@ -270,6 +270,25 @@ def test_an_abandoned_store_is_closed_though_locks_of_it_are_held(tmp_path: Path
         assert [one.offset for one in Share(again.log().c).acquire()] == [0]
 
 
+def test_nobody_is_the_first_while_calls_of_a_store_abandoned_without_the_gate_are_under_way(
+    tmp_path: Path,
+):
+    """The first one would make the locks anew that they are under."""
+
+    def instance() -> int:
+        return Store(tmp_path / "s").log().c.home.bell.instance
+
+    store = Store(tmp_path / "s")
+    before = store.log().c.home.bell.instance
+    lib.mql_pin(store.c)
+    with standing_still(lambda: check(lib.mql_gate_take(Store(tmp_path / "s").c, SECOND))):
+        lib.mql_abandon(store.c)
+    assert in_child(instance) == str(before)
+    lib.mql_unpin(store.c)
+    assert in_child(instance) != str(before)
+    store.free()
+
+
 def test_a_forked_child_frees_the_cursors_of_its_parent(tmp_path: Path):
     with Store(tmp_path / "s") as store:
         log = store.log()

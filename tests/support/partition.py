@@ -325,7 +325,7 @@ def dies(work: Callable[[], object]) -> None:
 
 def take(mutex: Any) -> None:
     """The child's half of an owner's death: it holds the lock when `dies` ends it."""
-    assert lib.mql_os_mutex_try(mutex) == 0
+    assert lib.mql_os_mutex_take(mutex, 10 * 10**9) == 0  # a thread of another may be inside
 
 
 @contextmanager
