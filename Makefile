@@ -8,7 +8,8 @@ PACKAGE := $(filter-out mqlog/_engine.c,$(wildcard csrc/* mqlog/*.* mqlog/*/*.py
 BUILD := pyproject.toml setup.py README.md LICENSE
 WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Werror
 
-.PHONY: demo test crash mutants fuzz asan asan-api tsan valgrind lint bench clean
+.PHONY: demo test crash crash-beside crash-rest mutants fuzz asan asan-api tsan valgrind lint \
+    bench clean
 
 # PYTHONSAFEPATH: the processes that it starts import the package, not the tree around them.
 demo: $(VENV)/.installed-cli
@@ -25,9 +26,18 @@ asan: $(VENV)/.installed-test
 	    LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
 	    ../$(BIN)/pytest --capture=sys engine
 
-# Everything in tests/crash, also what takes minutes; each tier prints what it did.
+# Everything in tests/crash, also what takes minutes; each tier prints what it did. First those
+# whose times are looked at; then what one processor does, or waits for disks, beside the rest.
+CRASH = cd tests && MQLOG_CRASH=full ../$(BIN)/pytest -m ""
+TIMED := $(addprefix crash/test_,holders.py competing_workers.py)
+BESIDE := $(addprefix crash/test_,hostile_bytes.py power_cuts.py interrupted.py group_commit.py)
 crash: $(VENV)/.installed-test
-	cd tests && MQLOG_CRASH=full ../$(BIN)/pytest -m "" crash
+	$(CRASH) $(TIMED)
+	$(MAKE) --no-print-directory -j2 crash-beside crash-rest
+crash-beside:
+	$(CRASH) $(BESIDE)
+crash-rest:
+	$(CRASH) crash $(addprefix --ignore=,$(TIMED) $(BESIDE))
 
 # The package's tests with an extension that the sanitizers watch, in a .venv of its own; but those
 # whose processes may have little address space, of which the sanitizer takes terabytes.

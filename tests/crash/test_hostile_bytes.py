@@ -84,7 +84,7 @@ def batch(offset: int, codec: int, payload: bytes, count: int) -> bytes:
 RECORDS = write("kafka-python", "none", [Seen(n, BASE, b"k", b"v" * n * 9) for n in range(5)])[61:]
 CODES = {name: n for n, name in enumerate(["none", "gzip", "snappy", "lz4", "zstd"])}
 BUDGET = settings(
-    max_examples=10_000 if FULL else 250,
+    max_examples=5_000 if FULL else 250,
     deadline=None,
     database=None,
     derandomize=True,
@@ -288,7 +288,7 @@ def test_a_store_whose_every_file_is_rubbish_is_read_in_bounded_time_and_memory(
     whole: dict[str, bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng = random.Random(11)
-    rounds, each = (400 if FULL else 8), 25
+    rounds, each = (200 if FULL else 8), 25
     for _ in range(rounds):
         with hostile.directory() as memory:
             paths = [memory / str(n) for n in range(each)]
