@@ -297,7 +297,8 @@ def test_a_second_signal_kills_the_workers_and_their_messages_are_free(
     deadline = time.monotonic() + 5.0  # the system may be slow to forget those who were killed
     while any(map(is_alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not any(map(is_alive, workers))
+    alive = [Path(f"/proc/{pid}/status").read_text() for pid in workers if is_alive(pid)]
+    assert not alive, (workers, [one.pid for one in diary.events("begin")], alive)
     assert values(diary) == []
     again = [jobs.get(timeout=30.0), jobs.get(timeout=30.0)]
     assert [one.delivery_count for one in again] == [2, 2]
