@@ -1,14 +1,13 @@
 """A really full disk: an error that says so, never a signal; reading goes on, and so do appends."""
 
 import errno
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.damage import python
-from support.disk import tmpfs
+from support.disk import fill, tmpfs
 
 import mqlog
 
@@ -21,20 +20,6 @@ LARGE = b"x" * 3000
 def disk(tmp_path: Path) -> Iterator[Path]:
     with tmpfs(tmp_path / "disk") as path:
         yield path
-
-
-def fill_disk(disk: Path) -> Path:
-    """A ballast file that leaves not a single block."""
-    ballast = disk / "ballast"
-    with ballast.open("ab", buffering=0) as file:
-        for size in (1 << 16, 4096, 1):
-            try:
-                while True:
-                    file.write(b"b" * size)
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
-    assert os.statvfs(disk).f_bavail == 0
-    return ballast
 
 
 def append_until_full(stream: mqlog.Stream[bytes, Any], value: bytes = LARGE) -> list[int]:
@@ -159,7 +144,7 @@ def test_index_entries_that_find_no_space_are_left_out_and_lookups_are_right(dis
         ballast = disk / "ballast"
         count = 1
         ballast.write_bytes(bytes(1 << 20))
-        fill_disk(disk)
+        fill(disk)
         try:
             for count in range(1, 3000):
                 orders.append(LARGE, timestamp=1_700_000_000.0 + count)
@@ -180,7 +165,7 @@ def test_a_consumer_commits_on_a_full_disk(disk: Path) -> None:
         with orders.consumer("billing", commit="manual") as consumer:
             consumer.poll(10)
             consumer.commit()
-            fill_disk(disk)
+            fill(disk)
             assert len(consumer.poll(20)) == 20
             consumer.commit()
             assert consumer.committed == {0: 30}
@@ -192,7 +177,7 @@ def test_a_new_group_on_a_full_disk_is_enospc_or_works_and_comes_later(disk: Pat
     with mqlog.open(disk / "s", min_free_bytes=0) as store:
         orders = store.stream("orders")
         orders.append_many([b"%d" % n for n in range(100)])
-        ballast = fill_disk(disk)
+        ballast = fill(disk)
         with pytest.raises(OSError) as caught, orders.consumer("late") as consumer:
             consumer.poll(10)
         assert caught.value.errno == errno.ENOSPC
@@ -204,7 +189,7 @@ def test_a_new_group_on_a_full_disk_is_enospc_or_works_and_comes_later(disk: Pat
 def test_topics_and_stores_that_find_no_space_are_enospc_and_come_later(disk: Path) -> None:
     with mqlog.open(disk / "s", min_free_bytes=0) as store:
         store.stream("there").append(b"a")
-        ballast = fill_disk(disk)
+        ballast = fill(disk)
         for call in (
             lambda: store.stream("new").append(b"a"),
             lambda: mqlog.open(disk / "other"),
@@ -223,7 +208,7 @@ def test_a_store_closes_on_a_full_disk_and_opens_on_it_for_reading(disk: Path) -
     with mqlog.open(disk / "s", min_free_bytes=0) as store:
         orders = store.stream("orders", segment_bytes=1 << 18, max_message_bytes=1 << 16)
         count = len(append_until_full(orders))
-        ballast = fill_disk(disk)
+        ballast = fill(disk)
     for mode in ("r", "rw"):
         with mqlog.open(disk / "s", mode) as store:  # type: ignore[arg-type]
             assert sum(1 for _ in store.stream("orders").values()) == count

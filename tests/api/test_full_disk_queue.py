@@ -1,13 +1,12 @@
 """A really full disk under queues, in memory and on ext4: it is drained, and nothing is lost."""
 
 import errno
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.disk import Image, tmpfs
+from support.disk import Image, fill, tmpfs
 
 import mqlog
 
@@ -24,19 +23,6 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     else:
         with Image(tmp_path, 12 << 20) as image:
             yield image.path
-
-
-def fill(disk: Path) -> Path:
-    ballast = disk / "ballast"
-    with ballast.open("ab", buffering=0) as file:
-        for size in (1 << 16, 4096, 1):
-            try:
-                while True:
-                    file.write(b"b" * size)
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
-    assert os.statvfs(disk).f_bavail == 0
-    return ballast
 
 
 def until_full(put: Callable[[int], Any]) -> int:

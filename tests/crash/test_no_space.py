@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support import partition
-from support.disk import tmpfs
+from support.disk import fill, tmpfs
 from support.fault import Failed, Log, Share, Store, check, dies, faulty, ffi, hooked, lib
 
 import mqlog
@@ -210,18 +210,6 @@ def test_times_that_find_no_space_in_a_group_s_memory_hold(
 
 
 # -- a real disk -----------------------------------------------------------------------------------
-def fill(disk: Path) -> Path:
-    ballast = disk / "ballast"
-    with ballast.open("ab", buffering=0) as file:
-        for size in (1 << 16, 4096, 1):
-            try:
-                while True:
-                    file.write(b"b" * size)
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
-    return ballast
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     with tmpfs(tmp_path / "disk") as path:

@@ -53,6 +53,20 @@ def tmpfs(path: Path, size: str = "8m") -> Iterator[Path]:
         run("umount", "-l", path)
 
 
+def fill(disk: Path) -> Path:
+    """A ballast file that leaves not a single block."""
+    ballast = disk / "ballast"
+    with ballast.open("ab", buffering=0) as file:
+        for size in (1 << 16, 4096, 1):
+            try:
+                while True:
+                    file.write(b"b" * size)
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+    assert os.statvfs(disk).f_bavail == 0
+    return ballast
+
+
 PACKAGES = {"mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs"}
 LEAST = {"ext4": 1 << 20, "xfs": 300 << 20}
 
