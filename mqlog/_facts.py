@@ -165,8 +165,9 @@ def share(logs: list[_engine.Log], name: str, now: float) -> GroupInfo:
         before = len(damage)
         with _noted(damage):
             for place in share_places([log], name):
-                first[log.partition] = place.describe().first
-                members.update(one.member for one in place.holders(_HOLDERS))
+                start, held = place.describe().first, place.holders(_HOLDERS)
+                first[log.partition] = start
+                members.update(one.member for one in held)
                 places.append(place)
                 pinning.append(log)
         if len(damage) > before:
@@ -174,9 +175,8 @@ def share(logs: list[_engine.Log], name: str, now: float) -> GroupInfo:
             lag += log.readable_offset - log.start_offset
     told = stats(places, now)
     lag += told.ready + told.delayed + told.acquired
-    held = tuple(sorted(members))
     facts = (*_pinned(pinning, first), told, _joined(damage))
-    return GroupInfo(logs[0].topic, name, "share", first, lag, held, {}, *facts)
+    return GroupInfo(logs[0].topic, name, "share", first, lag, tuple(sorted(members)), {}, *facts)
 
 
 def share_places(logs: list[_engine.Log], name: str) -> Iterator[_engine.Share]:
