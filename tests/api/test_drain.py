@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.disk import tmpfs
+from support.disk import fill, tmpfs
 from support.jobs import wait_until
 
 import mqlog
-
-from .test_full_disk import fill_disk
 
 pytestmark = [
     pytest.mark.slow,
@@ -72,7 +70,7 @@ def test_a_queue_on_a_full_disk_is_drained_and_goes_on_when_there_is_space(disk:
         queue = store.queue("jobs", segment_bytes=1 << 20, cleanup_policy="keep")
         count = put_until_full(queue)
         assert count * len(VALUE) > 3 << 20, "most of the disk was used"
-        fill_disk(disk)
+        fill(disk)
         assert drain(queue) == (count, 0)
         assert os.statvfs(disk).f_bavail == 0, "draining took no block"
         assert put_until_full(queue) == 0
@@ -98,7 +96,7 @@ def test_what_is_rejected_on_a_full_disk_is_a_dead_letter_when_there_is_space(
             queue.get().reject("the first")
             there = 1
         count = put_until_full(queue)
-        fill_disk(disk)
+        fill(disk)
         accepted, rejected = drain(queue, reject_every=50)
         assert accepted + rejected == count
         stats = queue.stats()
@@ -125,7 +123,7 @@ def test_draining_alone_makes_the_space_in_which_puts_go_on(disk: Path) -> None:
     with mqlog.open(disk / "s", min_free_bytes=0) as store:
         queue = store.queue("jobs", segment_bytes=1 << 20)
         accepted = put_until_full(queue)
-        fill_disk(disk)
+        fill(disk)
         assert drain(queue) == (accepted, 0)
         for _ in range(3):
             more = 0
