@@ -172,9 +172,9 @@ class Signals:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
-        self._before.clear()
+        before, self._before = self._before, {}  # what is heard meanwhile changes nothing
+        for number, how in before.items():
+            signal.signal(number, how)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if not self.heard:
@@ -235,14 +235,18 @@ class Pool:
         self._bell = os.pipe()
         os.set_blocking(self._bell[1], False)
         resource_tracker.ensure_running()  # else it would unblock SIGINT in the midst of a start
-        with Signals(self._stop, self._kill):
-            try:
-                while not self._killed_by and not all(seat.done for seat in self._seats):
-                    self._look()
-                    self._fill()
-                    self._listen()
-            finally:
-                self._end()
+        try:
+            with Signals(self._stop, self._kill):
+                try:
+                    while not self._killed_by and not all(seat.done for seat in self._seats):
+                        self._look()
+                        self._fill()
+                        self._listen()
+                finally:
+                    self._end()
+        finally:
+            for descriptor in self._bell:  # no handler rings it any more
+                os.close(descriptor)
         if self._killed_by:
             signal.raise_signal(self._killed_by)
         if self._failure is not None:
@@ -273,8 +277,6 @@ class Pool:
                 seat.process.join()
             if seat.line is not None:
                 seat.line.close()
-        for descriptor in self._bell:
-            os.close(descriptor)
 
     # what there is to do
 

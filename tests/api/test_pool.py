@@ -298,7 +298,9 @@ def test_a_second_signal_kills_the_workers_and_their_messages_are_free(
     while any(map(is_alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.01)
     alive = [Path(f"/proc/{pid}/status").read_text() for pid in workers if is_alive(pid)]
-    assert not alive, (workers, [one.pid for one in diary.events("begin")], alive)
+    assert pool.stderr is not None
+    said = pool.stderr.read()
+    assert not alive, (workers, [one.pid for one in diary.events("begin")], alive, said)
     assert values(diary) == []
     again = [jobs.get(timeout=30.0), jobs.get(timeout=30.0)]
     assert [one.delivery_count for one in again] == [2, 2]
