@@ -16,7 +16,7 @@
 #define TICK_NS MQL_SLICE_NS
 #define RETAIN_NS (INT64_C(30) * 1000000000)
 #define CHECKPOINT_NS (INT64_C(100) * 1000000)
-#define LAGGING_ROUNDS 3 /* ticks that a peer gets to sync what it appended */
+#define LAGGING_NS (3 * TICK_NS) /* so long a peer gets to sync what it appended */
 
 void mql_keeper_init(mql_keeper *keeper, mql_log *_Atomic *logs, bool enabled) {
     *keeper = (mql_keeper){.logs = logs, .enabled = enabled};
@@ -44,17 +44,19 @@ int mql_keeper_prepare_round(mql_keeper *keeper) {
     return did;
 }
 
-/* Whether a peer has left records unsynced for several ticks: it died, or its sync thread did. */
-static bool lagging(mql_log *log) {
+/* Whether a peer has left records unsynced for several ticks: it died, or its sync thread did. By
+ * the clock: this thread may be woken at any time for something else. */
+static bool lagging(mql_log *log, int64_t now_ns) {
     mql_control_end end, durable;
     mql_log_end(log, &end);
     mql_log_durable(log, &durable);
-    if (durable.offset >= end.offset || durable.offset != log->lagging_offset) {
+    if (durable.offset >= end.offset || durable.offset != log->lagging_offset ||
+        log->lagging_ns == 0) {
         log->lagging_offset = durable.offset;
-        log->lagging_rounds = 0;
+        log->lagging_ns = now_ns;
         return false;
     }
-    return ++log->lagging_rounds > LAGGING_ROUNDS;
+    return now_ns - log->lagging_ns > LAGGING_NS;
 }
 
 /* Retention by age takes away also where nothing is appended any more, and what is consumed may
@@ -86,9 +88,9 @@ static int sync_one(mql_log *log, int64_t now_ns, bool at_once, int64_t *wait_ns
     bool asked = atomic_exchange_explicit(&log->sync_at_once, false, memory_order_acq_rel);
     bool due = asked || (log->sync_due_ns != 0 && (at_once || log->sync_due_ns <= now_ns));
     if (!due && log->sync_due_ns != 0) *wait_ns = mql_base_min(*wait_ns, log->sync_due_ns - now_ns);
-    if (!due && !lagging(log)) return retain_idle(log, now_ns);
+    if (!due && !lagging(log, now_ns)) return retain_idle(log, now_ns);
     log->sync_due_ns = 0;
-    log->lagging_rounds = 0;
+    log->lagging_ns = 0;
     /* Cleared before the end is sampled: an append that comes in between asks again. */
     atomic_store_explicit(&log->unsynced, false, memory_order_seq_cst);
     int rc = mql_commit_tick(log);

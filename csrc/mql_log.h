@@ -100,13 +100,15 @@ struct mql_log {
     _Atomic int64_t populated;  /* in this process's mapping of the active segment */
     _Atomic int64_t populated_segment;
     _Atomic int64_t appended; /* bytes by this process since the last preparation */
+    _Atomic bool large_syncs; /* they were, between the last two preparations */
+    uint32_t round_seen;      /* control->round at the last preparation; the prepare thread's */
     _Atomic bool unsynced;    /* something was appended since the last background sync */
     _Atomic bool sync_at_once; /* somebody waits for it */
     _Atomic bool wants_pages;  /* a share group is to have finished pages recycled */
     _Atomic bool wants_room;
     int64_t sync_due_ns;    /* when the background sync is due; 0: not; the sync thread's */
     int64_t lagging_offset; /* the durable end when a peer was first seen to lag */
-    int lagging_rounds;
+    int64_t lagging_ns;     /* since when; 0: not looked at yet */
     int64_t retain_due_ns; /* when retention by age is looked at next */
     bool reclaim_owed;                /* its owner died: under the reclaim lock */
     _Atomic int64_t reclaim_due_ns;   /* space is not freed before */
