@@ -59,6 +59,10 @@ int64_t mql_os_read(mql_os_file file, void *out, size_t length, int64_t position
 int mql_os_write(mql_os_file file, const void *data, size_t length, int64_t position);
 /* Real blocks, zeros; lengthens. */
 int mql_os_allocate(mql_os_file file, int64_t position, int64_t length);
+/* Writes zeros to blocks that were never written, and sends them to the disk without waiting: then
+ * a file system that notes which are written need not do so in the midst of a sync. Nobody else
+ * writes there. */
+int mql_os_write_zeros(mql_os_file file, int64_t position, int64_t length);
 int mql_os_truncate(mql_os_file file, int64_t size);
 int mql_os_sync(mql_os_file file); /* data and what finds it */
 int mql_os_sync_directory(mql_os_file directory);
@@ -85,6 +89,8 @@ int mql_os_map_at(mql_os_file file, int64_t position, size_t length, void **out)
 void mql_os_unmap(void *address, size_t length);
 /* Makes pages writable without faults; -EFAULT past the end of the file. */
 int mql_os_populate(void *address, size_t length);
+/* Takes whole pages out of this process's tables; the next access faults, and finds the same. */
+void mql_os_unpopulate(void *address, size_t length);
 int mql_os_sync_map(void *address, size_t length); /* any address: widened to whole pages */
 
 /* -- byte locks on files: gone when the description is closed or its last process dies --------- */

@@ -316,6 +316,22 @@ int mql_os_allocate(mql_os_file file, int64_t position, int64_t length) {
     return rc < 0 ? -errno : 0;
 }
 
+/* A page at a time: in the page cache of newer kernels what comes by one call stays together, and a
+ * byte stored through a mapping has all of it written again. */
+int mql_os_write_zeros(mql_os_file file, int64_t position, int64_t length) {
+    static const char zeros[4096];
+    for (int64_t done = 0; done < length;) {
+        int64_t left = length - done;
+        size_t some = left < (int64_t)sizeof zeros ? (size_t)left : sizeof zeros;
+        int rc = mql_os_write(file, zeros, some, position + done);
+        if (rc < 0) return rc;
+        done += (int64_t)some;
+    }
+    int rc;
+    RETRY(rc, sync_file_range(file, position, length, SYNC_FILE_RANGE_WRITE));
+    return rc < 0 ? -errno : 0;
+}
+
 int mql_os_truncate(mql_os_file file, int64_t size) {
     struct stat status;
     if (size < 0) return -EINVAL;
@@ -531,6 +547,11 @@ int mql_os_populate(void *address, size_t length) {
     length = whole_pages(&address, length);
     RETRY(rc, madvise(address, length, MADV_POPULATE_WRITE));
     return rc < 0 && errno != EINVAL ? -errno : 0;
+}
+
+/* Of a shared mapping this loses nothing: what is dirty is noted as dirty in the page cache. */
+void mql_os_unpopulate(void *address, size_t length) {
+    (void)madvise(address, length, MADV_DONTNEED);
 }
 
 int mql_os_sync_map(void *address, size_t length) {

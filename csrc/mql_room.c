@@ -15,6 +15,7 @@
 #define FIRST_BYTES ((int64_t)16 << 10)
 #define AHEAD_LEAST ((int64_t)256 << 10)
 #define AHEAD_MOST ((int64_t)8 << 20)
+#define SMALL_SYNC ((int64_t)64 << 10) /* bytes that a sync brings to the disk */
 #define POPULATE_STEP ((int64_t)256 << 10)
 #define FREE_SHARE 64 /* preparation takes at most 1/64 of the free space at once */
 #define FREE_DEFAULT_MOST ((uint64_t)64 << 20)
@@ -56,9 +57,18 @@ static int check_bounds(mql_log *log, int64_t bytes, int64_t *most) {
     return MQL_OK;
 }
 
-/* Lengthens a file from `from` to about `to`, at least to `least`; *reached: where it ends. */
+/* Where each append waits for a sync, that is not to note blocks as written, too, which costs a
+ * file system a sync of its own: what lies behind `from` is written ahead, so long as syncs are
+ * small and the disk's bandwidth is not what they wait for. A failure makes nothing wrong. */
+static void write_ahead(mql_log *log, mql_os_file file, int64_t from, int64_t to) {
+    bool small = !atomic_load_explicit(&log->large_syncs, memory_order_relaxed);
+    if (mql_log_is_sync(log) && small && from < to) (void)mql_os_write_zeros(file, from, to - from);
+}
+
+/* Lengthens a file from `from` to about `to`, at least to `least`; *reached: where it ends. Up to
+ * `at_once` whoever asks is about to write. */
 static int lengthen(mql_log *log, const char *path, int64_t from, int64_t least, int64_t to,
-                    int64_t *reached) {
+                    int64_t at_once, int64_t *reached) {
     int64_t most = 0;
     int rc = check_bounds(log, least - from, &most);
     if (rc < 0) return rc;
@@ -71,6 +81,7 @@ static int lengthen(mql_log *log, const char *path, int64_t from, int64_t least,
             to = least;
             rc = mql_os_allocate(file, from, to - from);
         }
+        if (rc == 0) write_ahead(log, file, mql_base_max(from, at_once), to);
         mql_os_close(file);
     }
     if (rc < 0) return mql_base_fail_os(rc, path, "cannot allocate space for records");
@@ -84,13 +95,21 @@ static int64_t segment_limit(mql_log *log) {
                              MQL_PAGE);
 }
 
-/* How far ahead of the tail to be: as much as was appended since the last look, within bounds. */
+/* How far ahead of the tail to be: as much as was appended since the last look, within bounds.
+ * Notes how much a sync had to do since then. */
 static int64_t ahead(mql_log *log) {
-    int64_t appended = atomic_load_explicit(&log->appended, memory_order_relaxed);
+    int64_t appended = atomic_exchange_explicit(&log->appended, 0, memory_order_relaxed);
+    uint32_t round = atomic_load_explicit(&log->control->round, memory_order_relaxed);
+    int64_t rounds = round - log->round_seen;
+    if (rounds > 0)
+        atomic_store_explicit(&log->large_syncs, appended / rounds > SMALL_SYNC,
+                              memory_order_relaxed);
+    log->round_seen = round;
     return mql_base_min(mql_base_max(2 * appended, AHEAD_LEAST), AHEAD_MOST);
 }
 
-static int allocate_locked(mql_log *log, int64_t segment, int64_t least, int64_t to) {
+static int allocate_locked(mql_log *log, int64_t segment, int64_t least, int64_t to,
+                           int64_t at_once) {
     mql_control_end end;
     mql_control_read(&log->control->published, &end);
     int64_t from = atomic_load_explicit(&log->control->allocated, memory_order_relaxed);
@@ -98,7 +117,7 @@ static int allocate_locked(mql_log *log, int64_t segment, int64_t least, int64_t
     char path[MQL_PATH_MAX];
     mql_base_file_name(path, log->directory, segment, ".log");
     int64_t reached;
-    int rc = lengthen(log, path, from, least, mql_base_max(to, least), &reached);
+    int rc = lengthen(log, path, from, least, mql_base_max(to, least), at_once, &reached);
     if (rc == MQL_OK)
         atomic_store_explicit(&log->control->allocated, reached, memory_order_release);
     return rc;
@@ -110,7 +129,7 @@ int mql_room_allocate(mql_log *log, int64_t segment, int64_t want) {
     int64_t least = mql_base_round_up(want, MQL_PAGE);
     int64_t step = least <= FIRST_BYTES ? FIRST_BYTES : least + mql_base_min(least, AHEAD_LEAST);
     rc = allocate_locked(log, segment, least,
-                         mql_base_min(step, mql_base_max(least, segment_limit(log))));
+                         mql_base_min(step, mql_base_max(least, segment_limit(log))), want);
     mql_os_mutex_drop(&log->control->prepare);
     return rc;
 }
@@ -151,7 +170,7 @@ static int have_next_locked(mql_log *log, uint64_t *number) {
     return make_next_locked(log, number); /* its roll died after the rename */
 }
 
-static int next_locked(mql_log *log, int64_t want, uint64_t *number) {
+static int next_locked(mql_log *log, int64_t want, int64_t at_once, uint64_t *number) {
     int rc = have_next_locked(log, number);
     if (rc < 0) return rc;
     int64_t from = atomic_load_explicit(&log->control->next_allocated, memory_order_relaxed);
@@ -159,7 +178,7 @@ static int next_locked(mql_log *log, int64_t want, uint64_t *number) {
     char path[MQL_PATH_MAX];
     mql_segment_next_name(path, log->directory, *number);
     int64_t least = mql_base_round_up(want, MQL_PAGE), reached;
-    rc = lengthen(log, path, from, least, least, &reached);
+    rc = lengthen(log, path, from, least, least, at_once, &reached);
     if (rc == MQL_OK)
         atomic_store_explicit(&log->control->next_allocated, reached, memory_order_release);
     return rc;
@@ -196,12 +215,22 @@ int mql_room_next(mql_log *log, int64_t want) {
     int rc = take_prepare(log);
     if (rc < 0) return rc;
     uint64_t number;
-    rc = next_locked(log, want, &number);
+    rc = next_locked(log, want, want, &number);
     mql_os_mutex_drop(&log->control->prepare);
     return rc < 0 ? rc : map_next(log, number, 0);
 }
 
 /* -- the prepare thread's round ---------------------------------------------------------------- */
+/* What is behind the tail is not written again. Out of this process's page tables it goes at once;
+ * left there, a sync would have to protect it page by page, and interrupt every processor that the
+ * process runs on for each. */
+static void let_go(mql_segment *segment, int64_t to) {
+    to = mql_base_round_down(to, MQL_PAGE);
+    int64_t from = segment->let_go;
+    if (from < to) mql_os_unpopulate(segment->map + from, (size_t)(to - from));
+    segment->let_go = mql_base_max(from, to);
+}
+
 static void populate(mql_log *log, const mql_control_end *end, int64_t to) {
     mql_segment *segment;
     if (mql_log_segment(log, end->segment, &segment) < 0) return;
@@ -217,6 +246,7 @@ static void populate(mql_log *log, const mql_control_end *end, int64_t to) {
     }
     atomic_store_explicit(&log->populated_segment, end->segment, memory_order_relaxed);
     atomic_store_explicit(&log->populated, from, memory_order_relaxed);
+    let_go(segment, end->position);
     mql_segment_release(segment);
 }
 
@@ -226,14 +256,13 @@ int mql_room_prepare(mql_log *log) {
     mql_control_end end;
     mql_control_read(&log->control->published, &end);
     int64_t distance = ahead(log), limit = segment_limit(log);
-    atomic_store_explicit(&log->appended, 0, memory_order_relaxed);
     int64_t target = mql_base_min(mql_base_round_up(end.position + distance, MQL_PAGE), limit);
     int rc = MQL_OK;
     bool short_of = atomic_load_explicit(&log->control->allocated, memory_order_relaxed) < target;
     if (short_of) rc = take_prepare(log);
     if (short_of && rc == MQL_OK) {
         int64_t from = atomic_load_explicit(&log->control->allocated, memory_order_relaxed);
-        rc = allocate_locked(log, end.segment, mql_base_min(from + MQL_PAGE, limit), target);
+        rc = allocate_locked(log, end.segment, mql_base_min(from + MQL_PAGE, limit), target, 0);
         mql_os_mutex_drop(&log->control->prepare);
     }
     if (rc == MQL_OK)
@@ -247,7 +276,7 @@ int mql_room_prepare(mql_log *log) {
         uint64_t number = 0;
         rc = take_prepare(log);
         if (rc == MQL_OK) {
-            rc = next_locked(log, want, &number);
+            rc = next_locked(log, want, 0, &number);
             mql_os_mutex_drop(&log->control->prepare);
         }
         if (rc == MQL_OK) map_next(log, number, want);

@@ -20,6 +20,7 @@ typedef struct mql_segment {
     uint64_t inode;          /* another file may get the name: a rewriting puts one in its place */
     _Atomic uint32_t looked; /* control->rewrites when it was known to be the file of that name */
     int64_t populated;       /* of a next segment: pages made writable before it was named */
+    int64_t let_go;          /* below it no page is in the tables; of the prepare thread alone */
     mql_os_mutex lock;       /* private: opening the indexes */
     _Atomic bool index_open; /* `index` is filled: release-stored under `lock` */
     _Atomic bool tail_open;  /* `tail` likewise */

@@ -42,7 +42,7 @@ class Device:
 
 def test_append_of_one_thread(measure: Any, store: Any, directory: str) -> None:
     append = store.stream("topic", durability="sync").append
-    device, count = Device(Path(directory) / "device"), 100
+    device, count = Device(Path(directory) / "device"), 400
 
     def once() -> None:
         for _ in repeat(None, count):
@@ -64,7 +64,7 @@ def test_append_of_one_thread(measure: Any, store: Any, directory: str) -> None:
 
 def test_append_of_sixteen_threads(measure: Any, store: Any, directory: str) -> None:
     append = store.stream("topic", durability="sync").append
-    threads, each = 16, 60
+    threads, each = 16, 250
     device = Device(Path(directory) / "device")
     begin, end = threading.Barrier(threads + 1), threading.Barrier(threads + 1)
     over = threading.Event()

@@ -628,6 +628,43 @@ def test_populating_keeps_what_is_there_and_past_the_end_is_efault(directory: Di
     lib.mql_os_close(file)
 
 
+def in_tables(address: object) -> bool:
+    """Whether this process reaches the page there without a fault."""
+    with open("/proc/self/pagemap", "rb") as pagemap:
+        pagemap.seek(int(ffi.cast("uintptr_t", address)) // PAGE * 8)
+        return int.from_bytes(pagemap.read(8), "little") >> 63 == 1
+
+
+def test_unpopulating_takes_pages_out_of_the_tables_and_keeps_what_was_stored(
+    directory: Directory,
+):
+    file = directory.open("file")
+    assert lib.mql_os_allocate(file, 0, 3 * PAGE) == 0
+    out = ffi.new("void **")
+    assert lib.mql_os_map(file, 3 * PAGE, True, out) == 0
+    start = ffi.cast("char *", out[0])
+    assert lib.mql_os_populate(start, 3 * PAGE) == 0
+    ffi.memmove(start + PAGE, b"stored", 6)
+    lib.mql_os_unpopulate(start + PAGE, PAGE)
+    assert [in_tables(start + n * PAGE) for n in range(3)] == [True, False, True]
+    assert ffi.buffer(start + PAGE, 6)[:] == b"stored"
+    assert lib.mql_os_sync_map(start, 3 * PAGE) == 0
+    assert (directory.path / "file").read_bytes()[PAGE : PAGE + 6] == b"stored"
+    lib.mql_os_unmap(out[0], 3 * PAGE)
+    lib.mql_os_close(file)
+
+
+def test_zeros_are_written_where_they_are_asked_for_and_nowhere_else(directory: Directory):
+    file = directory.open("file")
+    assert lib.mql_os_write(file, b"x" * 3 * PAGE, 3 * PAGE, 0) == 0
+    assert lib.mql_os_write_zeros(file, PAGE - 7, PAGE + 10) == 0
+    expected = b"x" * (PAGE - 7) + bytes(PAGE + 10) + b"x" * (PAGE - 3)
+    assert (directory.path / "file").read_bytes() == expected
+    assert lib.mql_os_write_zeros(file, 0, 0) == 0
+    assert (directory.path / "file").read_bytes() == expected
+    lib.mql_os_close(file)
+
+
 # -- byte locks ------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from support import fault
 from support.partition import PAGE, Failed, Log, Store, check, dies, ffi, lib, log_file, take
 
 SMALL = {"segment_bytes": PAGE, "max_message_bytes": PAGE, "batch_bytes": PAGE}
@@ -197,3 +198,59 @@ def test_a_dead_owner_of_the_prepare_lock_is_no_obstacle(tmp_path: Path):
         dies(lambda: take(ffi.addressof(log.control.prepare)))
         assert log.append(b"a") == 0
         assert os.listdir(log.directory)
+
+
+# -- in "sync" topics: blocks that are written already -------------------------------------------
+def zeros_written(path: Path, durability: int, size: int, appends: int, rc: int = 0) -> list[str]:
+    """The files that were written ahead of appends of that size, each of which is synced."""
+    written: list[str] = []
+
+    def hook(call: int, name: str) -> int:
+        if call == fault.lib.MQL_FAULT_WRITE_ZEROS:
+            written.append(os.path.basename(name))
+            return rc
+        return 0
+
+    with fault.Store(path) as store, fault.hooked(hook):
+        log = store.log(durability=durability, segment_bytes=1 << 24)
+        for n in range(appends):
+            assert log.append(b"x" * size) == n
+            log.sync()
+            fault.check(fault.lib.mql_keeper_prepare(store.c))
+        assert log.values() == [b"x" * size] * appends
+        assert bytes(log.bytes(0)[log.end[1] :]).strip(b"\0") == b""
+    return written
+
+
+def test_ahead_of_small_durable_appends_blocks_are_written(tmp_path: Path):
+    written = zeros_written(tmp_path / "s", lib.MQL_DURABILITY_SYNC, 1000, 400)
+    assert 2 < len(written) < 20
+    assert set(written) == {log_file(0)}
+
+
+def test_a_next_segment_too_has_its_blocks_written(tmp_path: Path):
+    with fault.Store(tmp_path / "s") as store:
+        log = store.log(durability=lib.MQL_DURABILITY_SYNC, segment_bytes=1 << 16)
+        written: list[str] = []
+
+        def hook(call: int, name: str) -> int:
+            if call == fault.lib.MQL_FAULT_WRITE_ZEROS:
+                written.append(os.path.basename(name))
+            return 0
+
+        with fault.hooked(hook):
+            for _ in range(40):
+                log.append(b"x" * 1000)
+                fault.check(fault.lib.mql_keeper_prepare(store.c))
+        assert any(name.startswith("next.") for name in written)
+
+
+def test_where_bandwidth_is_what_syncs_wait_for_nothing_is_written_twice(tmp_path: Path):
+    few = zeros_written(tmp_path / "large", lib.MQL_DURABILITY_SYNC, 200_000, 50)
+    assert len(few) <= 3, "before it was known how large they are"
+    assert zeros_written(tmp_path / "os", lib.MQL_DURABILITY_OS, 1000, 400) == []
+
+
+def test_blocks_that_cannot_be_written_ahead_are_no_error(tmp_path: Path):
+    written = zeros_written(tmp_path / "s", lib.MQL_DURABILITY_SYNC, 1000, 400, -errno.EIO)
+    assert len(written) > 2

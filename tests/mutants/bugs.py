@@ -157,6 +157,13 @@ BUGS = (
         engine("room"),
     ),
     Bug(
+        "blocks are written ahead where records are",
+        "csrc/mql_room.c",
+        "write_ahead(log, file, mql_base_max(from, at_once), to);\n",
+        "write_ahead(log, file, at_once, to);\n",
+        engine("room"),
+    ),
+    Bug(
         "space is made by lengthening the file",
         "csrc/mql_os_posix.c",
         "    RETRY(rc, fallocate(file, 0, position, length));\n",

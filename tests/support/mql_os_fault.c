@@ -20,6 +20,7 @@
 #define mql_os_read real_read
 #define mql_os_write real_write
 #define mql_os_allocate real_allocate
+#define mql_os_write_zeros real_write_zeros
 #define mql_os_truncate real_truncate
 #define mql_os_sync real_sync
 #define mql_os_sync_directory real_sync_directory
@@ -37,6 +38,7 @@
 #define mql_os_link real_link
 #define mql_os_unmap real_unmap
 #define mql_os_populate real_populate
+#define mql_os_unpopulate real_unpopulate
 #define mql_os_sync_map real_sync_map
 #define mql_os_wait real_wait
 #define mql_os_lock real_lock
@@ -67,6 +69,7 @@ void real_close(mql_os_file file);
 #undef mql_os_read
 #undef mql_os_write
 #undef mql_os_allocate
+#undef mql_os_write_zeros
 #undef mql_os_truncate
 #undef mql_os_sync
 #undef mql_os_sync_directory
@@ -84,6 +87,7 @@ void real_close(mql_os_file file);
 #undef mql_os_link
 #undef mql_os_unmap
 #undef mql_os_populate
+#undef mql_os_unpopulate
 #undef mql_os_sync_map
 #undef mql_os_wait
 #undef mql_os_lock
@@ -119,6 +123,12 @@ int mql_os_allocate(mql_os_file file, int64_t position, int64_t length) {
     if (sim_owns(file)) return sim_allocate(file, position, length);
     int rc = ask(MQL_FAULT_ALLOCATE, file);
     return rc != 0 ? rc : real_allocate(file, position, length);
+}
+
+int mql_os_write_zeros(mql_os_file file, int64_t position, int64_t length) {
+    if (sim_owns(file)) return sim_write_zeros(file, position, length);
+    int rc = ask(MQL_FAULT_WRITE_ZEROS, file);
+    return rc != 0 ? rc : real_write_zeros(file, position, length);
 }
 
 int mql_os_truncate(mql_os_file file, int64_t size) {
@@ -255,6 +265,9 @@ void mql_os_unmap(void *address, size_t length) {
 int mql_os_populate(void *address, size_t length) {
     return sim_owns_address(address) ? sim_populate(address, length)
                                      : real_populate(address, length);
+}
+void mql_os_unpopulate(void *address, size_t length) {
+    if (!sim_owns_address(address)) real_unpopulate(address, length);
 }
 int mql_os_sync_map(void *address, size_t length) {
     if (sim_owns_address(address)) return sim_sync_map(address, length);

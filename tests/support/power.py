@@ -110,6 +110,7 @@ CALLS = [
     "SIM_READ",
     "SIM_WRITE",
     "SIM_ALLOCATE",
+    "SIM_WRITE_ZEROS",
     "SIM_TRUNCATE",
     "SIM_SYNC",
     "SIM_SYNC_DIRECTORY",

@@ -438,6 +438,17 @@ int sim_allocate(mql_os_file file, int64_t position, int64_t length) {
     return 0;
 }
 
+/* Over whatever is there: a caller who does it where records are loses them. */
+int sim_write_zeros(mql_os_file file, int64_t position, int64_t length) {
+    sim_disk *disk = disk_of(file);
+    int number = number_of(file), rc = sim_fault_due(SIM_WRITE_ZEROS);
+    if (rc < 0) length /= 2;
+    point(disk);
+    assert(position + length <= disk->inodes[number].size);
+    memset(disk->inodes[number].bytes + position, 0, (size_t)length);
+    return rc;
+}
+
 int sim_truncate(mql_os_file file, int64_t size) {
     int rc = size < 0 ? -EINVAL : sim_fault_due(SIM_TRUNCATE);
     if (rc < 0) return rc;

@@ -32,6 +32,7 @@ enum sim_call {
     SIM_READ,
     SIM_WRITE,
     SIM_ALLOCATE,
+    SIM_WRITE_ZEROS,
     SIM_TRUNCATE,
     SIM_SYNC,
     SIM_SYNC_DIRECTORY,
@@ -149,6 +150,7 @@ int sim_stat_name(mql_os_file directory, const char *name, mql_os_stat *out);
 int64_t sim_read(mql_os_file file, void *out, size_t length, int64_t position);
 int sim_write(mql_os_file file, const void *data, size_t length, int64_t position);
 int sim_allocate(mql_os_file file, int64_t position, int64_t length);
+int sim_write_zeros(mql_os_file file, int64_t position, int64_t length);
 int sim_truncate(mql_os_file file, int64_t size);
 int sim_sync(mql_os_file file);
 int sim_sync_directory(mql_os_file directory);
