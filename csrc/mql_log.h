@@ -100,8 +100,8 @@ struct mql_log {
     _Atomic int64_t populated;  /* in this process's mapping of the active segment */
     _Atomic int64_t populated_segment;
     _Atomic int64_t appended; /* bytes by this process since the last preparation */
-    _Atomic bool large_syncs; /* they were, between the last two preparations */
-    uint32_t round_seen;      /* control->round at the last preparation; the prepare thread's */
+    bool large_syncs;    /* of the prepare thread: they were, before the last preparation */
+    uint32_t round_seen; /* likewise: control->round at that preparation */
     _Atomic bool unsynced;    /* something was appended since the last background sync */
     _Atomic bool sync_at_once; /* somebody waits for it */
     _Atomic bool wants_pages;  /* a share group is to have finished pages recycled */

@@ -59,10 +59,13 @@ int64_t mql_os_read(mql_os_file file, void *out, size_t length, int64_t position
 int mql_os_write(mql_os_file file, const void *data, size_t length, int64_t position);
 /* Real blocks, zeros; lengthens. */
 int mql_os_allocate(mql_os_file file, int64_t position, int64_t length);
-/* Writes zeros to blocks that were never written, and sends them to the disk without waiting: then
- * a file system that notes which are written need not do so in the midst of a sync. Nobody else
- * writes there. */
-int mql_os_write_zeros(mql_os_file file, int64_t position, int64_t length);
+/* Whether a block that was written is written again where it is, and needs no other. */
+bool mql_os_overwrites(mql_os_file file);
+/* Zeros, written `piece` bytes at a time (at most 64 KiB), where nobody else writes. What comes by
+ * one call newer kernels keep together: it costs less to map and to sync, but a byte of it that is
+ * stored later has all of it written. */
+int mql_os_write_zeros(mql_os_file file, int64_t position, int64_t length, size_t piece);
+int mql_os_start_sync(mql_os_file file, int64_t position, int64_t length); /* waits for nothing */
 int mql_os_truncate(mql_os_file file, int64_t size);
 int mql_os_sync(mql_os_file file); /* data and what finds it */
 int mql_os_sync_directory(mql_os_file directory);

@@ -316,17 +316,20 @@ int mql_os_allocate(mql_os_file file, int64_t position, int64_t length) {
     return rc < 0 ? -errno : 0;
 }
 
-/* A page at a time: in the page cache of newer kernels what comes by one call stays together, and a
- * byte stored through a mapping has all of it written again. */
-int mql_os_write_zeros(mql_os_file file, int64_t position, int64_t length) {
-    static const char zeros[4096];
+int mql_os_write_zeros(mql_os_file file, int64_t position, int64_t length, size_t piece) {
+    static const char zeros[1 << 16];
+    if (piece == 0 || piece > sizeof zeros) return -EINVAL;
     for (int64_t done = 0; done < length;) {
         int64_t left = length - done;
-        size_t some = left < (int64_t)sizeof zeros ? (size_t)left : sizeof zeros;
+        size_t some = left < (int64_t)piece ? (size_t)left : piece;
         int rc = mql_os_write(file, zeros, some, position + done);
         if (rc < 0) return rc;
         done += (int64_t)some;
     }
+    return 0;
+}
+
+int mql_os_start_sync(mql_os_file file, int64_t position, int64_t length) {
     int rc;
     RETRY(rc, sync_file_range(file, position, length, SYNC_FILE_RANGE_WRITE));
     return rc < 0 ? -errno : 0;
@@ -476,6 +479,8 @@ static const struct {
     {0x01021997, "9p"},   {0x65735546, "FUSE"}, {0x00c36400, "Ceph"},
 };
 #define BTRFS 0x9123683eU
+#define EXT4 0xef53U
+#define XFS 0x58465342U
 
 static int filesystem_type(mql_os_file directory, uint32_t *out) {
     struct statfs status;
@@ -496,6 +501,12 @@ int mql_os_check_filesystem(mql_os_file directory, const char **name) {
         return -ENOTSUP;
     }
     return 0;
+}
+
+/* Those that this was measured on; elsewhere a block may be written anew, and need another. */
+bool mql_os_overwrites(mql_os_file file) {
+    uint32_t type = 0;
+    return filesystem_type(file, &type) == 0 && (type == EXT4 || type == XFS);
 }
 
 int mql_os_no_copy_on_write(mql_os_file directory) {

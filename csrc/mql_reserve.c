@@ -19,7 +19,8 @@
 #include <errno.h>
 
 #define CLEAN_KEPT 64 /* pages that are not given back */
-#define POPULATED 16  /* pages ahead: 4,096 records */
+#define LEAD_MOST CLEAN_KEPT
+#define POPULATED 16 /* pages ahead: 4,096 records */
 
 /* Who died with it may have added something and not told. */
 static int take_grow(mql_live *live) {
@@ -97,13 +98,23 @@ static int look(mql_live *live, int64_t offset, int64_t *end, int64_t *have) {
     return MQL_OK;
 }
 
+/* Pages beyond those that are needed: who puts comes back when they are used up, for the lock that
+ * consumers have all the time. */
+static int64_t lead(const mql_live *live) {
+    uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
+    return mql_base_min(pages / 4, LEAD_MOST);
+}
+
 int mql_reserve_until(mql_live *live, int64_t offset, int64_t *until) {
     int64_t end, have;
     int rc = take_grow(live);
     if (rc < 0) return rc;
     rc = look(live, offset, &end, &have);
     int64_t need = rc == MQL_OK ? mql_slots_needed(end, offset) : 0;
-    if (rc == MQL_OK && have < need) rc = add_pages(live, need - have);
+    if (rc == MQL_OK && have < need + lead(live)) {
+        rc = add_pages(live, mql_base_max(need - have, 1));
+        if (rc == MQL_E_OS && have >= need) rc = MQL_OK;
+    }
     if (rc == MQL_OK) rc = look(live, offset, &end, &have);
     mql_os_mutex_drop(&live->map->grow);
     if (rc == MQL_OK) *until = mql_base_max(offset, covered_by(end, have));

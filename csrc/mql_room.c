@@ -16,6 +16,9 @@
 #define AHEAD_LEAST ((int64_t)256 << 10)
 #define AHEAD_MOST ((int64_t)8 << 20)
 #define SMALL_SYNC ((int64_t)64 << 10) /* bytes that a sync brings to the disk */
+#define PIECE_MOST ((int64_t)32 << 10)
+#define PIECES 32                     /* that a step is written ahead in, or more */
+#define STEP ((int64_t)1 << 20)       /* of the background's, under one holding of the lock */
 #define POPULATE_STEP ((int64_t)256 << 10)
 #define FREE_SHARE 64 /* preparation takes at most 1/64 of the free space at once */
 #define FREE_DEFAULT_MOST ((uint64_t)64 << 20)
@@ -57,18 +60,26 @@ static int check_bounds(mql_log *log, int64_t bytes, int64_t *most) {
     return MQL_OK;
 }
 
-/* Where each append waits for a sync, that is not to note blocks as written, too, which costs a
- * file system a sync of its own: what lies behind `from` is written ahead, so long as syncs are
- * small and the disk's bandwidth is not what they wait for. A failure makes nothing wrong. */
+/* Has pages of zeros in the page cache, which are quicker to make writable than pages that would be
+ * read there: the larger the step the larger the pieces. Where each append waits for a sync they
+ * are also sent to the disk, a page at a time, so that no sync has to note blocks as written, which
+ * costs a file system a sync of its own; unless syncs are large, and the disk's bandwidth is what
+ * they wait for. A failure makes nothing wrong. Nothing is written to a file that may be another
+ * topic's: the name was opened before this looked whether the directory is still ours. */
 static void write_ahead(mql_log *log, mql_os_file file, int64_t from, int64_t to) {
-    bool small = !atomic_load_explicit(&log->large_syncs, memory_order_relaxed);
-    if (mql_log_is_sync(log) && small && from < to) (void)mql_os_write_zeros(file, from, to - from);
+    if (from >= to || !mql_os_overwrites(file) || mql_log_in_place(log) < 0) return;
+    bool each = mql_log_is_sync(log) && !log->large_syncs;
+    int64_t piece = MQL_PAGE;
+    while (!each && piece < PIECE_MOST && piece < (to - from) / PIECES) piece *= 2;
+    int rc = mql_os_write_zeros(file, from, to - from, (size_t)piece);
+    if (each && rc == 0) (void)mql_os_start_sync(file, from, to - from);
 }
 
-/* Lengthens a file from `from` to about `to`, at least to `least`; *reached: where it ends. Up to
- * `at_once` whoever asks is about to write. */
+/* Lengthens a file from `from` to about `to`, at least to `least`; *reached: where it ends. From
+ * `unused` on nothing was ever stored, and nobody stores before the new length is told: there it is
+ * written ahead; INT64_MAX: not now. */
 static int lengthen(mql_log *log, const char *path, int64_t from, int64_t least, int64_t to,
-                    int64_t at_once, int64_t *reached) {
+                    int64_t unused, int64_t *reached) {
     int64_t most = 0;
     int rc = check_bounds(log, least - from, &most);
     if (rc < 0) return rc;
@@ -81,7 +92,7 @@ static int lengthen(mql_log *log, const char *path, int64_t from, int64_t least,
             to = least;
             rc = mql_os_allocate(file, from, to - from);
         }
-        if (rc == 0) write_ahead(log, file, mql_base_max(from, at_once), to);
+        if (rc == 0) write_ahead(log, file, mql_base_max(from, unused), to);
         mql_os_close(file);
     }
     if (rc < 0) return mql_base_fail_os(rc, path, "cannot allocate space for records");
@@ -101,23 +112,22 @@ static int64_t ahead(mql_log *log) {
     int64_t appended = atomic_exchange_explicit(&log->appended, 0, memory_order_relaxed);
     uint32_t round = atomic_load_explicit(&log->control->round, memory_order_relaxed);
     int64_t rounds = round - log->round_seen;
-    if (rounds > 0)
-        atomic_store_explicit(&log->large_syncs, appended / rounds > SMALL_SYNC,
-                              memory_order_relaxed);
+    if (rounds > 0) log->large_syncs = appended / rounds > SMALL_SYNC;
     log->round_seen = round;
     return mql_base_min(mql_base_max(2 * appended, AHEAD_LEAST), AHEAD_MOST);
 }
 
 static int allocate_locked(mql_log *log, int64_t segment, int64_t least, int64_t to,
-                           int64_t at_once) {
+                           bool background) {
     mql_control_end end;
     mql_control_read(&log->control->published, &end);
     int64_t from = atomic_load_explicit(&log->control->allocated, memory_order_relaxed);
     if (end.segment != segment || from >= least) return MQL_OK;
     char path[MQL_PATH_MAX];
     mql_base_file_name(path, log->directory, segment, ".log");
-    int64_t reached;
-    int rc = lengthen(log, path, from, least, mql_base_max(to, least), at_once, &reached);
+    /* A roll that died half-way has told of the next one's blocks: there may be records above. */
+    int64_t unused = background ? mql_base_max(from, end.position) : INT64_MAX, reached;
+    int rc = lengthen(log, path, from, least, mql_base_max(to, least), unused, &reached);
     if (rc == MQL_OK)
         atomic_store_explicit(&log->control->allocated, reached, memory_order_release);
     return rc;
@@ -129,7 +139,7 @@ int mql_room_allocate(mql_log *log, int64_t segment, int64_t want) {
     int64_t least = mql_base_round_up(want, MQL_PAGE);
     int64_t step = least <= FIRST_BYTES ? FIRST_BYTES : least + mql_base_min(least, AHEAD_LEAST);
     rc = allocate_locked(log, segment, least,
-                         mql_base_min(step, mql_base_max(least, segment_limit(log))), want);
+                         mql_base_min(step, mql_base_max(least, segment_limit(log))), false);
     mql_os_mutex_drop(&log->control->prepare);
     return rc;
 }
@@ -170,7 +180,7 @@ static int have_next_locked(mql_log *log, uint64_t *number) {
     return make_next_locked(log, number); /* its roll died after the rename */
 }
 
-static int next_locked(mql_log *log, int64_t want, int64_t at_once, uint64_t *number) {
+static int next_locked(mql_log *log, int64_t want, bool background, uint64_t *number) {
     int rc = have_next_locked(log, number);
     if (rc < 0) return rc;
     int64_t from = atomic_load_explicit(&log->control->next_allocated, memory_order_relaxed);
@@ -178,7 +188,7 @@ static int next_locked(mql_log *log, int64_t want, int64_t at_once, uint64_t *nu
     char path[MQL_PATH_MAX];
     mql_segment_next_name(path, log->directory, *number);
     int64_t least = mql_base_round_up(want, MQL_PAGE), reached;
-    rc = lengthen(log, path, from, least, least, at_once, &reached);
+    rc = lengthen(log, path, from, least, least, background ? from : INT64_MAX, &reached);
     if (rc == MQL_OK)
         atomic_store_explicit(&log->control->next_allocated, reached, memory_order_release);
     return rc;
@@ -215,7 +225,7 @@ int mql_room_next(mql_log *log, int64_t want) {
     int rc = take_prepare(log);
     if (rc < 0) return rc;
     uint64_t number;
-    rc = next_locked(log, want, want, &number);
+    rc = next_locked(log, want, false, &number);
     mql_os_mutex_drop(&log->control->prepare);
     return rc < 0 ? rc : map_next(log, number, 0);
 }
@@ -223,9 +233,10 @@ int mql_room_next(mql_log *log, int64_t want) {
 /* -- the prepare thread's round ---------------------------------------------------------------- */
 /* What is behind the tail is not written again. Out of this process's page tables it goes at once;
  * left there, a sync would have to protect it page by page, and interrupt every processor that the
- * process runs on for each. */
-static void let_go(mql_segment *segment, int64_t to) {
-    to = mql_base_round_down(to, MQL_PAGE);
+ * process runs on for each. Where each append is synced there is nothing left to protect. */
+static void let_go(mql_log *log, mql_segment *segment, int64_t to) {
+    if (mql_log_is_sync(log)) return;
+    to = mql_base_round_down(mql_base_min(to, (int64_t)segment->map_length), MQL_PAGE);
     int64_t from = segment->let_go;
     if (from < to) mql_os_unpopulate(segment->map + from, (size_t)(to - from));
     segment->let_go = mql_base_max(from, to);
@@ -246,8 +257,40 @@ static void populate(mql_log *log, const mql_control_end *end, int64_t to) {
     }
     atomic_store_explicit(&log->populated_segment, end->segment, memory_order_relaxed);
     atomic_store_explicit(&log->populated, from, memory_order_relaxed);
-    let_go(segment, end->position);
+    let_go(log, segment, end->position);
     mql_segment_release(segment);
+}
+
+/* Blocks up to `target`, in steps: nobody is to wait long for the lock. */
+static int extend(mql_log *log, int64_t segment, int64_t target) {
+    _Atomic int64_t *allocated = &log->control->allocated;
+    int64_t from = atomic_load_explicit(allocated, memory_order_relaxed), before = -1;
+    while (from < target && from != before) { /* else it was rolled meanwhile */
+        int rc = take_prepare(log);
+        if (rc < 0) return rc;
+        before = atomic_load_explicit(allocated, memory_order_relaxed);
+        rc = allocate_locked(log, segment, mql_base_min(before + MQL_PAGE, target),
+                             mql_base_min(before + STEP, target), true);
+        from = atomic_load_explicit(allocated, memory_order_relaxed);
+        mql_os_mutex_drop(&log->control->prepare);
+        if (rc < 0) return rc;
+    }
+    return MQL_OK;
+}
+
+/* Likewise a next segment of `want` bytes, mapped here. */
+static int have_next(mql_log *log, int64_t want) {
+    int64_t to = atomic_load_explicit(&log->control->next_allocated, memory_order_relaxed);
+    uint64_t number = 0;
+    int rc = MQL_OK;
+    do {
+        to = mql_base_min(to + STEP, want);
+        rc = take_prepare(log);
+        if (rc < 0) return rc;
+        rc = next_locked(log, to, true, &number);
+        mql_os_mutex_drop(&log->control->prepare);
+    } while (rc == MQL_OK && to < want);
+    return rc == MQL_OK ? map_next(log, number, want) : rc;
 }
 
 int mql_room_prepare(mql_log *log) {
@@ -257,30 +300,15 @@ int mql_room_prepare(mql_log *log) {
     mql_control_read(&log->control->published, &end);
     int64_t distance = ahead(log), limit = segment_limit(log);
     int64_t target = mql_base_min(mql_base_round_up(end.position + distance, MQL_PAGE), limit);
-    int rc = MQL_OK;
-    bool short_of = atomic_load_explicit(&log->control->allocated, memory_order_relaxed) < target;
-    if (short_of) rc = take_prepare(log);
-    if (short_of && rc == MQL_OK) {
-        int64_t from = atomic_load_explicit(&log->control->allocated, memory_order_relaxed);
-        rc = allocate_locked(log, end.segment, mql_base_min(from + MQL_PAGE, limit), target, 0);
-        mql_os_mutex_drop(&log->control->prepare);
-    }
+    int rc = extend(log, end.segment, target);
     if (rc == MQL_OK)
         populate(log, &end,
                  mql_base_min(
                      target, atomic_load_explicit(&log->control->allocated, memory_order_acquire)));
     /* The next segment, once the end of this one comes into reach. */
     int64_t left = limit - end.position;
-    if (rc == MQL_OK && left < 2 * distance && end.position > 0) {
-        int64_t want = mql_base_min(distance, limit);
-        uint64_t number = 0;
-        rc = take_prepare(log);
-        if (rc == MQL_OK) {
-            rc = next_locked(log, want, 0, &number);
-            mql_os_mutex_drop(&log->control->prepare);
-        }
-        if (rc == MQL_OK) map_next(log, number, want);
-    }
+    if (rc == MQL_OK && left < 2 * distance && end.position > 0)
+        rc = have_next(log, mql_base_min(distance, limit));
     atomic_store_explicit(&log->prepare_at, end.position + distance / 2, memory_order_relaxed);
     if (rc == MQL_E_LATER) atomic_store_explicit(&log->wants_room, true, memory_order_release);
     return MQL_OK;

@@ -657,10 +657,13 @@ def test_unpopulating_takes_pages_out_of_the_tables_and_keeps_what_was_stored(
 def test_zeros_are_written_where_they_are_asked_for_and_nowhere_else(directory: Directory):
     file = directory.open("file")
     assert lib.mql_os_write(file, b"x" * 3 * PAGE, 3 * PAGE, 0) == 0
-    assert lib.mql_os_write_zeros(file, PAGE - 7, PAGE + 10) == 0
+    assert lib.mql_os_write_zeros(file, PAGE - 7, PAGE + 10, 100) == 0
     expected = b"x" * (PAGE - 7) + bytes(PAGE + 10) + b"x" * (PAGE - 3)
     assert (directory.path / "file").read_bytes() == expected
-    assert lib.mql_os_write_zeros(file, 0, 0) == 0
+    assert lib.mql_os_write_zeros(file, 0, 0, PAGE) == 0
+    assert lib.mql_os_write_zeros(file, 0, PAGE, 0) == -errno.EINVAL
+    assert lib.mql_os_write_zeros(file, 0, PAGE, 1 << 20) == -errno.EINVAL
+    assert lib.mql_os_start_sync(file, 0, 3 * PAGE) == 0
     assert (directory.path / "file").read_bytes() == expected
     lib.mql_os_close(file)
 

@@ -3,6 +3,7 @@
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import fault
@@ -200,8 +201,8 @@ def test_a_dead_owner_of_the_prepare_lock_is_no_obstacle(tmp_path: Path):
         assert os.listdir(log.directory)
 
 
-# -- in "sync" topics: blocks that are written already -------------------------------------------
-def zeros_written(path: Path, durability: int, size: int, appends: int, rc: int = 0) -> list[str]:
+# -- what is written ahead ------------------------------------------------------------------------
+def zeros_written(path: Path, size: int, appends: int, rc: int = 0, **how: int) -> list[str]:
     """The files that were written ahead of appends of that size, each of which is synced."""
     written: list[str] = []
 
@@ -212,45 +213,95 @@ def zeros_written(path: Path, durability: int, size: int, appends: int, rc: int 
         return 0
 
     with fault.Store(path) as store, fault.hooked(hook):
-        log = store.log(durability=durability, segment_bytes=1 << 24)
+        log = store.log(**how)
         for n in range(appends):
             assert log.append(b"x" * size) == n
             log.sync()
             fault.check(fault.lib.mql_keeper_prepare(store.c))
         assert log.values() == [b"x" * size] * appends
-        assert bytes(log.bytes(0)[log.end[1] :]).strip(b"\0") == b""
+        assert bytes(log.bytes(log.end[0])[log.end[1] :]).strip(b"\0") == b""
     return written
 
 
-def test_ahead_of_small_durable_appends_blocks_are_written(tmp_path: Path):
-    written = zeros_written(tmp_path / "s", lib.MQL_DURABILITY_SYNC, 1000, 400)
+DURABILITIES = [lib.MQL_DURABILITY_OS, lib.MQL_DURABILITY_SYNC]
+
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+def test_the_background_writes_zeros_ahead_of_the_tail(tmp_path: Path, durability: int):
+    written = zeros_written(tmp_path / "s", 1000, 400, durability=durability, segment_bytes=1 << 24)
     assert 2 < len(written) < 20
     assert set(written) == {log_file(0)}
 
 
-def test_a_next_segment_too_has_its_blocks_written(tmp_path: Path):
-    with fault.Store(tmp_path / "s") as store:
-        log = store.log(durability=lib.MQL_DURABILITY_SYNC, segment_bytes=1 << 16)
-        written: list[str] = []
+def test_a_next_segment_too_is_written_ahead(tmp_path: Path):
+    written = zeros_written(tmp_path / "s", 1000, 100, segment_bytes=1 << 15)
+    assert any(name.startswith("next.") for name in written)
 
-        def hook(call: int, name: str) -> int:
-            if call == fault.lib.MQL_FAULT_WRITE_ZEROS:
-                written.append(os.path.basename(name))
+
+@pytest.mark.parametrize("durability", DURABILITIES)
+def test_that_nothing_can_be_written_ahead_is_no_error(tmp_path: Path, durability: int):
+    written = zeros_written(
+        tmp_path / "s", 1000, 400, -errno.EIO, durability=durability, segment_bytes=1 << 24
+    )
+    assert len(written) > 2
+
+
+def test_no_zeros_go_where_records_are_though_less_is_known_to_have_blocks(tmp_path: Path):
+    """As a roll leaves it that dies when it has told of the next segment's blocks."""
+    with Store(tmp_path / "s") as store:
+        log = store.log(segment_bytes=1 << 24)
+        for _ in range(500):
+            log.append(b"x" * 1000)
+            check(lib.mql_keeper_prepare(store.c))
+        while check(lib.mql_keeper_prepare(store.c)) == lib.MQL_END:
+            allocated = log.control.allocated
+            log.append(b"x" * 1000)
+        count = log.end[2]
+        log.append(b"x" * 200_000)  # so that preparation is asked for again
+        log.control.allocated = PAGE
+        check(lib.mql_keeper_prepare(store.c))
+        log.control.allocated = max(allocated, log.end[1])
+        assert log.values() == [b"x" * 1000] * count + [b"x" * 200_000]
+
+
+def test_no_zeros_go_to_a_topic_that_was_made_again_meanwhile(tmp_path: Path):
+    path = tmp_path / "s"
+    with fault.Store(path) as store, fault.Store(path) as other, fault.Store(path) as third:
+        log = store.log(segment_bytes=1 << 24)
+        log.append(b"x" * 1000)
+        again: list[Any] = []
+
+        def make_again(call: int, name: str) -> int:
+            if call == fault.lib.MQL_FAULT_FREE_BYTES and not again:
+                # Whoever prepares has the lock, and has seen that its topic was there.
+                fault.check(fault.lib.mql_partition_delete(other.log().c))
+                again.append(third.log(segment_bytes=1 << 24))
+                for _ in range(200):
+                    again[0].append(b"y" * 1000)
             return 0
 
-        with fault.hooked(hook):
-            for _ in range(40):
-                log.append(b"x" * 1000)
-                fault.check(fault.lib.mql_keeper_prepare(store.c))
-        assert any(name.startswith("next.") for name in written)
+        with fault.hooked(make_again):
+            fault.lib.mql_keeper_prepare(store.c)
+        assert again[0].values() == [b"y" * 1000] * 200
 
 
-def test_where_bandwidth_is_what_syncs_wait_for_nothing_is_written_twice(tmp_path: Path):
-    few = zeros_written(tmp_path / "large", lib.MQL_DURABILITY_SYNC, 200_000, 50)
-    assert len(few) <= 3, "before it was known how large they are"
-    assert zeros_written(tmp_path / "os", lib.MQL_DURABILITY_OS, 1000, 400) == []
+# -- what is behind the tail ----------------------------------------------------------------------
+def test_page_tables_are_let_go_of_within_the_mapping_alone(tmp_path: Path):
+    """The end may be that of a peer's longer segments, or damaged."""
+    with fault.Store(tmp_path / "s") as store:
+        log = store.log(segment_bytes=1 << 16)
+        log.append(b"x" * 1000)
+        end = fault.ffi.new("mql_control_end *", (0, 1 << 20, 1))
+        log.control.allocated = 1 << 24
+        fault.lib.mql_control_publish(fault.ffi.addressof(log.control, "published"), end)
+        fault.check(fault.lib.mql_keeper_prepare(store.c))
+        log.control.state = lib.MQL_STATE_DELETED  # nobody is to make anything of it
 
 
-def test_blocks_that_cannot_be_written_ahead_are_no_error(tmp_path: Path):
-    written = zeros_written(tmp_path / "s", lib.MQL_DURABILITY_SYNC, 1000, 400, -errno.EIO)
-    assert len(written) > 2
+def test_what_is_behind_the_tail_is_let_go_of_and_read_all_the_same(tmp_path: Path):
+    with fault.Store(tmp_path / "s") as store:
+        log = store.log(segment_bytes=1 << 24)
+        for _ in range(300):
+            log.append(b"x" * 1000)
+            fault.check(fault.lib.mql_keeper_prepare(store.c))
+        assert log.values() == [b"x" * 1000] * 300

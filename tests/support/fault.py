@@ -5,8 +5,9 @@
     with hooked(lambda call, name: -errno.ENOSPC if call == lib.MQL_FAULT_ALLOCATE else 0):
         ...
 
-A hook is asked before each allocation, truncation, sync, mapping, read, write and change of a name,
-with the path of its file or directory; "" before the sync of a mapping, and before a wait.
+A hook is asked before each allocation, truncation, sync, mapping, read, write, change of a name
+and look at the free space, with the path of its file or directory; "" before the sync of a mapping,
+and before a wait.
 """
 
 import importlib

@@ -6,6 +6,10 @@
 #define _GNU_SOURCE
 #include "mql_os_fault.h"
 
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "sim_disk.h"
 
 #pragma GCC diagnostic push
@@ -20,7 +24,9 @@
 #define mql_os_read real_read
 #define mql_os_write real_write
 #define mql_os_allocate real_allocate
+#define mql_os_overwrites real_overwrites
 #define mql_os_write_zeros real_write_zeros
+#define mql_os_start_sync real_start_sync
 #define mql_os_truncate real_truncate
 #define mql_os_sync real_sync
 #define mql_os_sync_directory real_sync_directory
@@ -69,7 +75,9 @@ void real_close(mql_os_file file);
 #undef mql_os_read
 #undef mql_os_write
 #undef mql_os_allocate
+#undef mql_os_overwrites
 #undef mql_os_write_zeros
+#undef mql_os_start_sync
 #undef mql_os_truncate
 #undef mql_os_sync
 #undef mql_os_sync_directory
@@ -125,10 +133,19 @@ int mql_os_allocate(mql_os_file file, int64_t position, int64_t length) {
     return rc != 0 ? rc : real_allocate(file, position, length);
 }
 
-int mql_os_write_zeros(mql_os_file file, int64_t position, int64_t length) {
+bool mql_os_overwrites(mql_os_file file) {
+    (void)file;
+    return true; /* whatever the tests' directories are on */
+}
+
+int mql_os_write_zeros(mql_os_file file, int64_t position, int64_t length, size_t piece) {
     if (sim_owns(file)) return sim_write_zeros(file, position, length);
     int rc = ask(MQL_FAULT_WRITE_ZEROS, file);
-    return rc != 0 ? rc : real_write_zeros(file, position, length);
+    return rc != 0 ? rc : real_write_zeros(file, position, length, piece);
+}
+
+int mql_os_start_sync(mql_os_file file, int64_t position, int64_t length) {
+    return sim_owns(file) ? 0 : real_start_sync(file, position, length);
 }
 
 int mql_os_truncate(mql_os_file file, int64_t size) {
@@ -245,7 +262,10 @@ int mql_os_list(mql_os_file directory, int (*each)(void *context, const char *na
     return rc;
 }
 int mql_os_free_bytes(mql_os_file directory, uint64_t *available, uint64_t *total) {
-    if (!sim_owns(directory)) return real_free_bytes(directory, available, total);
+    if (!sim_owns(directory)) {
+        int rc = ask(MQL_FAULT_FREE_BYTES, directory);
+        return rc != 0 ? rc : real_free_bytes(directory, available, total);
+    }
     *available = sim_now.free_bytes;
     *total = UINT64_C(1) << 40;
     return sim_fault_due(SIM_FREE_BYTES);
@@ -266,8 +286,23 @@ int mql_os_populate(void *address, size_t length) {
     return sim_owns_address(address) ? sim_populate(address, length)
                                      : real_populate(address, length);
 }
+/* Whether all of it is in one shared mapping: what is private would be gone. */
+static bool in_one_mapping(const void *address, size_t length) {
+    FILE *maps = fopen("/proc/self/maps", "re");
+    assert(maps != NULL);
+    char line[4600], shared = 'p';
+    uintptr_t start, end, first = (uintptr_t)address;
+    bool found = false;
+    while (!found && fgets(line, sizeof line, maps) != NULL)
+        found = sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %*3c%c", &start, &end, &shared) == 3 &&
+                start <= first && first < end && length <= end - first;
+    fclose(maps);
+    return found && shared == 's';
+}
 void mql_os_unpopulate(void *address, size_t length) {
-    if (!sim_owns_address(address)) real_unpopulate(address, length);
+    if (sim_owns_address(address)) return;
+    assert(in_one_mapping(address, length));
+    real_unpopulate(address, length);
 }
 int mql_os_sync_map(void *address, size_t length) {
     if (sim_owns_address(address)) return sim_sync_map(address, length);
