@@ -346,6 +346,17 @@ static int append_locked(appending *append) {
 }
 
 /* -- repair: an owner died, or failed half-way ------------------------------------------------- */
+/* Whether what is prepared is another file than the one that a roll has named: it may still have
+ * its old name too (mql_os_rename_new), and a peer's background may have made a new one since. */
+static bool is_prepared_anew(mql_log *log, const mql_os_stat *named) {
+    uint64_t number = atomic_load_explicit(&log->control->next_number, memory_order_relaxed);
+    char path[MQL_PATH_MAX];
+    mql_os_stat stat;
+    mql_segment_next_name(path, log->directory, number);
+    return number != 0 && mql_os_stat_name(log->home->root, path, &stat) == 0 &&
+           stat.inode != named->inode;
+}
+
 /* A roll that was renamed and not published is finished. */
 static int finish_roll_locked(mql_log *log, mql_control_end *end) {
     mql_format_control *control = log->control;
@@ -362,8 +373,8 @@ static int finish_roll_locked(mql_log *log, mql_control_end *end) {
         return rc < 0 ? rc : mql_base_fail(MQL_E_OS, path, "the prepare lock is held for too long");
     atomic_store_explicit(&control->allocated, stat.size, memory_order_relaxed);
     atomic_store_explicit(&control->active_number, 0, memory_order_relaxed);
-    /* It may still have its old name too (mql_os_rename_new): nothing is prepared any more. */
-    atomic_store_explicit(&control->next_number, 0, memory_order_relaxed);
+    if (!is_prepared_anew(log, &stat))
+        atomic_store_explicit(&control->next_number, 0, memory_order_relaxed);
     atomic_store_explicit(&control->dirty, 0, memory_order_relaxed);
     *end = (mql_control_end){.segment = end->offset, .position = 0, .offset = end->offset};
     atomic_fetch_add_explicit(&control->segments_generation, 1, memory_order_release);

@@ -481,6 +481,7 @@ static const struct {
 #define BTRFS 0x9123683eU
 #define EXT4 0xef53U
 #define XFS 0x58465342U
+#define TMPFS 0x01021994U
 
 static int filesystem_type(mql_os_file directory, uint32_t *out) {
     struct statfs status;
@@ -506,7 +507,7 @@ int mql_os_check_filesystem(mql_os_file directory, const char **name) {
 /* Those that this was measured on; elsewhere a block may be written anew, and need another. */
 bool mql_os_overwrites(mql_os_file file) {
     uint32_t type = 0;
-    return filesystem_type(file, &type) == 0 && (type == EXT4 || type == XFS);
+    return filesystem_type(file, &type) == 0 && (type == EXT4 || type == XFS || type == TMPFS);
 }
 
 int mql_os_no_copy_on_write(mql_os_file directory) {

@@ -161,7 +161,7 @@ BUGS = (
         "csrc/mql_room.c",
         "background ? mql_base_max(from, end.position) : INT64_MAX",
         "background ? from : INT64_MAX",
-        engine("room"),
+        engine("room") | KILL,
     ),
     Bug(
         "space is made by lengthening the file",

@@ -71,12 +71,6 @@ void deed_set_scene(actor *zero, const deed *deed, const char *state) {
     if (is(state, "last")) fill_share(zero, CHUNK, CHUNK - deed->count);
 }
 
-static void prepare_room(actor *who, const deed *deed) {
-    (void)deed;
-    atomic_store(&who->log->wants_room, true);
-    scene_check(who, "mql_keeper_prepare", mql_keeper_prepare(who->store));
-}
-
 void deed_prepare(actor *who, const deed *deed, const char *state) {
     atomic_store(&who->ledger->call[who->name], (uint32_t)deed->count);
     if ((deed->traits & (DEED_APART | DEED_FIRST)) == 0) {
@@ -84,11 +78,16 @@ void deed_prepare(actor *who, const deed *deed, const char *state) {
         if ((deed->traits & DEED_SHARE) != 0) scene_share(who);
         if ((deed->traits & DEED_GROUP) != 0) scene_group(who);
     }
-    if (is(state, "prepared") && who->store != NULL) prepare_room(who, deed);
+    if (is(state, "prepared") && who->store != NULL) scene_prepare(who);
     if (deed->before != NULL) deed->before(who, deed);
 }
 
 /* -- the log ----------------------------------------------------------------------------------- */
+static void prepare_room(actor *who, const deed *deed) {
+    (void)deed;
+    scene_prepare(who);
+}
+
 static void append(actor *who, const deed *deed) { scene_put(who, deed->count, deed->length); }
 
 static void trim(actor *who, const deed *deed) {

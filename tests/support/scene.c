@@ -385,8 +385,14 @@ static void get_one(actor *who, int64_t until) {
     scene_settle(who, MQL_ACCEPT, 0);
 }
 
+void scene_prepare(actor *who) {
+    atomic_store(&who->log->wants_room, true);
+    scene_check(who, "mql_keeper_prepare", mql_keeper_prepare(who->store));
+}
+
 void scene_live_on(actor *who, bool group) {
     int64_t began = mql_os_monotonic_ns();
+    scene_prepare(who); /* the background of a survivor knows of no repair that is owed */
     scene_put(who, 1, 50);
     scene_read(who);
     if (who->share == NULL) scene_share(who);

@@ -95,8 +95,10 @@ void scene_commit(actor *who, int64_t offset);
 /* -- what must hold ---------------------------------------------------------------------------- */
 /* O1 O2 O3 O4 O5: everything is read and compared; how many records. */
 int64_t scene_read(actor *who);
-/* O8: an append, a read of everything, a get and an accept; also that the consumer group can be
- * taken over if there is one. */
+/* What the prepare thread does when an append has asked it to. */
+void scene_prepare(actor *who);
+/* O8: a round of preparation, an append, a read of everything, a get and an accept; also that the
+ * consumer group can be taken over if there is one. */
 void scene_live_on(actor *who, bool group);
 /* O7: acquires and accepts all that is left; then nothing is acquired or to be delivered. */
 void scene_drain(actor *who);
