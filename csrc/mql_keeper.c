@@ -35,7 +35,7 @@ int mql_keeper_prepare_round(mql_keeper *keeper) {
     int did = MQL_END;
     for (mql_log *log = first(keeper); log != NULL && !stopping(keeper); log = log->next) {
         mql_base_hurry(true);
-        if (mql_room_prepare(log) == MQL_OK) {
+        if (mql_room_prepare(log, &keeper->stopping) == MQL_OK) {
             mql_shares_populate(log);
             did = MQL_OK;
         }

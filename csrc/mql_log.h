@@ -102,6 +102,7 @@ struct mql_log {
     _Atomic int64_t appended; /* bytes by this process since the last preparation */
     bool large_syncs;    /* of the prepare thread: they were, before the last preparation */
     uint32_t round_seen; /* likewise: control->round at that preparation */
+    size_t piece;        /* likewise: bytes that are written ahead at once */
     _Atomic bool unsynced;    /* something was appended since the last background sync */
     _Atomic bool sync_at_once; /* somebody waits for it */
     _Atomic bool wants_pages;  /* a share group is to have finished pages recycled */

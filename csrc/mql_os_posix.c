@@ -320,8 +320,9 @@ int mql_os_write_zeros(mql_os_file file, int64_t position, int64_t length, size_
     static const char zeros[1 << 16];
     if (piece == 0 || piece > sizeof zeros) return -EINVAL;
     for (int64_t done = 0; done < length;) {
-        int64_t left = length - done;
-        size_t some = left < (int64_t)piece ? (size_t)left : piece;
+        /* The first one may be shorter: the others begin where pieces do. */
+        size_t some = piece - (size_t)((uint64_t)(position + done) % piece);
+        if (length - done < (int64_t)some) some = (size_t)(length - done);
         int rc = mql_os_write(file, zeros, some, position + done);
         if (rc < 0) return rc;
         done += (int64_t)some;

@@ -18,8 +18,10 @@
 
 #include <errno.h>
 
+#include "mql_room.h"
+
 #define CLEAN_KEPT 64 /* pages that are not given back */
-#define LEAD_MOST CLEAN_KEPT
+#define LEAD_MOST (CLEAN_KEPT / 2)
 #define POPULATED 16 /* pages ahead: 4,096 records */
 
 /* Who died with it may have added something and not told. */
@@ -60,12 +62,13 @@ static int lengthen(mql_live *live, uint32_t from, uint32_t to) {
     return rc;
 }
 
-static int add_pages(mql_live *live, int64_t least) {
+/* `generously`: the more the more there are. */
+static int add_pages(mql_live *live, int64_t least, bool generously) {
     uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
     int64_t most = (int64_t)MQL_SLOTS_REGIONS_MAX * MQL_SHARE_REGION_PAGES - pages;
     if (least > most)
         return mql_base_fail_os(-ENOSPC, live->slots.path, "too many unfinished records");
-    int64_t more = mql_base_min(mql_base_max(least, pages / 4), most);
+    int64_t more = generously ? mql_base_min(mql_base_max(least, pages / 4), most) : least;
     int rc = lengthen(live, pages, pages + (uint32_t)more);
     if (rc == MQL_E_OS && more > least) {
         more = least;
@@ -98,27 +101,33 @@ static int look(mql_live *live, int64_t offset, int64_t *end, int64_t *have) {
     return MQL_OK;
 }
 
-/* Pages beyond those that are needed: who puts comes back when they are used up, for the lock that
- * consumers have all the time. */
-static int64_t lead(const mql_live *live) {
-    uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
-    return mql_base_min(pages / 4, LEAD_MOST);
-}
-
-int mql_reserve_until(mql_live *live, int64_t offset, int64_t *until) {
-    int64_t end, have;
+/* `lead`: pages beyond those that are needed, where there is space for them. */
+static int provide(mql_live *live, int64_t offset, int64_t lead, int64_t *until) {
+    int64_t end, have, spare = 0;
     int rc = take_grow(live);
     if (rc < 0) return rc;
     rc = look(live, offset, &end, &have);
-    int64_t need = rc == MQL_OK ? mql_slots_needed(end, offset) : 0;
-    if (rc == MQL_OK && have < need + lead(live)) {
-        rc = add_pages(live, mql_base_max(need - have, 1));
-        if (rc == MQL_E_OS && have >= need) rc = MQL_OK;
+    int64_t need = rc == MQL_OK ? mql_slots_needed(end, offset) : 0, more = need + lead - have;
+    if (rc == MQL_OK && have < need) {
+        rc = add_pages(live, need - have, true);
+    } else if (rc == MQL_OK && more > 0 && mql_room_spare(live->log, &spare) == MQL_OK &&
+               spare > more * MQL_PAGE) {
+        rc = add_pages(live, more, false);
+        if (rc == MQL_E_OS) rc = MQL_OK;
     }
     if (rc == MQL_OK) rc = look(live, offset, &end, &have);
     mql_os_mutex_drop(&live->map->grow);
     if (rc == MQL_OK) *until = mql_base_max(offset, covered_by(end, have));
     return rc;
+}
+
+int mql_reserve_until(mql_live *live, int64_t offset, int64_t *until) {
+    return provide(live, offset, 0, until);
+}
+
+int mql_reserve_ahead(mql_live *live, int64_t offset, int64_t *until) {
+    uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
+    return provide(live, offset, mql_base_min(pages / 4, LEAD_MOST), until);
 }
 
 int mql_reserve_pages(mql_live *live, int64_t count) {
@@ -128,7 +137,7 @@ int mql_reserve_pages(mql_live *live, int64_t count) {
     if (rc == MQL_OK) {
         int64_t have = mql_live_clean(live);
         mql_live_leave(live);
-        if (have < count) rc = add_pages(live, count - have);
+        if (have < count) rc = add_pages(live, count - have, true);
     }
     mql_os_mutex_drop(&live->map->grow);
     return rc;

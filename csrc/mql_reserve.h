@@ -9,6 +9,9 @@
 /* Every record below `offset` has a slot, whatever becomes of those before it; *until: up to where
  * that holds now. Blocks. Fails: MQL_E_OS (ENOSPC), nothing has changed then. */
 int mql_reserve_until(mql_live *live, int64_t offset, int64_t *until);
+/* And for some records behind it, where there is space for them: who puts comes back when the slots
+ * are used up, for the lock that consumers have all the time. */
+int mql_reserve_ahead(mql_live *live, int64_t offset, int64_t *until);
 /* There are `count` clean pages. Blocks. Fails: MQL_E_OS (ENOSPC). */
 int mql_reserve_pages(mql_live *live, int64_t count);
 /* Has the pages that are taken next, and what names them, writable here, unless somebody is at it:

@@ -16,9 +16,9 @@
 #define AHEAD_LEAST ((int64_t)256 << 10)
 #define AHEAD_MOST ((int64_t)8 << 20)
 #define SMALL_SYNC ((int64_t)64 << 10) /* bytes that a sync brings to the disk */
-#define PIECE_MOST ((int64_t)32 << 10)
-#define PIECES 32                     /* that a step is written ahead in, or more */
-#define STEP ((int64_t)1 << 20)       /* of the background's, under one holding of the lock */
+#define PIECE_MOST ((size_t)32 << 10)
+#define PIECES 128              /* that the whole distance is written ahead in, or more */
+#define STEP ((int64_t)512 << 10) /* of the background's, under one holding of the lock */
 #define POPULATE_STEP ((int64_t)256 << 10)
 #define FREE_SHARE 64 /* preparation takes at most 1/64 of the free space at once */
 #define FREE_DEFAULT_MOST ((uint64_t)64 << 20)
@@ -33,16 +33,24 @@ static int take_prepare(mql_log *log) {
     return rc;
 }
 
-/* Whether `bytes` more may be taken; *most: what a generous step may take. */
-static int check_bounds(mql_log *log, int64_t bytes, int64_t *most) {
-    mql_format_doorbell *bell = log->home->bell;
+int mql_room_spare(mql_log *log, int64_t *spare) {
     uint64_t available, total;
     int rc = mql_os_free_bytes(log->home->root, &available, &total);
     if (rc < 0) return mql_base_fail_os(rc, log->directory, "cannot ask for free space");
-    uint64_t reserve = atomic_load_explicit(&bell->min_free_bytes, memory_order_relaxed);
+    uint64_t reserve = atomic_load_explicit(&log->home->bell->min_free_bytes, memory_order_relaxed);
     if (reserve == MQL_DEFAULT_FREE)
         reserve = total / 20 < FREE_DEFAULT_MOST ? total / 20 : FREE_DEFAULT_MOST;
-    if (available < reserve + (uint64_t)bytes)
+    *spare = available < reserve ? -1 : (int64_t)(available - reserve);
+    return MQL_OK;
+}
+
+/* Whether `bytes` more may be taken; *most: what a generous step may take. */
+static int check_bounds(mql_log *log, int64_t bytes, int64_t *most) {
+    mql_format_doorbell *bell = log->home->bell;
+    int64_t spare;
+    int rc = mql_room_spare(log, &spare);
+    if (rc < 0) return rc;
+    if (spare < bytes)
         return mql_base_fail_os(-ENOSPC, log->directory,
                                 "the disk is full down to min_free_bytes: free space, or lower it");
     uint64_t bound = atomic_load_explicit(&bell->max_bytes, memory_order_relaxed);
@@ -55,13 +63,13 @@ static int check_bounds(mql_log *log, int64_t bytes, int64_t *most) {
     if (bound != 0 && used + bytes > (int64_t)bound)
         return mql_base_fail_os(-ENOSPC, log->directory,
                                 "the store has reached max_bytes: trim, or raise it");
-    *most = (int64_t)((available - reserve) / FREE_SHARE);
+    *most = spare / FREE_SHARE;
     if (bound != 0) *most = mql_base_min(*most, (int64_t)bound - used);
     return MQL_OK;
 }
 
 /* Has pages of zeros in the page cache, which are quicker to make writable than pages that would be
- * read there: the larger the step the larger the pieces. Where each append waits for a sync they
+ * read there: the more is appended the larger the pieces. Where each append waits for a sync they
  * are also sent to the disk, a page at a time, so that no sync has to note blocks as written, which
  * costs a file system a sync of its own; unless syncs are large, and the disk's bandwidth is what
  * they wait for. A failure makes nothing wrong. Nothing is written to a file that may be another
@@ -69,9 +77,7 @@ static int check_bounds(mql_log *log, int64_t bytes, int64_t *most) {
 static void write_ahead(mql_log *log, mql_os_file file, int64_t from, int64_t to) {
     if (from >= to || !mql_os_overwrites(file) || mql_log_in_place(log) < 0) return;
     bool each = mql_log_is_sync(log) && !log->large_syncs;
-    int64_t piece = MQL_PAGE;
-    while (!each && piece < PIECE_MOST && piece < (to - from) / PIECES) piece *= 2;
-    int rc = mql_os_write_zeros(file, from, to - from, (size_t)piece);
+    int rc = mql_os_write_zeros(file, from, to - from, each ? MQL_PAGE : log->piece);
     if (each && rc == 0) (void)mql_os_start_sync(file, from, to - from);
 }
 
@@ -107,14 +113,17 @@ static int64_t segment_limit(mql_log *log) {
 }
 
 /* How far ahead of the tail to be: as much as was appended since the last look, within bounds.
- * Notes how much a sync had to do since then. */
+ * Notes how much a sync had to do since then, and what is written ahead at once. */
 static int64_t ahead(mql_log *log) {
     int64_t appended = atomic_exchange_explicit(&log->appended, 0, memory_order_relaxed);
     uint32_t round = atomic_load_explicit(&log->control->round, memory_order_relaxed);
     int64_t rounds = round - log->round_seen;
     if (rounds > 0) log->large_syncs = appended / rounds > SMALL_SYNC;
     log->round_seen = round;
-    return mql_base_min(mql_base_max(2 * appended, AHEAD_LEAST), AHEAD_MOST);
+    int64_t distance = mql_base_min(mql_base_max(2 * appended, AHEAD_LEAST), AHEAD_MOST);
+    log->piece = MQL_PAGE;
+    while (log->piece < PIECE_MOST && (int64_t)log->piece < distance / PIECES) log->piece *= 2;
+    return distance;
 }
 
 static int allocate_locked(mql_log *log, int64_t segment, int64_t least, int64_t to,
@@ -261,46 +270,51 @@ static void populate(mql_log *log, const mql_control_end *end, int64_t to) {
     mql_segment_release(segment);
 }
 
-/* Blocks up to `target`, in steps: nobody is to wait long for the lock. */
-static int extend(mql_log *log, int64_t segment, int64_t target) {
+/* Blocks up to `target`, in steps: nobody is to wait long for the lock, nor for a thread that is to
+ * stop. All steps together take no more than one may. */
+static int extend(mql_log *log, int64_t segment, int64_t target, const _Atomic bool *stopping) {
     _Atomic int64_t *allocated = &log->control->allocated;
-    int64_t from = atomic_load_explicit(allocated, memory_order_relaxed), before = -1;
-    while (from < target && from != before) { /* else it was rolled meanwhile */
-        int rc = take_prepare(log);
+    int64_t from = atomic_load_explicit(allocated, memory_order_relaxed), before = -1, most = 0;
+    int rc = from < target ? check_bounds(log, MQL_PAGE, &most) : MQL_OK;
+    target = mql_base_min(target, from + mql_base_round_up(most, MQL_PAGE));
+    while (rc == MQL_OK && from < target && from != before) { /* else it was rolled meanwhile */
+        if (atomic_load_explicit(stopping, memory_order_acquire)) return MQL_E_LATER;
+        rc = take_prepare(log);
         if (rc < 0) return rc;
         before = atomic_load_explicit(allocated, memory_order_relaxed);
-        rc = allocate_locked(log, segment, mql_base_min(before + MQL_PAGE, target),
-                             mql_base_min(before + STEP, target), true);
+        int64_t to = mql_base_min(mql_base_round_up(before + STEP, MQL_PAGE), target);
+        rc = allocate_locked(log, segment, mql_base_min(to, before + MQL_PAGE), to, true);
         from = atomic_load_explicit(allocated, memory_order_relaxed);
         mql_os_mutex_drop(&log->control->prepare);
-        if (rc < 0) return rc;
     }
-    return MQL_OK;
+    return rc;
 }
 
-/* Likewise a next segment of `want` bytes, mapped here. */
-static int have_next(mql_log *log, int64_t want) {
-    int64_t to = atomic_load_explicit(&log->control->next_allocated, memory_order_relaxed);
+/* Likewise a next segment of `want` bytes, mapped here: all of it or nothing. */
+static int have_next(mql_log *log, int64_t want, const _Atomic bool *stopping) {
+    int64_t to = atomic_load_explicit(&log->control->next_allocated, memory_order_relaxed), most;
     uint64_t number = 0;
-    int rc = MQL_OK;
-    do {
+    int rc = to < want ? check_bounds(log, want - to, &most) : MQL_OK;
+    while (rc == MQL_OK) {
+        if (atomic_load_explicit(stopping, memory_order_acquire)) return MQL_E_LATER;
         to = mql_base_min(to + STEP, want);
         rc = take_prepare(log);
         if (rc < 0) return rc;
         rc = next_locked(log, to, true, &number);
         mql_os_mutex_drop(&log->control->prepare);
-    } while (rc == MQL_OK && to < want);
+        if (to == want) break;
+    }
     return rc == MQL_OK ? map_next(log, number, want) : rc;
 }
 
-int mql_room_prepare(mql_log *log) {
+int mql_room_prepare(mql_log *log, const _Atomic bool *stopping) {
     if (!atomic_exchange_explicit(&log->wants_room, false, memory_order_acq_rel)) return MQL_END;
     if (mql_log_writable(log) < 0) return MQL_END;
     mql_control_end end;
     mql_control_read(&log->control->published, &end);
     int64_t distance = ahead(log), limit = segment_limit(log);
     int64_t target = mql_base_min(mql_base_round_up(end.position + distance, MQL_PAGE), limit);
-    int rc = extend(log, end.segment, target);
+    int rc = extend(log, end.segment, target, stopping);
     if (rc == MQL_OK)
         populate(log, &end,
                  mql_base_min(
@@ -308,7 +322,7 @@ int mql_room_prepare(mql_log *log) {
     /* The next segment, once the end of this one comes into reach. */
     int64_t left = limit - end.position;
     if (rc == MQL_OK && left < 2 * distance && end.position > 0)
-        rc = have_next(log, mql_base_min(distance, limit));
+        rc = have_next(log, mql_base_min(distance, limit), stopping);
     atomic_store_explicit(&log->prepare_at, end.position + distance / 2, memory_order_relaxed);
     if (rc == MQL_E_LATER) atomic_store_explicit(&log->wants_room, true, memory_order_release);
     return MQL_OK;

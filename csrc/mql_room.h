@@ -12,8 +12,12 @@ int mql_room_allocate(mql_log *log, int64_t segment, int64_t want);
 /* There is a next.<n> with `want` bytes of blocks, and this process has it mapped. Blocks. */
 int mql_room_next(mql_log *log, int64_t want);
 
-/* One round of the prepare thread: blocks and pages ahead of the tail. Never syncs. MQL_OK:
- * something was done; MQL_END: nothing to do. Failures are left to the appender to meet. */
-int mql_room_prepare(mql_log *log);
+/* One round of the prepare thread: blocks and pages ahead of the tail, unless it is to stop. Never
+ * syncs. MQL_OK: something was done; MQL_END: nothing to do. Failures are left to the appender to
+ * meet. */
+int mql_room_prepare(mql_log *log, const _Atomic bool *stopping);
+
+/* *spare: free bytes beyond those that are to stay free, negative if not even those are. */
+int mql_room_spare(mql_log *log, int64_t *spare);
 
 #endif

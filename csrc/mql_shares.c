@@ -279,7 +279,7 @@ int mql_shares_reserve(mql_log *log, int64_t offset) {
     for (mql_share *share = first(log); rc == MQL_OK && share != NULL; share = share->next) {
         int64_t until = INT64_MAX;
         if (is_removed(share)) continue;
-        rc = mql_reserve_until(&share->live, offset, &until);
+        rc = mql_reserve_ahead(&share->live, offset, &until);
         if (rc == MQL_E_NOT_FOUND && is_removed(share)) rc = MQL_OK; /* deleted meanwhile */
         ready = mql_base_min(ready, until);
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support import fault
+from support.disk import tmpfs
 from support.partition import PAGE, Failed, Log, Store, check, dies, ffi, lib, log_file, take
 
 SMALL = {"segment_bytes": PAGE, "max_message_bytes": PAGE, "batch_bytes": PAGE}
@@ -283,6 +284,28 @@ def test_no_zeros_go_to_a_topic_that_was_made_again_meanwhile(tmp_path: Path):
         with fault.hooked(make_again):
             fault.lib.mql_keeper_prepare(store.c)
         assert again[0].values() == [b"y" * 1000] * 200
+
+
+def test_all_that_the_background_takes_at_once_is_a_small_part_of_the_free_space(tmp_path: Path):
+    with tmpfs(tmp_path / "disk", "32m") as disk, Store(disk / "s", min_free_bytes=0) as store:
+        log, other = store.log(segment_bytes=1 << 28), store.log("other")
+        for _ in range(20):
+            log.append(b"x" * 250_000)
+        free = os.statvfs(disk).f_bavail * PAGE
+        before = log.control.allocated
+        assert check(lib.mql_keeper_prepare(store.c)) == lib.MQL_OK
+        assert log.control.allocated - before <= free // 64 + PAGE
+        other.append(b"x" * 250_000)
+
+
+def test_of_a_next_segment_that_does_not_fit_the_background_takes_nothing(tmp_path: Path):
+    with Store(tmp_path / "s", max_bytes=16 << 20) as store:
+        log = store.log(segment_bytes=9 << 20)
+        for _ in range(32):
+            log.append(b"x" * 250_000)
+        check(lib.mql_keeper_prepare(store.c))
+        assert log.control.next_allocated == 0
+        assert [name for name in log.files() if name.startswith("next.")] == []
 
 
 # -- what is behind the tail ----------------------------------------------------------------------
