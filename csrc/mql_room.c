@@ -17,8 +17,8 @@
 #define AHEAD_MOST ((int64_t)8 << 20)
 #define SMALL_SYNC ((int64_t)64 << 10) /* bytes that a sync brings to the disk */
 #define PIECE_MOST ((size_t)32 << 10)
-#define PIECES 128              /* that the whole distance is written ahead in, or more */
-#define STEP ((int64_t)512 << 10) /* of the background's, under one holding of the lock */
+#define PIECES 128 /* that the whole distance is written ahead in, or more */
+#define STEP ((int64_t)512 << 10)      /* of the background's, under one holding of the lock */
 #define POPULATE_STEP ((int64_t)256 << 10)
 #define FREE_SHARE 64 /* preparation takes at most 1/64 of the free space at once */
 #define FREE_DEFAULT_MOST ((uint64_t)64 << 20)
