@@ -544,6 +544,7 @@ def work(line: Connection, packed: bytes, parent: int, how: dict[str, Any], leve
         crew = Hired(end, queue, handler, **how)
         signal.signal(signal.SIGTERM, lambda *_: crew.stop())
         end.tell("ready")
+        crew.watch(0.0)  # its parent may have died while it was made ready
         with queue._store:
             crew.run()
     except BaseException as error:
