@@ -97,7 +97,7 @@ def test_what_is_rejected_on_a_full_disk_is_a_dead_letter_when_there_is_space(
             there = 1
         count = put_until_full(queue)
         fill(disk)
-        accepted, rejected = drain(queue, reject_every=50)
+        accepted, rejected = drain(queue, reject_every=10)
         assert accepted + rejected == count
         stats = queue.stats()
         assert stats.accepted == accepted
