@@ -234,10 +234,12 @@ static int note_boot(mql_live *live, mql_format_share_window *window) {
     uint8_t boot[sizeof window->boot];
     mql_slots_memory(&live->slots, live->log->home->identity.boot, boot);
     int rc = mql_slots_window(&live->slots, window);
-    if (rc < 0 || memcmp(window->boot, boot, sizeof window->boot) == 0) return rc;
+    bool same = rc == MQL_OK && memcmp(window->boot, boot, sizeof window->boot) == 0;
+    if (rc < 0 || (same && (uint32_t)window->boots != 0)) return rc;
     mql_live_begin(live);
     memcpy(window->boot, boot, sizeof window->boot);
     window->boots++;
+    if ((uint32_t)window->boots == 0) window->boots++; /* of which a token has half: 0 is none */
     mql_slots_set_window(&live->slots, window);
     mql_live_end(live);
     return MQL_OK;
