@@ -50,7 +50,8 @@ static int enter(mql_live *live) {
 static int64_t covered_by(int64_t end, int64_t pages) {
     if (pages <= 0) return end;
     int64_t chunks = pages < 3 ? 1 : pages - 1 - pages / MQL_SHARE_DONE_CHUNKS - 1;
-    return (end / MQL_SHARE_SLOTS + mql_base_max(chunks, 1)) * MQL_SHARE_SLOTS;
+    chunks = end / MQL_SHARE_SLOTS + mql_base_max(chunks, 1);
+    return mql_base_min(chunks, INT64_MAX / MQL_SHARE_SLOTS) * MQL_SHARE_SLOTS; /* if damaged */
 }
 
 /* Blocks, and room in the arrays, for pages [from, to). */
