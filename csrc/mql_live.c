@@ -417,7 +417,6 @@ typedef struct rebuilding {
     bool fresh;
     int64_t now[2];
 } rebuilding;
-
 static void push_again(const rebuilding *build, int which, int64_t time, int64_t offset) {
     bool due = time <= build->now[which];
     if (build->pass == PASS_DUE && !due) return;
@@ -426,8 +425,9 @@ static void push_again(const rebuilding *build, int which, int64_t time, int64_t
 }
 
 static void add(_Atomic int64_t *counter, int64_t much) {
-    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + much,
-                          memory_order_relaxed);
+    int64_t now = atomic_load_explicit(counter, memory_order_relaxed); /* may be damage's word */
+    now = mql_base_min(now, INT64_MAX - mql_base_max(much, 0));
+    atomic_store_explicit(counter, now + much, memory_order_relaxed);
 }
 
 /* When a record that nobody holds is to be taken. When a parked move is, its slot cannot say: if
