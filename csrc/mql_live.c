@@ -417,17 +417,12 @@ typedef struct rebuilding {
     bool fresh;
     int64_t now[2];
 } rebuilding;
+
 static void push_again(const rebuilding *build, int which, int64_t time, int64_t offset) {
     bool due = time <= build->now[which];
     if (build->pass == PASS_DUE && !due) return;
     if (build->pass == PASS_REST && due) return;
     mql_arrays_push(&build->live->arrays, which, time, offset);
-}
-
-static void add(_Atomic int64_t *counter, int64_t much) {
-    int64_t now = atomic_load_explicit(counter, memory_order_relaxed); /* may be damage's word */
-    now = mql_base_min(now, INT64_MAX - mql_base_max(much, 0));
-    atomic_store_explicit(counter, now + much, memory_order_relaxed);
 }
 
 /* When a record that nobody holds is to be taken. When a parked move is, its slot cannot say: if
@@ -456,19 +451,19 @@ static void rebuild_slot(const rebuilding *build, mql_format_slot *at, int64_t o
         mql_slots_store(at, offset, &slot);
     }
     if (slot.sound && mql_slots_is_final(&slot)) {
-        if (counts) facts->unfinished--, add(&map->counts[mql_live_kind(&slot)], 1);
-        if (counts) add(&map->unavailable, 1);
+        if (counts) facts->unfinished--, mql_live_add(&map->counts[mql_live_kind(&slot)], 1);
+        if (counts) mql_live_add(&map->unavailable, 1);
         return;
     }
     bool free = !slot.sound || slot.state == MQL_SHARE_AVAILABLE || slot.member >= MQL_MEMBERS_MAX;
     if (free) {
-        if (counts) add(&map->available, 1);
+        if (counts) mql_live_add(&map->available, 1);
         push_again(build, MQL_LIVE_DUE, due_of(build, &slot), offset);
         return;
     }
     if (counts) {
-        add(&map->acquired, 1);
-        add(&map->unavailable, 1);
+        mql_live_add(&map->acquired, 1);
+        mql_live_add(&map->unavailable, 1);
         atomic_fetch_add_explicit(&map->held[slot.member], 1, memory_order_relaxed);
     }
     if (slot.state == MQL_SHARE_ACQUIRED)
@@ -584,7 +579,7 @@ static void undo_fold(rebuilding *build) {
         !mql_slots_window_before(&live->slots, window, &before))
         return;
     for (int i = 0; i < MQL_SHARE_KINDS; i++) {
-        add(&live->map->counts[i], before.counts[i] - window->counts[i]);
+        mql_live_add(&live->map->counts[i], before.counts[i] - window->counts[i]);
         window->counts[i] = before.counts[i];
     }
     window->folding = -1;
@@ -639,7 +634,7 @@ int mql_live_rebuild(mql_live *live, bool fresh) {
         build.pass = PASS_REST;
         sort_chunks(&build);
     }
-    add(&live->map->unavailable, done_chunks(live, build.window.start) * MQL_SHARE_SLOTS);
+    mql_live_add(&live->map->unavailable, done_chunks(live, build.window.start) * MQL_SHARE_SLOTS);
     atomic_store_explicit(&live->map->end, first_untouched(live, build.window.start),
                           memory_order_relaxed);
     undo_fold(&build);

@@ -78,6 +78,12 @@ int mql_live_finish_chunks(mql_live *live, int64_t from, int64_t to, int kind);
 
 /* Folds chunks that were finished when there was no page to mark it in. */
 void mql_live_fold_rest(mql_live *live);
+/* Adds to a counter of the shared state, its lock held. Damage may have put any number there, so
+ * it wraps. */
+static inline void mql_live_add(_Atomic int64_t *counter, int64_t much) {
+    uint64_t now = (uint64_t)atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, (int64_t)(now + (uint64_t)much), memory_order_release);
+}
 /* How a final record came to its end. */
 static inline int mql_live_kind(const mql_slots_slot *slot) {
     if (slot->state == MQL_SHARE_ACKNOWLEDGED) return MQL_ACCEPTED;

@@ -37,11 +37,6 @@ static uint32_t own_number(const mql_share *share) {
     return (uint32_t)(share->live.log->home->self >> MQL_MEMBER_SHIFT);
 }
 
-static void add(_Atomic int64_t *counter, int64_t much) {
-    int64_t now = atomic_load_explicit(counter, memory_order_relaxed);
-    atomic_store_explicit(counter, now + much, memory_order_release);
-}
-
 /* -- the lock ---------------------------------------------------------------------------------- */
 int mql_share_enter(mql_share *share, int64_t timeout_ns) {
     int rc = mql_log_writable(share->live.log);
@@ -109,9 +104,9 @@ static void let_go(mql_share *share, const mql_live_place *place, mql_slots_slot
     }
     mql_slots_store(place->slot, place->offset, slot);
     mql_arrays_push(&live->arrays, MQL_LIVE_DUE, due, place->offset);
-    add(&live->map->acquired, -1);
-    add(&live->map->available, 1);
-    add(&live->map->unavailable, -1);
+    mql_live_add(&live->map->acquired, -1);
+    mql_live_add(&live->map->available, 1);
+    mql_live_add(&live->map->unavailable, -1);
 }
 
 /* The record, held by somebody or to be delivered, is final. */
@@ -120,10 +115,10 @@ static void finish(mql_share *share, const mql_live_place *place, mql_slots_slot
     if (mql_share_is_held(slot)) {
         mql_arrays_unpush(&live->arrays, MQL_LIVE_DEADLINES, place->offset);
         count_held(share, slot->member, -1);
-        add(&live->map->acquired, -1);
+        mql_live_add(&live->map->acquired, -1);
     } else {
-        add(&live->map->available, -1);
-        add(&live->map->unavailable, 1);
+        mql_live_add(&live->map->available, -1);
+        mql_live_add(&live->map->unavailable, 1);
     }
     slot->state = end == MQL_ACCEPTED ? MQL_SHARE_ACKNOWLEDGED : MQL_SHARE_ARCHIVED;
     slot->time = 0;
@@ -243,7 +238,7 @@ static int next_due(acquiring *acquire, mql_live_place *place, mql_slots_slot *s
         mql_arrays_pop(&live->arrays, MQL_LIVE_DUE);
         if (!valid) continue;
         if (!slot->sound) return damaged(share, place, slot);
-        add(&live->map->available, -1);
+        mql_live_add(&live->map->available, -1);
         return MQL_OK;
     }
     return MQL_END;
@@ -299,8 +294,8 @@ static void give(acquiring *acquire, const mql_live_place *place, mql_slots_slot
     mql_slots_store(place->slot, place->offset, slot);
     if (slot->state == MQL_SHARE_ACQUIRED)
         mql_arrays_push(&live->arrays, MQL_LIVE_DEADLINES, slot->time, place->offset);
-    add(&live->map->acquired, 1);
-    add(&live->map->unavailable, 1);
+    mql_live_add(&live->map->acquired, 1);
+    mql_live_add(&live->map->unavailable, 1);
     count_held(share, slot->member, 1);
     out->token = (uint64_t)mql_live_tokens(live) << 32 | slot->token;
     out->deliveries = slot->deliveries;
@@ -595,8 +590,8 @@ static void skip_one(mql_live *live, const mql_live_place *place, bool released)
     if (!slot.fresh && !(available && released)) return;
     slot = (mql_slots_slot){.state = MQL_SHARE_ARCHIVED, .clock = MQL_CLOCK_KIND + MQL_GONE};
     mql_slots_store(place->slot, place->offset, &slot);
-    if (available) add(&live->map->available, -1);
-    add(&live->map->unavailable, 1);
+    if (available) mql_live_add(&live->map->available, -1);
+    mql_live_add(&live->map->unavailable, 1);
     mql_live_finish(live, place, MQL_GONE);
 }
 
@@ -618,7 +613,7 @@ static int skip_over(mql_live *live, int64_t next, bool released, int64_t *reach
             int64_t behind = mql_live_untouched(live, chunk, last);
             rc = mql_live_finish_chunks(live, chunk, behind, MQL_GONE);
             if (rc != MQL_OK) break;
-            add(&live->map->unavailable, (behind - chunk) * MQL_SHARE_SLOTS);
+            mql_live_add(&live->map->unavailable, (behind - chunk) * MQL_SHARE_SLOTS);
             at = behind * MQL_SHARE_SLOTS;
             continue;
         }
@@ -791,7 +786,7 @@ int mql_share_delay_until(mql_share *share, int64_t offset, int64_t due_ms) {
         slot.clock = MQL_CLOCK_WALL;
         mql_slots_store(place.slot, offset, &slot);
         mql_arrays_push(&live->arrays, MQL_LIVE_DUE, due_ms, offset);
-        add(&live->map->available, 1);
+        mql_live_add(&live->map->available, 1);
         pass_touched(live, offset);
     }
     mql_live_end(live);

@@ -302,6 +302,15 @@ static uint32_t window_crc(const mql_format_share_window *window) {
     return mql_crc32c(0, window, offsetof(mql_format_share_window, crc));
 }
 
+/* Whether it is as it was written, and says what a group can have come to. */
+static bool is_sound(const mql_format_share_window *window) {
+    bool sound = window->sequence != 0 && window->crc == window_crc(window) && window->start >= 0 &&
+                 window->start <= MQL_OFFSET_MAX;
+    for (int i = 0; i < MQL_SHARE_KINDS; i++)
+        sound = sound && window->counts[i] >= 0 && window->counts[i] <= MQL_OFFSET_MAX;
+    return sound;
+}
+
 int mql_slots_window(const mql_slots *slots, mql_format_share_window *out) {
     const mql_format_share_window *best = NULL;
     /* The first one written is windows[1]: while the other is empty, a group was being made. */
@@ -309,9 +318,7 @@ int mql_slots_window(const mql_slots *slots, mql_format_share_window *out) {
     bool made = second->sequence != 0 || second->crc != 0;
     for (int i = 0; i < 2; i++) {
         const mql_format_share_window *window = &slots->header->windows[i];
-        if (window->sequence == 0 || window->crc != window_crc(window) || window->start < 0)
-            continue;
-        if (best == NULL || window->sequence > best->sequence) best = window;
+        if (is_sound(window) && (best == NULL || window->sequence > best->sequence)) best = window;
     }
     if (best == NULL && made)
         return mql_base_fail_corrupt(slots->path, 0x80, -1, -1,
@@ -326,9 +333,9 @@ int mql_slots_window(const mql_slots *slots, mql_format_share_window *out) {
 bool mql_slots_window_before(const mql_slots *slots, const mql_format_share_window *window,
                              mql_format_share_window *out) {
     const mql_format_share_window *other = &slots->header->windows[(window->sequence & 1) ^ 1];
-    if (other->sequence + 1 != window->sequence || other->crc != window_crc(other)) return false;
+    if (other->sequence + 1 != window->sequence || !is_sound(other)) return false;
     memcpy(out, other, sizeof *out);
-    return other->sequence != 0;
+    return true;
 }
 
 void mql_slots_set_window(mql_slots *slots, mql_format_share_window *window) {

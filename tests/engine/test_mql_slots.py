@@ -313,3 +313,24 @@ def test_a_damaged_window_leaves_the_other_and_two_are_an_error(tmp_path: Path) 
             newest(file)
         assert failed.value.code == lib.MQL_E_CORRUPT
         assert failed.value.path.endswith("shares/g.state")
+
+
+@pytest.mark.parametrize("wrong", [-1, lib.MQL_OFFSET_MAX + 1, -(1 << 63), (1 << 63) - 1])
+@pytest.mark.parametrize("where", ["start", *range(lib.MQL_ENDS)])
+def test_a_window_that_no_group_can_have_come_to_is_damaged(
+    tmp_path: Path, where: str | int, wrong: int
+) -> None:
+    with opened(tmp_path) as file:
+        for start in (1, 2, 3):
+            window = newest(file)
+            window.start = start
+            lib.mql_slots_set_window(file.c, window)
+        if where == "start":
+            window.start = wrong
+        else:
+            window.counts[where] = wrong
+        lib.mql_slots_set_window(file.c, window)
+        assert (newest(file).sequence, newest(file).start) == (3, 3)
+        after, before = (ffi.new("mql_format_share_window *") for _ in range(2))
+        after.sequence = window.sequence + 1
+        assert not lib.mql_slots_window_before(file.c, after, before)
