@@ -35,7 +35,7 @@ def test_nothing_acknowledged_as_durable_is_lost_when_the_power_goes(
     kind: str, tmp_path: Path, zygote: Zygote, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng, history = random.Random(f"{kind} 20261129"), History()
-    with disk.Image(tmp_path, 512 << 20, kind) as image:
+    with disk.Image(tmp_path, 2 << 30, kind) as image:  # sparse; 450 MiB are written
         store = image.path / "store"
         for cycle in range(1, CUTS + 1):
             workers = work_on(zygote.start, store, tmp_path, cycle)
