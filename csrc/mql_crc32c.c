@@ -489,16 +489,10 @@ TARGET static inline uint64_t three_lanes(uint64_t crc, const uint8_t *p, size_t
     return moved(over_twice, crc) ^ moved(over, second) ^ third;
 }
 
-TARGET static uint32_t hardware(uint32_t inverted, const uint8_t *p, size_t length) {
-    uint64_t crc = (uint32_t)~inverted;
-    for (; MQL_UNLIKELY(length >= 3 * LARGE); p += 3 * LARGE, length -= 3 * LARGE)
-        crc = three_lanes(crc, p, LARGE, over_large, over_large_twice);
-    for (; MQL_UNLIKELY(length >= 3 * MIDDLE); p += 3 * MIDDLE, length -= 3 * MIDDLE)
-        crc = three_lanes(crc, p, MIDDLE, over_middle, over_middle_twice);
-    for (; length >= 3 * SMALL; p += 3 * SMALL, length -= 3 * SMALL)
-        crc = three_lanes(crc, p, SMALL, over_small, over_small_twice);
+TARGET static inline uint32_t in_one_lane(uint64_t crc, const uint8_t *p, size_t length) {
     for (; length >= 8; p += 8, length -= 8) crc = step8(crc, load64(p));
     uint32_t rest = (uint32_t)crc;
+    if (length == 0) return ~rest;
     if (length >= 4) {
         rest = step4(rest, p);
         p += 4;
@@ -506,6 +500,23 @@ TARGET static uint32_t hardware(uint32_t inverted, const uint8_t *p, size_t leng
     }
     for (; length > 0; p++, length--) rest = step1(rest, p);
     return ~rest;
+}
+
+/* Not inlined: the registers that it saves would cost more than a slot's check. */
+TARGET __attribute__((noinline)) static uint32_t in_lanes(uint64_t crc, const uint8_t *p,
+                                                          size_t length) {
+    for (; MQL_UNLIKELY(length >= 3 * LARGE); p += 3 * LARGE, length -= 3 * LARGE)
+        crc = three_lanes(crc, p, LARGE, over_large, over_large_twice);
+    for (; MQL_UNLIKELY(length >= 3 * MIDDLE); p += 3 * MIDDLE, length -= 3 * MIDDLE)
+        crc = three_lanes(crc, p, MIDDLE, over_middle, over_middle_twice);
+    for (; length >= 3 * SMALL; p += 3 * SMALL, length -= 3 * SMALL)
+        crc = three_lanes(crc, p, SMALL, over_small, over_small_twice);
+    return in_one_lane(crc, p, length);
+}
+
+TARGET static uint32_t hardware(uint32_t inverted, const uint8_t *p, size_t length) {
+    uint64_t crc = (uint32_t)~inverted;
+    return length >= 3 * SMALL ? in_lanes(crc, p, length) : in_one_lane(crc, p, length);
 }
 
 uint32_t mql_crc32c(uint32_t crc, const void *data, size_t length) {
