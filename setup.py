@@ -6,12 +6,14 @@ The environment may ask for another build, for people who work on the engine:
 
 import os
 import re
+import tempfile
 from glob import glob
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
 
 WARNINGS = [
     "-Wall",
@@ -43,7 +45,9 @@ variant = "sanitize" if sanitize else "debug" if debug else "release"
 
 # The interpreter's own flags, which stand before these, have -DNDEBUG.
 compile_args = ["-std=c11", "-fvisibility=hidden", "-fno-semantic-interposition"]
-compile_args += ["-O1", "-g", "-UNDEBUG"] if debug else ["-O3"]
+compile_args += ["-O1", "-g", "-UNDEBUG"] if debug else ["-O3", "-fno-plt"]
+# The engine's files, and the binding's, as one: a get and its accept are a tenth quicker.
+AS_ONE = ["-flto=auto"]
 # mqlog.h marks its functions visible for programs in C; the extension exports only its entry.
 link_args = ["-Wl,--version-script=csrc/extension.map"]
 if sanitize:
@@ -54,7 +58,22 @@ if sanitize:
 class BuildEngine(build_ext):
     """Warns about csrc/ only: what Cython writes does not keep our rules."""
 
+    def can(self, flags: list[str]) -> bool:
+        """Whether compiler and linker both know them."""
+        with tempfile.TemporaryDirectory() as place:
+            source = Path(place) / "one.c"
+            source.write_text("int one(void) { return 1; }")
+            try:
+                made = self.compiler.compile([str(source)], place, extra_preargs=flags)
+                self.compiler.link_shared_object(made, f"{place}/one.so", extra_preargs=flags)
+            except (CompileError, LinkError):
+                return False
+        return True
+
     def build_extensions(self) -> None:
+        if not debug and self.can(AS_ONE):
+            engine.extra_compile_args += AS_ONE
+            engine.extra_link_args += ["-O3", *AS_ONE]
         compile_one = self.compiler._compile
 
         def compile_with_warnings(obj, src, ext, cc_args, extra, macros):  # type: ignore
