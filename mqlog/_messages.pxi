@@ -3,6 +3,31 @@
 
 # -- messages ------------------------------------------------------------------------------------
 
+cdef extern from *:
+    """
+    /* `Message.__del__` is for those that nobody has settled. To be asked whether there is anything
+     * to do costs each that was settled as much as a tenth of its `get`: this looks first. */
+    static destructor message_dealloc;  /* as it was made of the class */
+    static Py_ssize_t message_state;    /* where `_state` is in one, */
+    static int message_held;            /* and what it is while somebody holds it */
+
+    static void message_drop(PyObject *self) {
+        int state;
+        memcpy(&state, (const char *)self + message_state, sizeof state);
+        int held = state == message_held && Py_TYPE(self)->tp_dealloc == message_drop;
+        if (!held || PyObject_CallFinalizerFromDealloc(self) == 0) message_dealloc(self);
+    }
+    static void look_before_finalizing(PyObject *of, Py_ssize_t state, int held) {
+        PyTypeObject *type = (PyTypeObject *)of;
+        message_dealloc = type->tp_dealloc;
+        message_state = state;
+        message_held = held;
+        type->tp_dealloc = message_drop;
+    }
+    """
+    void look_before_finalizing(object type, Py_ssize_t state, int held)
+
+
 @cython.no_gc
 cdef class Message(Record):
     """A record acquired by one consumer. Made by a queue's `get`; see `mqlog.Message`."""
@@ -79,7 +104,26 @@ cdef class Message(Record):
 
     def accept(self, *, bint durable=False):
         """Done: it is not delivered again. See `mqlog.Message`."""
-        self.settle(MQL_ACCEPT, 0, MQL_DURABLE if durable else 0)
+        if durable or not self.accepted_at_once():
+            self.settle(MQL_ACCEPT, 0, MQL_DURABLE if durable else 0)
+
+    cdef bint accepted_at_once(self) noexcept:
+        """False: not without more ado, and nothing was changed."""
+        cdef mql_settle item
+        cdef mql_settlement how
+        cdef Store store
+        if self._state != HELD:
+            return False
+        store = self._share._store
+        if store.closed or store._forks != FORKS:
+            return False
+        item.offset, item.token, item.result = self.offset, self.token, MQL_TIMEOUT
+        how.event, how.flags, how.when, how.slice_ns = MQL_ACCEPT, 0, 0, 0
+        mql_share_settle(self._share._c, &item, 1, &how)
+        if item.result != MQL_OK:
+            return False
+        self.let_go(DONE)
+        return True
 
     def release(self, double delay=0.0, str reason not None=""):
         """To be delivered again, after `delay` seconds. See `mqlog.Message`."""
@@ -168,6 +212,11 @@ cdef class Message(Record):
     def __reduce__(self):
         raise TypeError(
             f"{self!r} belongs to its process: send record.raw, or the queue and the offset")
+
+
+cdef Message _one = Message.__new__(Message)
+look_before_finalizing(Message, <char *>&_one._state - <char *><PyObject *>_one, HELD)
+_one = None
 
 
 def settle_many(list messages not None, int event, int64_t when, int flags):
