@@ -86,8 +86,8 @@ static void ask_to_lead(mql_format_waiters *waiters) {
     mql_os_wake(&waiters->word, 1);
 }
 
-/* Drops the lock, and only then wakes: somebody may be waiting for it, to lead. The fence in
- * mql_log_wake pairs with the ones in follow and in mql_control_wait. */
+/* Drops the lock, and only then wakes: somebody may be waiting for it, to lead. That drop is the
+ * fence that pairs with the ones in follow and in mql_control_wait. */
 static void drop(mql_log *log) {
     mql_os_mutex_drop(&log->control->commit);
     mql_log_wake(log, &log->control->waiters_durable, &log->control->durable);

@@ -137,7 +137,7 @@ int mql_control_wait(mql_format_waiters *waiters, mql_format_latch *latch, int64
     }
     uint32_t seen = atomic_load_explicit(mql_control_word(latch), memory_order_acquire);
     atomic_store_explicit(&waiters->flag, 1, memory_order_relaxed);
-    /* Pairs with the fence before mql_control_wake: see there. */
+    /* Pairs with the drop of the lock before mql_control_wake: see there. */
     atomic_thread_fence(memory_order_seq_cst);
     if (beyond(latch, offset)) return MQL_OK;
     mql_os_wait(mql_control_word(latch), seen, mql_base_min(timeout_ns, MQL_SLICE_NS));

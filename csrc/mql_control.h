@@ -78,8 +78,8 @@ void mql_control_name(mql_format_control *control, const mql_control_identity *i
 int mql_control_reset(mql_format_control *control, const mql_control_identity *identity);
 
 /* After a publish: ends the sleep of whoever waits on the latch. No system call when nobody does.
- * The fence pairs with the one in mql_control_wait: either the waiter sees the new end, or we see
- * its flag. */
+ * The drop of the lock before it pairs with the fence in mql_control_wait: either the waiter sees
+ * the new end, or we see its flag. */
 static inline bool mql_control_take_flag(_Atomic uint32_t *flag) {
     return MQL_UNLIKELY(atomic_load_explicit(flag, memory_order_relaxed) != 0) &&
            atomic_exchange_explicit(flag, 0, memory_order_acq_rel) != 0;

@@ -191,11 +191,10 @@ int32_t mql_log_epoch_at(mql_log *log, int64_t offset, int64_t *next_start);
 /* Waits until a record at `offset` may be read, at most a slice: MQL_OK, MQL_TIMEOUT, or a failure.
  */
 int mql_log_wait(mql_log *log, int64_t offset, int64_t timeout_ns);
-/* After a publish on either latch: wakes those who wait on it, and on the doorbell. */
+/* After a publish on either latch, its lock dropped since: that is the fence which pairs with those
+ * of mql_control_wait and of mql_store's doorbell. Wakes who waits on the latch, or on the bell. */
 static inline void mql_log_wake(mql_log *log, mql_format_waiters *waiters,
                                 mql_format_latch *latch) {
-    /* Pairs with the fences of mql_control_wait and of mql_store's doorbell. */
-    atomic_thread_fence(memory_order_seq_cst);
     mql_control_wake(waiters, latch);
     mql_format_doorbell *bell = log->home->bell;
     if (mql_control_take_flag(&bell->waiting)) {

@@ -114,6 +114,8 @@ int mql_os_mutex_init_private(mql_os_mutex *mutex);
 int mql_os_mutex_try(mql_os_mutex *mutex);                      /* 0, BUSY, OWNER_DIED (held) */
 int mql_os_mutex_take(mql_os_mutex *mutex, int64_t timeout_ns); /* the same; < 0: waits for ever */
 void mql_os_mutex_consistent(mql_os_mutex *mutex);              /* after OWNER_DIED, repaired */
+/* Of a shared one a full fence, too: who looks for sleepers after it sees the flag of each that
+ * has not seen what was stored before it. */
 void mql_os_mutex_drop(mql_os_mutex *mutex);
 
 /* -- waiting on a word (across processes) ------------------------------------------------------ */
@@ -140,6 +142,7 @@ static inline void mql_os_pause(void) {
 int64_t mql_os_now_ms(void);        /* wall clock since 1970, a few ms of grain, cheap */
 int64_t mql_os_wall_ms(void);       /* the same, exact */
 int64_t mql_os_monotonic_ns(void);  /* since boot, suspend included (CLOCK_BOOTTIME) */
+int64_t mql_os_tick_ns(void);       /* the same, as of the last tick: 10 ms ago at most, cheap */
 int64_t mql_os_coarse_ns(void);     /* monotonic, a few ms of grain, cheap */
 uint64_t mql_os_random(void);
 

@@ -669,7 +669,17 @@ int mql_os_mutex_take(mql_os_mutex *mutex, int64_t timeout_ns) {
 }
 
 void mql_os_mutex_consistent(mql_os_mutex *mutex) { pthread_mutex_consistent(native(mutex)); }
-void mql_os_mutex_drop(mql_os_mutex *mutex) { pthread_mutex_unlock(native(mutex)); }
+/* A robust mutex is given back by an exchange, since a waiter's mark in the word must not be lost:
+ * on x86 that is a full fence, and another one would cost as much again. */
+#if defined(__x86_64__)
+#define FENCE_OF_DROP() ((void)0)
+#else
+#define FENCE_OF_DROP() atomic_thread_fence(memory_order_seq_cst)
+#endif
+void mql_os_mutex_drop(mql_os_mutex *mutex) {
+    pthread_mutex_unlock(native(mutex));
+    FENCE_OF_DROP();
+}
 
 /* -- waiting on a word ------------------------------------------------------------------------- */
 /* Not the PRIVATE flavours: the word is in memory that several processes map. */
@@ -752,6 +762,14 @@ int64_t mql_os_now_ms(void) { return clock_ns(CLOCK_REALTIME_COARSE) / NS_PER_MS
 int64_t mql_os_wall_ms(void) { return clock_ns(CLOCK_REALTIME) / NS_PER_MS; }
 int64_t mql_os_monotonic_ns(void) { return clock_ns(CLOCK_BOOTTIME); }
 int64_t mql_os_coarse_ns(void) { return clock_ns(CLOCK_MONOTONIC_COARSE); }
+/* There is no CLOCK_BOOTTIME_COARSE. While the machine is suspended the monotonic clock stands
+ * still, but nobody runs, and it has gone on for many ticks before anybody does. */
+int64_t mql_os_tick_ns(void) {
+    static _Thread_local int64_t tick = -1, then;
+    int64_t now = mql_os_coarse_ns();
+    if (now != tick) then = mql_os_monotonic_ns(), tick = now;
+    return then;
+}
 
 uint32_t mql_os_process(void) { return (uint32_t)getpid(); }
 void *mql_os_allocate_memory(size_t size) { return calloc(1, size); }

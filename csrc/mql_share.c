@@ -20,12 +20,17 @@
 #define AT_A_TIME 1024 /* records settled under one holding of the lock */
 #define EXPIRE_AT_A_TIME 256
 #define REAP_MS 200
+#define SHORT_LOCK_MS 1000
 #define STALE_MOST 1024 /* deadlines that nobody has any more, beside as many as are held */
 #define TIME_NEVER MQL_SLOTS_TIME_MAX
 #define NOBODY MQL_MEMBERS_MAX
 #define ABANDONED (-1) /* in place of a due time: at once, its holder is gone without a word */
 
 static int64_t boot_ms(void) { return mql_os_monotonic_ns() / 1000000; }
+/* For a lock of so many milliseconds: the last tick will do for a long one. */
+static int64_t boot_ms_for(int64_t lock_ms) {
+    return lock_ms >= 0 && lock_ms < SHORT_LOCK_MS ? boot_ms() : mql_os_tick_ns() / 1000000;
+}
 static int64_t wall_ms(const mql_share *share) { return mql_log_wall_ms(share->live.log->home); }
 /* So many milliseconds from now, since boot; negative: never. */
 static int64_t deadline_in(int64_t ms, int64_t now) {
@@ -62,9 +67,8 @@ int mql_share_enter_surely(mql_share *share) {
 }
 
 /* -- waking ------------------------------------------------------------------------------------ */
+/* The lock was dropped before: the fence that pairs with those of mql_sleep and of the doorbell. */
 void mql_share_ring(mql_log *log, int64_t records) {
-    /* Pairs with the fences of mql_sleep and of the doorbell. */
-    atomic_thread_fence(memory_order_seq_cst);
     mql_log_ring(log, records);
     mql_format_doorbell *bell = log->home->bell;
     if (!mql_control_take_flag(&bell->waiting)) return;
@@ -73,7 +77,6 @@ void mql_share_ring(mql_log *log, int64_t records) {
 }
 
 static void ring_room(mql_log *log) {
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in mql_sleep_until */
     mql_control_ring(&log->control->waiters_room, INT32_MAX);
 }
 
@@ -414,7 +417,7 @@ static int reap_sometimes(acquiring *acquire) {
 }
 
 int mql_share_take(mql_share *share, const mql_acquire *how, mql_acquired *out, size_t *count) {
-    acquiring acquire = {.share = share, .how = how, .now = boot_ms()};
+    acquiring acquire = {.share = share, .how = how, .now = boot_ms_for(how->lock_ms)};
     size_t wanted = *count < AT_A_TIME ? *count : AT_A_TIME;
     *count = 0;
     atomic_store_explicit(&share->most, how->max_acquired, memory_order_relaxed);

@@ -54,7 +54,8 @@ static inline bool mql_share_is_held(const mql_slots_slot *slot) {
 /* Whether an entry of the heap of deadlines (of what is due) still says what its slot says. */
 mql_arrays_valid mql_share_deadline_valid;
 mql_arrays_valid mql_share_due_valid;
-/* Wakes consumers: of one group alone, as many as there are records. */
+/* Wakes consumers: of one group alone, as many as there are records. After the lock was dropped
+ * under which they came to be there. */
 void mql_share_ring(mql_log *log, int64_t records);
 
 #endif

@@ -10,7 +10,8 @@
 
 #define SPINS 1000 /* about 10 us */
 
-/* Whether an acquisition may find something, and else how long until a timer is due. */
+/* Whether an acquisition may find something, and else how long until a timer is due. By the clock
+ * that mql_share_take has, which may be a tick late. */
 static bool may_find(mql_share *share, int64_t *wait_ns) {
     mql_format_live *map = share->live.map;
     int64_t most = atomic_load_explicit(&share->most, memory_order_relaxed);
@@ -25,7 +26,7 @@ static bool may_find(mql_share *share, int64_t *wait_ns) {
         next = mql_base_min(next, horizon);
         if (next == INT64_MAX) continue;
         int64_t left = next - (which == MQL_LIVE_DUE ? mql_log_wall_ms(share->live.log->home)
-                                                     : mql_os_monotonic_ns() / 1000000);
+                                                     : mql_os_tick_ns() / 1000000);
         if (left <= 0) return true;
         if (left < *wait_ns / 1000000) *wait_ns = left * 1000000;
     }
@@ -50,7 +51,7 @@ int mql_sleep_for(mql_share *share, int64_t timeout_ns) {
     }
     uint32_t seen = atomic_load_explicit(&waiters->word, memory_order_acquire);
     atomic_store_explicit(&waiters->flag, 1, memory_order_relaxed);
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one before each ring */
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the drop before each ring */
     if (!may_find(share, &wait_ns)) mql_os_wait(&waiters->word, seen, wait_ns);
     rc = mql_log_usable(share->live.log);
     if (rc < 0) return rc;
@@ -64,7 +65,7 @@ int mql_sleep_until(mql_log *log, int64_t timeout_ns, mql_sleep_ready *ready, vo
     mql_format_waiters *waiters = &log->control->waiters_room;
     uint32_t seen = atomic_load_explicit(&waiters->word, memory_order_acquire);
     atomic_store_explicit(&waiters->flag, 1, memory_order_relaxed);
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in ring_room */
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the drop before a ring */
     if (!ready(context)) mql_os_wait(&waiters->word, seen, mql_base_min(timeout_ns, MQL_SLICE_NS));
     rc = mql_log_usable(log);
     return rc < 0 ? rc : ready(context) ? MQL_OK : MQL_TIMEOUT;

@@ -738,7 +738,7 @@ uint32_t mql_store_bell(mql_store *store) {
     if (bell == NULL) return 0;
     uint32_t seen = atomic_load_explicit(&bell->bell, memory_order_acquire);
     atomic_store_explicit(&bell->waiting, 1, memory_order_relaxed);
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with mql_log_wake */
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the drop before mql_log_wake */
     return seen;
 }
 
@@ -755,7 +755,7 @@ int mql_store_wait(mql_store *store, uint32_t seen, int64_t timeout_ns) {
     if (bell == NULL)
         return mql_base_fail(MQL_E_READ_ONLY, store->path, "the store is open for reading only");
     atomic_store_explicit(&bell->waiting, 1, memory_order_relaxed);
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with mql_log_wake */
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the drop before mql_log_wake */
     if (atomic_load_explicit(&bell->bell, memory_order_acquire) == seen)
         mql_os_wait(&bell->bell, seen, mql_base_min(timeout_ns, MQL_SLICE_NS));
     rc = usable(store);

@@ -30,10 +30,11 @@ def test_whoever_changes_something_sees_who_sleeps_or_is_seen(
 
 
 @between_two
-def test_a_fence_that_is_missing_is_seen() -> None:
+@pytest.mark.parametrize("call", ["own", "early"])
+def test_a_fence_that_is_missing_is_seen(call: str) -> None:
     """What the test above is worth on this machine."""
     sums = Sums()
-    sums.add([programs.make("litmus"), "own", TIMES])
+    sums.add([programs.make("litmus"), call, TIMES])
     assert sums["lost"] > 0
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import stat
+import statistics
 import subprocess
 import sys
 import time
@@ -946,6 +947,18 @@ def test_each_clock_is_the_one_that_the_header_names(name: str, clock: int, unit
     before = time.clock_gettime_ns(clock) // unit
     now = getattr(lib, name)()
     assert before <= now <= time.clock_gettime_ns(clock) // unit
+
+
+def test_the_time_of_the_last_tick_is_hardly_ever_old() -> None:
+    tick = time.clock_getres(MONOTONIC_COARSE)
+    ages = []
+    for _ in range(2000):
+        then, now = lib.mql_os_tick_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        assert then <= now
+        ages.append((now - then) / 1e9)
+        time.sleep(0.0001)
+    assert statistics.median(ages) <= tick <= 0.01
+    assert max(ages) > 0
 
 
 def test_a_sleep_goes_on_after_a_signal():

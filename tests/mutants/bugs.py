@@ -187,27 +187,9 @@ BUGS = (
         litmus("nothing_is_lost_of_what_two_count_at_once"),
     ),
     Bug(
-        "a publisher looks for sleepers before its end is seen",
-        "csrc/mql_log.h",
-        """    atomic_thread_fence(memory_order_seq_cst);
-    mql_control_wake(waiters, latch);
-""",
-        "    mql_control_wake(waiters, latch);\n",
-        litmus("whoever_changes_something_sees_who_sleeps_or_is_seen[wake]"),
-    ),
-    Bug(
-        "who rings looks for sleepers before the change is seen",
-        "csrc/mql_share.c",
-        """    atomic_thread_fence(memory_order_seq_cst);
-    mql_log_ring(log, records);
-""",
-        "    mql_log_ring(log, records);\n",
-        litmus("whoever_changes_something_sees_who_sleeps_or_is_seen[ring]"),
-    ),
-    Bug(
         "a sleeper looks before its flag is seen",
         "csrc/mql_sleep.c",
-        "    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in ring_room */\n",
+        "    atomic_thread_fence(memory_order_seq_cst); /* pairs with the drop before a ring */\n",
         "",
         litmus("whoever_changes_something_sees_who_sleeps_or_is_seen[sleep]"),
     ),

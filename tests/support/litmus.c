@@ -1,16 +1,17 @@
 /* litmus.c - whoever changes something sees who sleeps, or the sleeper sees the change.
  *
- *     litmus wake|ring|sleep|own|count TIMES
+ *     litmus wake|ring|sleep|own|early|count TIMES
  *
  * Two threads begin a step at the same moment, a little apart, on two processors. One raises its
  * flag, looks once more, and would sleep; the other changes what it looks for, and looks at the
- * flag. Without a full fence between store and load on either side both may miss each other, which
- * no stress of whole calls shows: a lock that is dropped in between is a fence, too.
+ * flag. Without a full fence between store and load on either side both may miss each other. The
+ * fence of who changes something is that he drops a lock then, and looks after it.
  *
- *   wake   mql_log_wake against a sleeper of this file's
- *   ring   mql_share_ring likewise
+ *   wake   a publish, the drop, and mql_log_wake, against a sleeper of this file's
+ *   ring   a change, the drop, and mql_share_ring, likewise
  *   sleep  mql_sleep_until against a waker of this file's
- *   own    both of this file's, and one fence left out: how often this would be seen
+ *   own    both of this file's, and the sleeper's fence left out: how often this would be seen
+ *   early  mql_share_ring before the drop: likewise
  *   count  something else: two threads hold on to a segment, again and again, and none is lost
  *
  * The last line of the output is the sum. Its first word is "ok" or "VIOLATION".
@@ -32,13 +33,14 @@
 #define APART 32      /* turns of a loop: by so much each step is moved at random */
 #define APART_MOST 4000
 
-enum mode { WAKE, RING, SLEEP, OWN, COUNT };
-static const char *const modes[] = {"wake", "ring", "sleep", "own", "count"};
+enum mode { WAKE, RING, SLEEP, OWN, EARLY, COUNT };
+static const char *const modes[] = {"wake", "ring", "sleep", "own", "early", "count"};
 
 static mql_format_control control;
 static mql_format_doorbell bell;
 static mql_log_home home = {.bell = &bell};
 static mql_log sleepers = {.home = &home, .control = &control};
+static mql_os_mutex lock; /* who changes something has it */
 
 /* Each on a line of its own, as the flag and the word are. */
 static struct {
@@ -90,17 +92,23 @@ static void fall_asleep(int64_t step) {
 static void change(int64_t step) {
     if (mode == WAKE) {
         mql_control_end end = {.offset = step};
+        mql_os_mutex_try(&lock);
         mql_control_publish(&control.published, &end);
+        mql_os_mutex_drop(&lock);
         mql_log_wake(&sleepers, &control.waiters_published, &control.published);
         return;
     }
-    atomic_store_explicit(&both.changed, step, memory_order_relaxed);
-    if (mode == RING) {
+    if (mode == RING || mode == EARLY) {
         uint32_t before = control.waiters_queue.word;
+        mql_os_mutex_try(&lock);
+        atomic_store_explicit(&both.changed, step, memory_order_relaxed);
+        if (mode == RING) mql_os_mutex_drop(&lock);
         mql_share_ring(&sleepers, INT32_MAX);
+        if (mode == EARLY) mql_os_mutex_drop(&lock);
         both.woke = control.waiters_queue.word != before;
         return;
     }
+    atomic_store_explicit(&both.changed, step, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst);
     mql_format_waiters *waiters = mode == SLEEP ? &control.waiters_room : &control.waiters_queue;
     both.woke = mql_control_take_flag(&waiters->flag);
@@ -169,6 +177,7 @@ int main(int argc, char **argv) {
         if (++mode > COUNT) return 2;
     times = atoll(argv[2]);
     if (mode == COUNT) return count();
+    if (mql_os_mutex_init_shared(&lock) != 0) return 2;
     pthread_t other;
     uint64_t seed = 2;
     int64_t lost = 0, slept = 0, later = 0;

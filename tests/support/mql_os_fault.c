@@ -54,6 +54,7 @@
 #define mql_os_wall_ms real_wall_ms
 #define mql_os_monotonic_ns real_monotonic_ns
 #define mql_os_coarse_ns real_coarse_ns
+#define mql_os_tick_ns real_tick_ns
 #define mql_os_random real_random
 #define mql_os_identify real_identify
 #define mql_os_allocate_memory real_allocate_memory
@@ -105,6 +106,7 @@ void real_close(mql_os_file file);
 #undef mql_os_wall_ms
 #undef mql_os_monotonic_ns
 #undef mql_os_coarse_ns
+#undef mql_os_tick_ns
 #undef mql_os_random
 #undef mql_os_identify
 #undef mql_os_allocate_memory
@@ -330,6 +332,7 @@ int64_t mql_os_monotonic_ns(void) {
     return sim_now.on ? (sim_now.boot_ns += CALL_NS) : real_monotonic_ns();
 }
 int64_t mql_os_coarse_ns(void) { return sim_now.on ? sim_now.boot_ns : real_coarse_ns(); }
+int64_t mql_os_tick_ns(void) { return sim_now.on ? mql_os_monotonic_ns() : real_tick_ns(); }
 
 uint64_t mql_os_random(void) {
     if (!sim_now.on) return real_random();
