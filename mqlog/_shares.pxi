@@ -51,17 +51,41 @@ cdef class Finder:
     cdef int _last
     cdef list _owners  # of the bytes of each
     cdef mql_record_view view  # what was found, lent until the next call
+    cdef mql_batch _read  # read and not entered; lent likewise
+    cdef int64_t _read_for  # the offset that it was read for; -1: there is none
     cdef Log _log
     cdef bint busy
 
     def __cinit__(self):
         self._cursor = NULL
+        self._read_for = -1
         self._owners = [None, None]
         memset(self._entered, 0, sizeof(self._entered))
 
     def __dealloc__(self):
         if self._cursor is not NULL:
             mql_cursor_free(self._cursor)
+
+    cdef bint is_next(self, int64_t offset) noexcept:
+        """Whether `view` is the record: small, without headers, alone in the batch that comes next.
+
+        It is what a `get` nearly always finds. False: `find` is to be asked, and reads nothing twice.
+        """
+        cdef mql_walk walk
+        if self._cursor is NULL or mql_cursor_offset(self._cursor) != offset:
+            return False
+        if mql_cursor_next(self._cursor, &self._read) != MQL_OK:
+            return False
+        if (self._read.count == 1 and self._read.payload_length < COPY_BELOW
+                and not self._read.attributes & MQL_BATCH_CONTROL
+                and MQL_BATCH_COMPRESSION(self._read.attributes) == MQL_NONE):
+            mql_walk_start(
+                &walk, &self._read, self._read.payload, <size_t>self._read.payload_length)
+            if (mql_walk_next(&walk, &self.view) == MQL_OK and self.view.offset == offset
+                    and self.view.header_count == 0):
+                return True
+        self._read_for = offset
+        return False
 
     cdef int64_t find(self, int64_t offset) except -2:
         """FOUND: `view` is the record; else there is none before the offset that is returned."""
@@ -101,10 +125,13 @@ cdef class Finder:
         cdef int rc = MQL_OK
         if self._cursor is NULL:
             rc = mql_cursor_open(self._log._c, offset, 0, &self._cursor)
-        elif mql_cursor_offset(self._cursor) != offset:
+        elif mql_cursor_offset(self._cursor) != offset and self._read_for != offset:
             rc = mql_cursor_seek(self._cursor, offset)
-        if rc == MQL_OK:
+        if self._read_for == offset:
+            batch = self._read
+        elif rc == MQL_OK:
             rc = mql_cursor_next(self._cursor, &batch)
+        self._read_for = -1
         if rc == MQL_E_RANGE:
             start = self._log.ends().start_offset
             if offset < start:
@@ -493,7 +520,17 @@ cdef class Share:
 
     cdef Message deliver(self, const mql_acquired *got, object queue):
         """The message of an acquisition; None: there is none, or it is not for delivery now."""
+        cdef Message out
         self._store.enter()
+        if not self._finder.busy and self._finder.is_next(got.offset):
+            out = Message.__new__(Message)
+            self.fill(self._finder, out)
+            out.hold(self, got, queue)
+            return out
+        return self.look_for(got, queue)
+
+    cdef Message look_for(self, const mql_acquired *got, object queue):
+        """The same, wherever it is and whatever is to be done with it."""
         if self._damage_start <= got.offset < self._damage_stop:
             self.settle_one(got, MQL_ARCHIVE, MQL_DAMAGED, 0)  # the damage was told
             return None
