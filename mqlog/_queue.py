@@ -158,7 +158,8 @@ class Queue(_engine.Taker, Generic[Out, In]):
                 block: Wait for one.
                 timeout: Seconds to wait at most; None waits for ever.
                 lock_duration: Seconds that this delivery is locked; None: until it is settled or
-                    this process ends. Left out, the group's.
+                    this process ends. Left out, the group's. A second or more counts from the
+                    clock's last tick, up to 10 ms ago.
 
             Raises:
                 Empty: None came within the time.
@@ -457,7 +458,7 @@ class Queue(_engine.Taker, Generic[Out, In]):
             f"{message!r} was dropped without being settled: it is delivered again later",
             ResourceWarning,
             source=message,
-            stacklevel=3,
+            stacklevel=2,
         )
 
     # dead letters

@@ -3,6 +3,7 @@
 import copy
 import logging
 import pickle
+import sys
 import time
 from typing import Any
 
@@ -402,6 +403,21 @@ def test_a_dropped_message_warns_and_is_delivered_again(store: Store) -> None:
     again = orders.get(timeout=10)
     assert again.delivery_count == 2
     again.accept()
+
+
+def test_the_warning_names_the_line_that_dropped_the_message(store: Store) -> None:
+    orders = store.queue("orders")
+    orders.put(b"1")
+
+    def drop() -> int:
+        message = orders.get()
+        here = sys._getframe().f_lineno + 1
+        del message
+        return here
+
+    with pytest.warns(ResourceWarning) as warned:
+        line = drop()
+    assert (warned[0].filename, warned[0].lineno) == (__file__, line)
 
 
 def test_a_message_dropped_at_its_last_delivery_is_a_dead_letter(store: Store) -> None:
