@@ -69,7 +69,8 @@ cdef class Finder:
     cdef bint is_next(self, int64_t offset) noexcept:
         """Whether `view` is the record: small, without headers, alone in the batch that comes next.
 
-        It is what a `get` nearly always finds. False: `find` is to be asked, and reads nothing twice.
+        It is what a `get` nearly always finds. False: `find` is to be asked; it reads nothing
+        twice.
         """
         cdef mql_walk walk
         if self._cursor is NULL or mql_cursor_offset(self._cursor) != offset:
