@@ -66,14 +66,15 @@ class BuildEngine(build_ext):
             try:
                 made = self.compiler.compile([str(source)], place, extra_preargs=flags)
                 self.compiler.link_shared_object(made, f"{place}/one.so", extra_preargs=flags)
-            except (CompileError, LinkError):
+            except (CompileError, LinkError, OSError):
                 return False
         return True
 
     def build_extensions(self) -> None:
         if not debug and self.can(AS_ONE):
-            engine.extra_compile_args += AS_ONE
-            engine.extra_link_args += ["-O3", *AS_ONE]
+            for one in self.extensions:
+                one.extra_compile_args += AS_ONE
+                one.extra_link_args += ["-O3", *AS_ONE]
         compile_one = self.compiler._compile
 
         def compile_with_warnings(obj, src, ext, cc_args, extra, macros):  # type: ignore

@@ -374,7 +374,7 @@ static int follow(mql_log *log, int64_t offset) {
     mql_format_waiters *waiters = waiters_of(control, round_for(control, offset));
     uint32_t seen = atomic_load_explicit(&waiters->word, memory_order_acquire);
     atomic_store_explicit(&waiters->flag, 1, memory_order_relaxed);
-    /* Pairs with the fence in drop: either the lock is free here, or its holder sees the flag. */
+    /* Pairs with drop: either the lock is free here, or its holder sees the flag. */
     atomic_thread_fence(memory_order_seq_cst);
     if (is_durable(log, offset)) return MQL_TIMEOUT;
     int rc = mql_log_take(log, &control->commit, 0, &control->needs_resync);
@@ -395,7 +395,7 @@ static int follow(mql_log *log, int64_t offset) {
 static int lead_locked(mql_log *log) {
     int rc = commit_locked(log), later = rc;
     for (int i = 1; i < ROUNDS_MOST && later == MQL_OK; i++) {
-        atomic_thread_fence(memory_order_seq_cst); /* as in drop */
+        atomic_thread_fence(memory_order_seq_cst); /* which else the drop of the lock is */
         if (!wake_served(log->control)) break;
         later = commit_locked(log);
     }

@@ -142,7 +142,7 @@ static inline void mql_os_pause(void) {
 int64_t mql_os_now_ms(void);        /* wall clock since 1970, a few ms of grain, cheap */
 int64_t mql_os_wall_ms(void);       /* the same, exact */
 int64_t mql_os_monotonic_ns(void);  /* since boot, suspend included (CLOCK_BOOTTIME) */
-int64_t mql_os_tick_ns(void);       /* the same, as of the last tick: 10 ms ago at most, cheap */
+int64_t mql_os_tick_ns(void);       /* the same, as of the last tick, some ms ago; cheap */
 int64_t mql_os_coarse_ns(void);     /* monotonic, a few ms of grain, cheap */
 uint64_t mql_os_random(void);
 

@@ -762,13 +762,23 @@ int64_t mql_os_now_ms(void) { return clock_ns(CLOCK_REALTIME_COARSE) / NS_PER_MS
 int64_t mql_os_wall_ms(void) { return clock_ns(CLOCK_REALTIME) / NS_PER_MS; }
 int64_t mql_os_monotonic_ns(void) { return clock_ns(CLOCK_BOOTTIME); }
 int64_t mql_os_coarse_ns(void) { return clock_ns(CLOCK_MONOTONIC_COARSE); }
-/* There is no CLOCK_BOOTTIME_COARSE. While the machine is suspended the monotonic clock stands
- * still, but nobody runs, and it has gone on for many ticks before anybody does. */
+/* There is no CLOCK_BOOTTIME_COARSE: the monotonic one, and how long the machine was suspended.
+ * That only grows, and not within a tick, since nobody runs then, and ticks go on before anybody
+ * does. It is seen a moment too small, never too large; threads take the largest that any has seen.
+ */
 int64_t mql_os_tick_ns(void) {
-    static _Thread_local int64_t tick = -1, then;
+    static _Thread_local int64_t tick = -1;
+    static _Atomic int64_t suspended;
     int64_t now = mql_os_coarse_ns();
-    if (now != tick) then = mql_os_monotonic_ns(), tick = now;
-    return then;
+    int64_t most = atomic_load_explicit(&suspended, memory_order_relaxed);
+    if (now != tick) {
+        int64_t boot = clock_ns(CLOCK_BOOTTIME), seen = boot - clock_ns(CLOCK_MONOTONIC);
+        while (seen > most && !atomic_compare_exchange_weak(&suspended, &most, seen)) {
+        }
+        if (seen > most) most = seen;
+        tick = now;
+    }
+    return now + most;
 }
 
 uint32_t mql_os_process(void) { return (uint32_t)getpid(); }

@@ -339,6 +339,8 @@ bool mql_slots_window_before(const mql_slots *slots, const mql_format_share_wind
 }
 
 void mql_slots_set_window(mql_slots *slots, mql_format_share_window *window) {
+    for (int i = 0; i < MQL_SHARE_KINDS; i++) /* damage may have brought one near the bound */
+        window->counts[i] = mql_base_min(window->counts[i], MQL_OFFSET_MAX);
     window->sequence++;
     window->crc = window_crc(window);
     mql_format_share_window *at = &slots->header->windows[window->sequence & 1];

@@ -52,7 +52,7 @@ cdef class Finder:
     cdef list _owners  # of the bytes of each
     cdef mql_record_view view  # what was found, lent until the next call
     cdef mql_batch _read  # read and not entered; lent likewise
-    cdef int64_t _read_for  # the offset that it was read for; -1: there is none
+    cdef int64_t _read_for  # the offset that `is_next` read it for, just now; -1: there is none
     cdef Log _log
     cdef bint busy
 
@@ -69,10 +69,11 @@ cdef class Finder:
     cdef bint is_next(self, int64_t offset) noexcept:
         """Whether `view` is the record: small, without headers, alone in the batch that comes next.
 
-        It is what a `get` nearly always finds. False: `find` is to be asked; it reads nothing
-        twice.
+        It is what a `get` nearly always finds. False: `find` is to be asked at once; it reads
+        nothing twice. What there may be no memory for is not small.
         """
         cdef mql_walk walk
+        self._read_for = -1  # what was lent is gone, or will be
         if self._cursor is NULL or mql_cursor_offset(self._cursor) != offset:
             return False
         if mql_cursor_next(self._cursor, &self._read) != MQL_OK:

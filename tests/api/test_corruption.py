@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import stat
+import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from support.damage import (
     snapshot,
     value,
 )
+from support.partition import lib
 
 import mqlog
 
@@ -574,3 +576,56 @@ def test_planted_files_of_other_kinds_are_survived_without_blocking(
         target.rmdir()
     else:
         target.unlink()
+
+
+# -- batches that are not as they were written -----------------------------------------------------
+def thinned(data: bytes) -> bytes:
+    """A batch of three small records without the last, as compaction would leave it: its offset is
+    still the batch's last. The second has a longer value for it, so that all stays in its place."""
+
+    def record(delta: int, value: bytes) -> bytes:
+        body = bytes([0, 0, 2 * delta, 1, 2 * len(value)]) + value + b"\0"
+        return bytes([2 * len(body)]) + body
+
+    payload = b"".join(record(n, b"%d" % (10 + n)) for n in range(3))
+    assert data[61:] == payload
+    kept = record(0, b"10") + record(1, b"11" + b"+" * len(record(2, b"12")))
+    assert len(kept) == len(payload)
+    tail = data[21:57] + struct.pack(">i", 2) + kept
+    return data[:17] + struct.pack(">I", lib.mql_crc32c(0, tail, len(tail))) + tail
+
+
+def test_a_record_is_read_again_after_the_batch_around_it_was_left(tmp_path: Path) -> None:
+    """What was read ahead for one get is not what a later one has."""
+    path = tmp_path / "s"
+    with mqlog.open(path) as store:
+        jobs = store.queue("jobs", retry_delays=(0.0,))
+        for n in range(10):
+            jobs.put(b"%d" % n)
+        jobs.put_many([b"10", b"11", b"12"])
+        for n in range(13, 20):
+            jobs.put(b"%d" % n)
+    log = path / "jobs-0" / log_file(0)
+    data = bytearray(log.read_bytes())
+    position, size, first, last = batches(bytes(data))[10]
+    assert (first, last) == (10, 12)
+    data[position : position + size] = thinned(bytes(data[position : position + size]))
+    log.write_bytes(data)
+
+    with mqlog.open(path) as store:
+        jobs = store.queue("jobs")
+        jobs.accept([jobs.get() for _ in range(9)])
+        held = [jobs.get() for _ in range(3)]
+        assert [one.offset for one in held] == [9, 10, 11]
+        held[0].release()
+        held[1].release()
+        again = [jobs.get(), jobs.get(), jobs.get()]
+        assert [one.offset for one in again] == [9, 10, 13], "12 is not there"
+        again[1].release()
+        found = jobs.get()
+        assert (found.offset, found.value) == (10, b"10")
+        rest = [found, held[2], again[0], again[2], *(jobs.get() for _ in range(6))]
+        assert sorted(one.offset for one in rest) == [9, 10, 11, *range(13, 20)]
+        jobs.accept(rest)
+        stats = jobs.stats()
+        assert (stats.accepted, stats.ready, stats.damaged) == (19, 0, 0)

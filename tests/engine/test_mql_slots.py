@@ -325,12 +325,26 @@ def test_a_window_that_no_group_can_have_come_to_is_damaged(
             window = newest(file)
             window.start = start
             lib.mql_slots_set_window(file.c, window)
+        lib.mql_slots_set_window(file.c, window)
         if where == "start":
             window.start = wrong
         else:
             window.counts[where] = wrong
-        lib.mql_slots_set_window(file.c, window)
+        window.crc = lib.mql_crc32c(0, window, 112)
+        header = ffi.buffer(file.c.header, PAGE)
+        at = 0x80 + 128 * (window.sequence & 1)
+        header[at : at + 128] = ffi.buffer(window)[:]
         assert (newest(file).sequence, newest(file).start) == (3, 3)
         after, before = (ffi.new("mql_format_share_window *") for _ in range(2))
         after.sequence = window.sequence + 1
         assert not lib.mql_slots_window_before(file.c, after, before)
+
+
+def test_a_window_is_written_within_what_a_group_can_come_to(tmp_path: Path) -> None:
+    """A count that damage has brought to the bound does not make the next window a damaged one."""
+    with opened(tmp_path) as file:
+        window = newest(file)
+        window.counts[lib.MQL_ACCEPTED] = lib.MQL_OFFSET_MAX + 256
+        lib.mql_slots_set_window(file.c, window)
+        assert newest(file).sequence == 1
+        assert newest(file).counts[lib.MQL_ACCEPTED] == lib.MQL_OFFSET_MAX
