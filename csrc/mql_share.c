@@ -27,7 +27,7 @@
 #define ABANDONED (-1) /* in place of a due time: at once, its holder is gone without a word */
 
 static int64_t boot_ms(void) { return mql_os_monotonic_ns() / 1000000; }
-/* For a lock of so many milliseconds: the last tick will do for a long one. */
+/* For a lock of so many milliseconds: the last tick, some ms ago, will do for a long one. */
 static int64_t boot_ms_for(int64_t lock_ms) {
     return lock_ms >= 0 && lock_ms < SHORT_LOCK_MS ? boot_ms() : mql_os_tick_ns() / 1000000;
 }
@@ -53,16 +53,6 @@ int mql_share_enter(mql_share *share, int64_t timeout_ns) {
         return mql_base_fail(MQL_E_NOT_FOUND, share->live.slots.path,
                              "the share group was deleted");
     }
-    return rc;
-}
-
-void mql_share_leave(mql_share *share) { mql_live_leave(&share->live); }
-
-int mql_share_enter_surely(mql_share *share) {
-    int rc;
-    do {
-        rc = mql_base_later(mql_share_enter(share, mql_base_slice(MQL_SLICE_NS)));
-    } while (rc == MQL_TIMEOUT);
     return rc;
 }
 
@@ -416,6 +406,15 @@ static int reap_sometimes(acquiring *acquire) {
     return rc < 0 ? rc : MQL_OK;
 }
 
+/* There was nothing by the clock of the last tick; whether a lock has passed since. */
+static bool has_passed(acquiring *acquire) {
+    const mql_format_live *map = acquire->share->live.map;
+    int64_t next = atomic_load_explicit(&map->next[MQL_LIVE_DEADLINES], memory_order_relaxed);
+    int64_t before = acquire->now;
+    acquire->now = boot_ms();
+    return before < next && next <= acquire->now;
+}
+
 int mql_share_take(mql_share *share, const mql_acquire *how, mql_acquired *out, size_t *count) {
     acquiring acquire = {.share = share, .how = how, .now = boot_ms_for(how->lock_ms)};
     size_t wanted = *count < AT_A_TIME ? *count : AT_A_TIME;
@@ -423,7 +422,10 @@ int mql_share_take(mql_share *share, const mql_acquire *how, mql_acquired *out, 
     atomic_store_explicit(&share->most, how->max_acquired, memory_order_relaxed);
     int rc = reap_sometimes(&acquire);
     if (rc != MQL_OK) return rc;
-    while ((rc = take_some(&acquire, out, wanted)) == MQL_BUSY) {
+    for (;;) {
+        rc = take_some(&acquire, out, wanted);
+        if (rc == MQL_END && has_passed(&acquire)) continue;
+        if (rc != MQL_BUSY) break;
         if (how->slice_ns <= 0) return MQL_TIMEOUT; /* what is needed may block */
         rc = meet_need(&acquire);
         if (rc < 0) break;

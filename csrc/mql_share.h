@@ -44,8 +44,14 @@ int mql_share_delay_until(mql_share *share, int64_t offset, int64_t due_ms);
 
 /* The share lock, of a group that is still there. MQL_TIMEOUT after `timeout_ns`. */
 int mql_share_enter(mql_share *share, int64_t timeout_ns);
-int mql_share_enter_surely(mql_share *share);
-void mql_share_leave(mql_share *share);
+static inline int mql_share_enter_surely(mql_share *share) { /* the same, however long it takes */
+    int rc;
+    do {
+        rc = mql_base_later(mql_share_enter(share, mql_base_slice(MQL_SLICE_NS)));
+    } while (rc == MQL_TIMEOUT);
+    return rc;
+}
+static inline void mql_share_leave(mql_share *share) { mql_live_leave(&share->live); }
 /* Whether somebody has the record. */
 static inline bool mql_share_is_held(const mql_slots_slot *slot) {
     return slot->sound && slot->member < MQL_MEMBERS_MAX &&

@@ -10,8 +10,7 @@
 
 #define SPINS 1000 /* about 10 us */
 
-/* Whether an acquisition may find something, and else how long until a timer is due. By the clock
- * that mql_share_take has, which may be a tick late. */
+/* Whether an acquisition may find something, and else how long until a timer is due. */
 static bool may_find(mql_share *share, int64_t *wait_ns) {
     mql_format_live *map = share->live.map;
     int64_t most = atomic_load_explicit(&share->most, memory_order_relaxed);
@@ -26,7 +25,7 @@ static bool may_find(mql_share *share, int64_t *wait_ns) {
         next = mql_base_min(next, horizon);
         if (next == INT64_MAX) continue;
         int64_t left = next - (which == MQL_LIVE_DUE ? mql_log_wall_ms(share->live.log->home)
-                                                     : mql_os_tick_ns() / 1000000);
+                                                     : mql_os_monotonic_ns() / 1000000);
         if (left <= 0) return true;
         if (left < *wait_ns / 1000000) *wait_ns = left * 1000000;
     }

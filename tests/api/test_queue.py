@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -394,6 +395,19 @@ def test_of_many_those_that_are_lost_are_named_and_the_others_settled(jobs: Byte
     assert caught.value.messages == [lost]
     assert jobs.stats().accepted == 2
     again.accept()
+
+
+def test_a_lock_that_has_just_passed_is_anothers_at_once(jobs: Bytes) -> None:
+    """Though a long lock counts from the clock's last tick, which is some ms ago."""
+    for n in range(100):
+        jobs.put(b"%d" % n)
+        late = jobs.get(lock_duration=0.002)
+        passed = time.clock_gettime(time.CLOCK_BOOTTIME) + 0.003
+        while time.clock_gettime(time.CLOCK_BOOTTIME) < passed:
+            pass
+        jobs.get(block=False, lock_duration=30.0).accept()
+        with pytest.raises(mqlog.LockLostError):
+            late.accept()
 
 
 def test_a_name_or_group_that_is_not_there_is_not_made_unasked(store: Store, jobs: Bytes) -> None:
