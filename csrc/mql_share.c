@@ -20,7 +20,7 @@
 #define AT_A_TIME 1024 /* records settled under one holding of the lock */
 #define EXPIRE_AT_A_TIME 256
 #define REAP_MS 200
-#define SHORT_LOCK_MS 1000
+#define NEAR_MS 1000
 #define STALE_MOST 1024 /* deadlines that nobody has any more, beside as many as are held */
 #define TIME_NEVER MQL_SLOTS_TIME_MAX
 #define NOBODY MQL_MEMBERS_MAX
@@ -29,7 +29,7 @@
 static int64_t boot_ms(void) { return mql_os_monotonic_ns() / 1000000; }
 /* For a lock of so many milliseconds: the last tick, some ms ago, will do for a long one. */
 static int64_t boot_ms_for(int64_t lock_ms) {
-    return lock_ms >= 0 && lock_ms < SHORT_LOCK_MS ? boot_ms() : mql_os_tick_ns() / 1000000;
+    return lock_ms >= 0 && lock_ms < NEAR_MS ? boot_ms() : mql_os_tick_ns() / 1000000;
 }
 static int64_t wall_ms(const mql_share *share) { return mql_log_wall_ms(share->live.log->home); }
 /* So many milliseconds from now, since boot; negative: never. */
@@ -385,6 +385,9 @@ static int take_some(acquiring *acquire, mql_acquired *out, size_t wanted) {
         acquire->now = boot_ms(); /* a clock is dear: read again only after a wait */
     }
     if (MQL_UNLIKELY(rc != MQL_OK)) return rc;
+    int64_t next =
+        atomic_load_explicit(&share->live.map->next[MQL_LIVE_DEADLINES], memory_order_relaxed);
+    if (MQL_UNLIKELY(next < acquire->now + NEAR_MS)) acquire->now = boot_ms(); /* it may be over */
     acquire->deadline = deadline_in(acquire->how->lock_ms, acquire->now);
     mql_live_begin(&share->live);
     rc = acquire_locked(acquire, out, wanted);
@@ -406,15 +409,6 @@ static int reap_sometimes(acquiring *acquire) {
     return rc < 0 ? rc : MQL_OK;
 }
 
-/* There was nothing by the clock of the last tick; whether a lock has passed since. */
-static bool has_passed(acquiring *acquire) {
-    const mql_format_live *map = acquire->share->live.map;
-    int64_t next = atomic_load_explicit(&map->next[MQL_LIVE_DEADLINES], memory_order_relaxed);
-    int64_t before = acquire->now;
-    acquire->now = boot_ms();
-    return before < next && next <= acquire->now;
-}
-
 int mql_share_take(mql_share *share, const mql_acquire *how, mql_acquired *out, size_t *count) {
     acquiring acquire = {.share = share, .how = how, .now = boot_ms_for(how->lock_ms)};
     size_t wanted = *count < AT_A_TIME ? *count : AT_A_TIME;
@@ -422,10 +416,7 @@ int mql_share_take(mql_share *share, const mql_acquire *how, mql_acquired *out, 
     atomic_store_explicit(&share->most, how->max_acquired, memory_order_relaxed);
     int rc = reap_sometimes(&acquire);
     if (rc != MQL_OK) return rc;
-    for (;;) {
-        rc = take_some(&acquire, out, wanted);
-        if (rc == MQL_END && has_passed(&acquire)) continue;
-        if (rc != MQL_BUSY) break;
+    while ((rc = take_some(&acquire, out, wanted)) == MQL_BUSY) {
         if (how->slice_ns <= 0) return MQL_TIMEOUT; /* what is needed may block */
         rc = meet_need(&acquire);
         if (rc < 0) break;
