@@ -27,10 +27,6 @@
 #define ABANDONED (-1) /* in place of a due time: at once, its holder is gone without a word */
 
 static int64_t boot_ms(void) { return mql_os_monotonic_ns() / 1000000; }
-/* For a lock of so many milliseconds: the last tick, some ms ago, will do for a long one. */
-static int64_t boot_ms_for(int64_t lock_ms) {
-    return lock_ms >= 0 && lock_ms < NEAR_MS ? boot_ms() : mql_os_tick_ns() / 1000000;
-}
 static int64_t wall_ms(const mql_share *share) { return mql_log_wall_ms(share->live.log->home); }
 /* So many milliseconds from now, since boot; negative: never. */
 static int64_t deadline_in(int64_t ms, int64_t now) {
@@ -385,10 +381,12 @@ static int take_some(acquiring *acquire, mql_acquired *out, size_t wanted) {
         acquire->now = boot_ms(); /* a clock is dear: read again only after a wait */
     }
     if (MQL_UNLIKELY(rc != MQL_OK)) return rc;
-    int64_t next =
-        atomic_load_explicit(&share->live.map->next[MQL_LIVE_DEADLINES], memory_order_relaxed);
-    if (MQL_UNLIKELY(next < acquire->now + NEAR_MS)) acquire->now = boot_ms(); /* it may be over */
-    acquire->deadline = deadline_in(acquire->how->lock_ms, acquire->now);
+    /* The last tick, some ms ago, will do for a long lock while no other may be over. */
+    int64_t lock_ms = acquire->how->lock_ms, next;
+    next = atomic_load_explicit(&share->live.map->next[MQL_LIVE_DEADLINES], memory_order_relaxed);
+    if (MQL_UNLIKELY(next < acquire->now + NEAR_MS || (lock_ms >= 0 && lock_ms < NEAR_MS)))
+        acquire->now = boot_ms();
+    acquire->deadline = deadline_in(lock_ms, acquire->now);
     mql_live_begin(&share->live);
     rc = acquire_locked(acquire, out, wanted);
     /* Left busy, it is derived anew by who enters next. */
@@ -410,7 +408,7 @@ static int reap_sometimes(acquiring *acquire) {
 }
 
 int mql_share_take(mql_share *share, const mql_acquire *how, mql_acquired *out, size_t *count) {
-    acquiring acquire = {.share = share, .how = how, .now = boot_ms_for(how->lock_ms)};
+    acquiring acquire = {.share = share, .how = how, .now = mql_os_tick_ns() / 1000000};
     size_t wanted = *count < AT_A_TIME ? *count : AT_A_TIME;
     *count = 0;
     atomic_store_explicit(&share->most, how->max_acquired, memory_order_relaxed);

@@ -6,7 +6,7 @@
 cdef extern from *:
     """
     /* `Message.__del__` is for those that nobody has settled. To be asked whether there is anything
-     * to do costs each that was settled as much as a tenth of its `get`: this looks first. */
+     * to do costs each that was settled some hundred instructions: this looks first. */
     static destructor message_dealloc;  /* as it was made of the class */
     static Py_ssize_t message_state;    /* where `_state` is in one, */
     static int message_held;            /* and what it is while somebody holds it */
