@@ -5,9 +5,10 @@
  * file's struct can be made from them. `busy` is set around each change; who takes the lock from a
  * dead owner and finds it set derives everything anew, who finds it clear has nothing to do.
  *
- * A finished chunk is counted into the window first (`folding` names it) and marked as finished
- * after. Whoever finds it counted and not marked, because somebody died or the power went in
- * between, goes back to the window before. Its page goes to another chunk only when the mark is on
+ * Finished chunks are counted into the window first (`folding` names the last of them) and marked
+ * as finished after, all by one store: a chunk that had a page by itself, untouched ones by the
+ * word. Whoever finds them counted and not marked, because somebody died or the power went in
+ * between, goes back to the window before. A page goes to another chunk only when the mark is on
  * stable storage and the page is zeros there (mql_reserve).
  */
 #include "mql_live.h"
@@ -282,7 +283,13 @@ int64_t mql_live_untouched(mql_live *live, int64_t number, int64_t stop) {
     uint32_t page, pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
     bool first = mql_slots_window(&live->slots, &window) == MQL_OK &&
                  number == window.start / MQL_SHARE_SLOTS;
-    if (!first || find_code(live, (uint64_t)next + 1, &page) ||
+    if (!first) { /* those of one word */
+        stop = mql_base_min(stop, mql_base_round_up(next, MQL_SHARE_WORD_BITS));
+        while (next < stop && !find_code(live, (uint64_t)next + 1, &page) && !is_done(live, next))
+            next++;
+        return next;
+    }
+    if (find_code(live, (uint64_t)next + 1, &page) ||
         find_code(live, MQL_SHARE_DONE | (uint64_t)(next / MQL_SHARE_DONE_CHUNKS), &page))
         return next;
     for (page = 0; page < pages; page++)
@@ -298,10 +305,12 @@ static bool can_be_done(mql_live *live, int64_t number) {
     return find_code(live, code, &page) || name(live, code, &page);
 }
 
-static void set_done(mql_live *live, int64_t number) {
+/* Of the chunks [from, to) one word speaks. */
+static void set_done(mql_live *live, int64_t from, int64_t to) {
     _Atomic uint64_t *word;
-    uint64_t place, bits = done_bits(live, number, &word, &place);
-    bits |= UINT64_C(1) << number % MQL_SHARE_DONE_CHUNKS % MQL_SHARE_WORD_BITS;
+    uint64_t place, bits = done_bits(live, from, &word, &place);
+    bits |= ((UINT64_C(1) << (to - from)) - 1)
+            << from % MQL_SHARE_DONE_CHUNKS % MQL_SHARE_WORD_BITS;
     atomic_store_explicit(word, mql_slots_word(bits, place), memory_order_release);
 }
 
@@ -347,7 +356,7 @@ static bool fold(mql_live *live, uint32_t page, int64_t number) {
         advance_start(live, &window, number, number);
     } else {
         mql_slots_set_window(&live->slots, &window);
-        set_done(live, number);
+        set_done(live, number, number + 1);
     }
     add_retired(live, page);
     return true;
@@ -362,24 +371,20 @@ void mql_live_finish(mql_live *live, const mql_live_place *place, int kind) {
 }
 
 int mql_live_finish_chunks(mql_live *live, int64_t from, int64_t to, int kind) {
-    while (from < to) {
-        mql_format_share_window window;
-        int rc = mql_slots_window(&live->slots, &window);
-        if (rc < 0) return rc;
-        bool first = from == window.start / MQL_SHARE_SLOTS;
-        if (!first && !can_be_done(live, from)) return MQL_BUSY;
-        int64_t next = first ? mql_live_untouched(live, from, to) : from + 1;
-        int64_t all = unfinished_of(from, window.start) + (next - from - 1) * MQL_SHARE_SLOTS;
-        window.counts[kind] += all;
-        window.folding = next - 1;
-        atomic_fetch_add_explicit(&live->map->counts[kind], all, memory_order_relaxed);
-        if (first) { /* the start goes over all of them */
-            advance_start(live, &window, from, next - 1);
-        } else {
-            mql_slots_set_window(&live->slots, &window);
-            set_done(live, from);
-        }
-        from = next;
+    mql_format_share_window window;
+    int rc = mql_slots_window(&live->slots, &window);
+    if (rc < 0) return rc;
+    bool first = from == window.start / MQL_SHARE_SLOTS;
+    if (!first && !can_be_done(live, from)) return MQL_BUSY;
+    int64_t all = unfinished_of(from, window.start) + (to - from - 1) * MQL_SHARE_SLOTS;
+    window.counts[kind] += all;
+    window.folding = to - 1;
+    mql_live_add(&live->map->counts[kind], all);
+    if (first) { /* the start goes over all of them */
+        advance_start(live, &window, from, to - 1);
+    } else {
+        mql_slots_set_window(&live->slots, &window);
+        set_done(live, from, to);
     }
     return MQL_OK;
 }

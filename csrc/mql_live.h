@@ -69,11 +69,12 @@ int64_t mql_live_count_done(mql_live *live, int64_t number, int64_t stop);
 bool mql_live_is_clean(const mql_live *live, uint32_t page);
 /* The offset has become final: counts it, and gives its chunk's page up when it was the last. */
 void mql_live_finish(mql_live *live, const mql_live_place *place, int kind);
-/* Up to where the chunks [number, stop), of which none was touched, can be finished at once: where
- * the window begins, all before the next that a page speaks of; else one. */
+/* Up to where the chunks [number, stop), of which the first is untouched, can be finished at once:
+ * where the window begins, all before the next that a page speaks of; else those that one word
+ * speaks of, as far as they are untouched. */
 int64_t mql_live_untouched(mql_live *live, int64_t number, int64_t stop);
-/* Whole chunks [from, to), none of them touched, are final: `kind` counts all their offsets.
- * MQL_BUSY: there is no clean page; what is done is done. */
+/* Whole chunks [from, to) are final, which mql_live_untouched gave: `kind` counts all their
+ * offsets. MQL_BUSY: there is no clean page, and nothing has changed. */
 int mql_live_finish_chunks(mql_live *live, int64_t from, int64_t to, int kind);
 
 /* Folds chunks that were finished when there was no page to mark it in. */

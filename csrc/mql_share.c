@@ -19,6 +19,7 @@
 #define SPINS 1000     /* about 10 us */
 #define AT_A_TIME 1024 /* records settled under one holding of the lock */
 #define EXPIRE_AT_A_TIME 256
+#define RUNS_AT_A_TIME 1024 /* of chunks passed over: some milliseconds, 12 million offsets */
 #define REAP_MS 200
 #define NEAR_MS 1000
 #define STALE_MOST 1024 /* deadlines that nobody has any more, beside as many as are held */
@@ -591,21 +592,23 @@ static void skip_one(mql_live *live, const mql_live_place *place, bool released)
 
 /* Offsets [*reached, next) hold nothing: those that nobody has touched are final, whole chunks at
  * once, the rest slot by slot; `released`: those too that somebody has had. MQL_BUSY: there is no
- * clean page; what is done is done. */
+ * clean page, or the lock was held for long enough; what is done is done. */
 static int skip_over(mql_live *live, int64_t next, bool released, int64_t *reached) {
-    int64_t at = *reached;
-    int rc = MQL_OK;
+    int64_t at = *reached, last = next / MQL_SHARE_SLOTS;
+    int rc = MQL_OK, runs = 0;
     while (rc == MQL_OK && at < next) {
-        int64_t chunk = (at + MQL_SHARE_SLOTS - 1) / MQL_SHARE_SLOTS, last = next / MQL_SHARE_SLOTS;
+        int64_t chunk = at / MQL_SHARE_SLOTS;
         mql_live_place place;
         bool found = mql_live_find(live, at, &place);
         if (!found && mql_live_is_past(live, at)) { /* all of it was delayed, and is final */
-            at = (at / MQL_SHARE_SLOTS + 1) * MQL_SHARE_SLOTS;
+            chunk = mql_base_max(chunk + 1, mql_live_pass_done(live, chunk, last));
+            at = chunk * MQL_SHARE_SLOTS;
             continue;
         }
         if (!found && at % MQL_SHARE_SLOTS == 0 && chunk < last) {
             int64_t behind = mql_live_untouched(live, chunk, last);
-            rc = mql_live_finish_chunks(live, chunk, behind, MQL_GONE);
+            rc = runs++ < RUNS_AT_A_TIME ? mql_live_finish_chunks(live, chunk, behind, MQL_GONE)
+                                         : MQL_BUSY;
             if (rc != MQL_OK) break;
             mql_live_add(&live->map->unavailable, (behind - chunk) * MQL_SHARE_SLOTS);
             at = behind * MQL_SHARE_SLOTS;

@@ -262,7 +262,9 @@ def test_a_group_is_made_only_when_it_is_said(run: Run, ok: Run, orders: Path) -
 
 # ── the end ─────────────────────────────────────────────────────────────────────────────────────
 
-SLOW = 'echo "$$" > "pid-$MQLOG_OFFSET"; while [ ! -e go ]; do sleep 0.02; done'
+SLOW = (
+    'echo "$$" > "tmp-$$"; mv "tmp-$$" "pid-$MQLOG_OFFSET"; while [ ! -e go ]; do sleep 0.02; done'
+)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -41,10 +41,16 @@ class Asleep:
         return self.message, self.moment
 
 
+def are_within(limit: float, seconds: list[float]) -> bool:
+    """But for one of them: what else the machine does."""
+    return sorted(seconds)[-2] < limit
+
+
 @pytest.mark.parametrize("consumer", ["asleep", "comes later"])
 def test_a_killed_holders_message_is_delivered_again_within_a_second(
     jobs: Bytes, zygote: Zygote, consumer: str
 ) -> None:
+    took = []
     for _ in range(5):
         jobs.put(b"1")
         with zygote.start("accept_late", jobs._store.path, "jobs", 3600.0) as holder:
@@ -54,8 +60,9 @@ def test_a_killed_holders_message_is_delivered_again_within_a_second(
             killed = time.monotonic()
             again, moment = (asleep or Asleep(jobs)).wait()
         assert again.delivery_count == 2
-        assert moment - killed < 1.0
+        took.append(moment - killed)
         again.accept()
+    assert are_within(1.0, took), took
 
 
 def test_a_stuck_holders_message_is_delivered_again_at_its_deadline_and_he_is_late(
@@ -84,16 +91,19 @@ def test_a_stuck_holders_message_is_delivered_again_at_its_deadline_and_he_is_la
 
 
 def test_a_holder_that_closes_gives_its_message_back_at_once_and_uncounted(jobs: Bytes) -> None:
-    jobs.put(b"1")
-    with mqlog.open(jobs._store.path) as other:
-        other_jobs = other.queue("jobs")
-        held = other_jobs.get()
-        asleep = Asleep(jobs)
-    closed = time.monotonic()
-    again, moment = asleep.wait()
-    assert moment - closed < 0.25
-    assert again.delivery_count == 1 and again.token > held.token
-    again.accept()
+    took = []
+    for _ in range(5):
+        jobs.put(b"1")
+        with mqlog.open(jobs._store.path) as other:
+            other_jobs = other.queue("jobs")
+            held = other_jobs.get()
+            asleep = Asleep(jobs)
+        closed = time.monotonic()
+        again, moment = asleep.wait()
+        took.append(moment - closed)
+        assert again.delivery_count == 1 and again.token > held.token
+        again.accept()
+    assert are_within(0.25, took), took
 
 
 def late(queue: Bytes, delays: list[float]) -> list[float]:
@@ -114,7 +124,7 @@ def test_a_delayed_message_comes_when_it_is_due_to_a_consumer_asleep(jobs: Bytes
     jobs.put(b"far", delay=3600.0)
     lateness = sorted(late(jobs, [0.01 + 0.003 * n for n in range(30)]))
     assert lateness[len(lateness) // 2] < 0.01, lateness
-    assert lateness[-1] < 0.25, lateness  # the machine is busy
+    assert are_within(0.25, lateness), lateness
 
 
 @pytest.mark.soak

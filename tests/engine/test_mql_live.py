@@ -11,6 +11,7 @@ from support.partition import Failed, Log, Store, check, dies, ffi, flip, lib
 from support.share import Share
 
 SLOTS = lib.MQL_SHARE_SLOTS
+WORD = lib.MQL_SHARE_WORD_BITS  # chunks of which one word speaks
 
 
 @pytest.fixture
@@ -44,6 +45,21 @@ def make(share: Share, offset: int) -> Any:
     place = ffi.new("mql_live_place *")
     assert lib.mql_live_make(share.live, offset, place) == 0
     return place
+
+
+def make_held(share: Share, offset: int) -> Any:
+    slot = ffi.new("mql_slots_slot *", {"state": 1, "clock": lib.MQL_CLOCK_NONE, "member": 0})
+    with share.inside():
+        place = make(share, offset)
+        lib.mql_slots_store(place.slot, offset, slot)
+    share.rebuild()
+    return place
+
+
+def window(share: Share) -> Any:
+    out = ffi.new("mql_format_share_window *")
+    check(lib.mql_slots_window(ffi.addressof(share.live.slots), out))
+    return out
 
 
 def finish_chunk(share: Share, number: int, kind: int) -> None:
@@ -98,6 +114,16 @@ def test_the_start_goes_over_chunks_that_were_finished_before_it(log: Log) -> No
     assert window.counts[lib.MQL_ACCEPTED] == 4 * SLOTS
 
 
+def finish_untouched(share: Share, number: int, stop: int) -> int:
+    """Chunks [number, stop) that hold nothing are finished; by how many stores."""
+    stores = 0
+    while number < stop:
+        behind = lib.mql_live_untouched(share.live, number, stop)
+        check(lib.mql_live_finish_chunks(share.live, number, behind, lib.MQL_GONE))
+        number, stores = behind, stores + 1
+    return stores
+
+
 def test_a_done_page_that_the_start_has_passed_goes(log: Log) -> None:
     share = Share(log.c)
     put_many(log, 3 * SLOTS)
@@ -106,7 +132,7 @@ def test_a_done_page_that_the_start_has_passed_goes(log: Log) -> None:
     check(lib.mql_reserve_until(share.live, 20 * SLOTS, ffi.new("int64_t *")))
     with share.inside():
         last = lib.MQL_SHARE_DONE_CHUNKS + 2
-        assert lib.mql_live_finish_chunks(share.live, 3, last, lib.MQL_GONE) == 0
+        assert finish_untouched(share, 3, last) == -(-last // WORD)
     before = share.map.retired
     share.settle("accept", *held[:SLOTS])
     assert share.map.retired == before + 2  # the first chunk's page, and the first done page
@@ -135,14 +161,17 @@ def test_a_page_beyond_the_end_of_the_file_is_not_looked_at(log: Log) -> None:
 
 
 # -- counting --------------------------------------------------------------------------------------
-def unmark(share: Share, number: int) -> None:
-    """As if who folded the chunk had died before he marked it, and while he was at it."""
+def unmark(share: Share, number: int, count: int = 1) -> None:
+    """As if who folded `count` chunks up to this one had died before he marked them."""
     state = share_file.read(share.path.read_bytes())
     assert state.window.folding == number and number in state.done
     (page,) = [p for p in range(share.map.pages) if is_done_page(share, p)]
     words = ffi.cast("uint64_t *", lib.mql_slots_page(ffi.addressof(share.live.slots), page))
-    left = share_file.content(words[number // 48], number // 48) & ~(1 << number % 48)
-    words[number // 48] = lib.mql_slots_word(left, number // 48)
+    index, first = number // WORD, number - count + 1
+    marks = ((1 << count) - 1) << first % WORD
+    bits = share_file.content(words[index], index)
+    assert bits & marks == marks
+    words[index] = lib.mql_slots_word(bits & ~marks, index)
     share.map.busy = 1
 
 
@@ -177,6 +206,28 @@ def test_a_chunk_that_was_skipped_and_not_marked_is_counted_once(log: Log) -> No
     assert found.offset == 2 * SLOTS
     assert lib.mql_share_skip(share.c, found.offset, found.token, 3 * SLOTS) == 0
     assert share.info().ends[lib.MQL_GONE] == 2 * SLOTS
+
+
+def test_chunks_that_one_word_speaks_of_are_skipped_together_or_not_at_all(log: Log) -> None:
+    share = Share(log.c)
+    put_many(log, 99 * SLOTS)
+    first, *_ = share.acquire(SLOTS + 1)[::-1]
+    busy = make_held(share, 60 * SLOTS)
+    before = window(share).sequence
+    assert lib.mql_share_skip(share.c, first.offset, first.token, 98 * SLOTS) == 0
+    # Chunk 1, slot by slot; up to the word's end; up to the one held, and behind it; the last word.
+    assert window(share).sequence == before + 5
+    assert share.info().ends[lib.MQL_GONE] == 97 * SLOTS - 1
+    assert find(share, 60 * SLOTS) == busy.page
+    unmark(share, 97, 2)
+    assert share.info().ends[lib.MQL_GONE] == 95 * SLOTS - 1
+    while (found := share.acquire()[0]).offset < 96 * SLOTS:
+        pass
+    assert lib.mql_share_skip(share.c, found.offset, found.token, 98 * SLOTS) == 0
+    assert share.info().ends[lib.MQL_GONE] == 97 * SLOTS - 1
+    before = share.derived()
+    share.rebuild()
+    assert share.derived() == before
 
 
 def test_a_damaged_mark_costs_deliveries_and_not_the_count(log: Log) -> None:

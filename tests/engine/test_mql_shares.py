@@ -1,6 +1,7 @@
 """mql_shares: all share groups of a partition, whoever made them."""
 
 import errno
+import itertools
 import os
 import struct
 import time
@@ -471,6 +472,36 @@ def test_one_delayed_record_holds_nothing_back(log: Log, store: Store) -> None:
     before = share.derived()
     share.rebuild()
     assert share.derived() == before
+
+
+def test_nobody_waits_while_offsets_without_records_are_passed_over(tmp_path: Path) -> None:
+    """A thousand done words under one holding of the lock; who skips goes on from there."""
+    far, at_once = 40_000_000, 1024 * lib.MQL_SHARE_WORD_BITS * lib.MQL_SHARE_SLOTS
+
+    def work() -> None:
+        log = Store(tmp_path / "s").log()
+        share = Share(log.c)
+        log.append(*[b"v"] * 300)
+        check(lib.mql_reserve_pages(share.live, 40))
+        log.sync()
+
+    dies(work)
+    forge_end(tmp_path / "s", 1 << 30, far)
+    reboot(tmp_path / "s")
+    with Store(tmp_path / "s") as store:
+        share = Share(store.log().c)
+        passed = [share.info().ends[lib.MQL_GONE]]
+        assert len(share.acquire(300)) == 300
+        while found := share.acquire(1):
+            assert lib.mql_share_skip(share.c, found[0].offset, found[0].token, far) == 0
+            passed.append(share.info().ends[lib.MQL_GONE])
+        assert passed[-1] == far - 300
+        steps = [after - before for before, after in itertools.pairwise([0, *passed])]
+        assert max(steps) <= at_once + lib.MQL_SHARE_SLOTS
+        assert len(steps) == 5 and steps[0] == 0  # opening it passes over none
+        before = share.derived()
+        share.rebuild()
+        assert share.derived() == before
 
 
 @pytest.mark.parametrize("finished", [0, 100, 300])

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.partition import Failed, Log, Store, check, ffi, lib
-from support.share import Share
+from support.fault import Failed, Log, Share, Store, check, ffi, lib
 
 LONG = 10_000_000_000
 MS = 1_000_000
+PATIENCE = 20.0  # seconds; only a test that fails waits so long
 
 
 @pytest.fixture
@@ -25,6 +25,14 @@ def log(store: Store) -> Log:
     return store.log()
 
 
+@pytest.fixture
+def rung() -> Iterator[None]:
+    """Nothing but being woken ends a sleep in time: no sleeper comes to look by himself."""
+    lib.mql_os_fault_wait_at_least(round(2 * PATIENCE * 1e9))
+    yield
+    lib.mql_os_fault_wait_at_least(0)
+
+
 class Sleeper(threading.Thread):
     """Calls `wait` until it says that there is something, and then `take`; how long it took."""
 
@@ -32,14 +40,16 @@ class Sleeper(threading.Thread):
         super().__init__()
         self.log, self.wait, self.take = log, wait, take
         self.got: Any = None
-        self.woken = 0.0
         self.start()
 
     def run(self) -> None:
         while not self.got:
             if check(self.wait()) == lib.MQL_OK:
                 self.got = self.take()
-        self.woken = time.monotonic()
+
+    def is_woken(self) -> bool:
+        self.join(PATIENCE)
+        return bool(self.got)
 
 
 def asleep(count: int) -> None:
@@ -73,48 +83,43 @@ def test_there_is_something_at_once_when_there_is_a_backlog(log: Log) -> None:
 def test_a_sleeper_wakes_when_the_next_timer_is_due(log: Log) -> None:
     share = Share(log.c)
     log.append(b"v")
-    due = int(time.time() * 1000) + 60
-    share.settle("release", *share.acquire(), when=due)
-    assert 0 < lib.mql_share_due_in(share.c) <= 70 * MS
-    while lib.mql_share_wait(share.c, LONG) != lib.MQL_OK:
-        pass
-    assert -5 <= time.time() * 1000 - due < 100
-    assert share.acquire() != []
+    late = []
+    for _ in range(5):  # a busy machine is late now and then, who does not look each time
+        due = int(time.time() * 1000) + 60
+        share.settle("release", *share.acquire(), when=due)
+        assert lib.mql_share_due_in(share.c) <= 70 * MS
+        while lib.mql_share_wait(share.c, LONG) != lib.MQL_OK:
+            pass
+        late.append(time.time() * 1000 - due)
+    assert min(late) >= -5 and sorted(late)[1] < 100, late
 
 
+@pytest.mark.usefixtures("rung")
 def test_as_many_consumers_wake_as_there_are_records(log: Log) -> None:
     sleepers = [consumer(log) for _ in range(6)]
     asleep(6)
     log.append(*[b"v"] * 6)
-    for one in sleepers:
-        one.join(5)
-        assert one.got
+    assert all(one.is_woken() for one in sleepers)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("rung")
 def test_no_consumer_oversleeps_while_records_come_one_by_one(log: Log) -> None:
     """A ringer that is at it hides no sleeper from the next: each record is taken at once."""
-    late = 0
     for _ in range(25):
         sleepers = [consumer(log) for _ in range(4)]
         asleep(4)
-        before = time.monotonic()
         for _ in range(4):
             log.append(b"v")
-        for one in sleepers:
-            one.join(5)
-            late += one.woken - before > 0.2
-    assert late == 0
+        assert all(one.is_woken() for one in sleepers)
 
 
+@pytest.mark.usefixtures("rung")
 def test_consumers_of_every_group_wake(log: Log) -> None:
     sleepers = [consumer(log, name) for name in ("default", "audit", "third")]
     asleep(3)
-    before = time.monotonic()
     log.append(b"v")
-    for one in sleepers:
-        one.join(5)
-    assert max(one.woken for one in sleepers) - before < 0.2
+    assert all(one.is_woken() for one in sleepers)
 
 
 def test_a_bounded_group_does_not_spin_while_as_many_are_out_as_may_be(log: Log) -> None:
@@ -128,16 +133,15 @@ def test_a_bounded_group_does_not_spin_while_as_many_are_out_as_may_be(log: Log)
     assert lib.mql_share_wait(share.c, 0) == lib.MQL_OK
 
 
+@pytest.mark.usefixtures("rung")
 def test_the_end_of_a_lock_wakes_who_waits_for_the_bound(log: Log) -> None:
     share = Share(log.c)
     log.append(*[b"v"] * 10)
     held = share.acquire(3, most=3)
     sleeper = consumer(log, most=3)
     asleep(1)
-    before = time.monotonic()
     share.settle("accept", held[0])
-    sleeper.join(5)
-    assert sleeper.woken - before < 0.2
+    assert sleeper.is_woken()
     assert sleeper.got[0].offset == 3
 
 
@@ -151,18 +155,18 @@ def test_a_deadline_ends_the_wait_of_a_bounded_group(log: Log) -> None:
 
 
 # -- room, and the end -----------------------------------------------------------------------------
+@pytest.mark.usefixtures("rung")
 def test_room_comes_with_the_first_record_taken(log: Log) -> None:
     share = Share(log.c)
     lib.mql_share_bound(share.c, 2, 0)
     log.append(b"a", b"b")
     sleeper = Sleeper(log, lambda: lib.mql_share_wait_room(log.c, 1, 0, LONG), lambda: True)
     asleep(1)
-    before = time.monotonic()
     share.acquire()
-    sleeper.join(5)
-    assert sleeper.woken - before < 0.2
+    assert sleeper.is_woken()
 
 
+@pytest.mark.usefixtures("rung")
 def test_a_joiner_wakes_when_the_last_record_is_final(log: Log) -> None:
     share = Share(log.c)
     log.append(b"a", b"b")
@@ -171,10 +175,8 @@ def test_a_joiner_wakes_when_the_last_record_is_final(log: Log) -> None:
     sleeper = Sleeper(log, lambda: lib.mql_share_wait_final(share.c, 2, LONG), lambda: True)
     share.settle("accept", held[0])
     asleep(1)
-    before = time.monotonic()
     share.settle("accept", held[1])
-    sleeper.join(5)
-    assert sleeper.woken - before < 0.2
+    assert sleeper.is_woken()
     assert lib.mql_share_wait_final(share.c, 2, 0) == lib.MQL_OK
 
 
@@ -187,6 +189,7 @@ def test_a_joiner_of_a_group_that_was_deleted_is_told(log: Log) -> None:
     assert failed.value.code == lib.MQL_E_NOT_FOUND
 
 
+@pytest.mark.usefixtures("rung")
 def test_closing_ends_every_wait(tmp_path: Path) -> None:
     store = Store(tmp_path / "s")
     log = store.log()

@@ -311,8 +311,11 @@ int mql_os_sync_map(void *address, size_t length) {
     int rc = ask(MQL_FAULT_SYNC_MAP, MQL_OS_NO_FILE);
     return rc != 0 ? rc : real_sync_map(address, length);
 }
+static _Atomic int64_t wait_least;
+void mql_os_fault_wait_at_least(int64_t ns) { wait_least = ns; }
 int mql_os_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns) {
     int rc = sim_now.on ? 0 : ask(MQL_FAULT_WAIT, MQL_OS_NO_FILE);
+    if (timeout_ns > 0 && timeout_ns < wait_least) timeout_ns = wait_least;
     return rc != 0 ? rc : real_wait(word, expected, timeout_ns);
 }
 int mql_os_lock(mql_os_file file, int64_t byte, bool exclusive) {

@@ -31,5 +31,8 @@ typedef int mql_os_fault_hook(int call, mql_os_file file);
 void mql_os_fault_set(mql_os_fault_hook *hook);
 /* Called after a directory was listed, likewise. */
 void mql_os_fault_after_list(mql_os_fault_hook *hook);
+/* From now on who waits for a word, and is not woken, does so for at least so long: a wake-up that
+ * is left out shows. 0: as long as it says. */
+void mql_os_fault_wait_at_least(int64_t ns);
 
 #endif
