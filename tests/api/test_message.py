@@ -249,12 +249,12 @@ def test_a_lock_without_an_end_stays_without_one(store: Store) -> None:
 
 def test_renewing_keeps_the_message(orders: Bytes) -> None:
     orders.put(b"1")
-    message = orders.get(lock_duration=0.2)
-    end = time.monotonic() + 0.5
+    message = orders.get(lock_duration=1.0)
+    end = time.monotonic() + 1.5
     while time.monotonic() < end:
         message.renew()
         with pytest.raises(mqlog.Empty):
-            orders.get(timeout=0.05)
+            orders.get(timeout=0.1)
     message.accept()
 
 

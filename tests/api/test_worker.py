@@ -224,7 +224,7 @@ def test_a_lock_lost_in_a_handler_is_told_and_the_run_goes_on(
 
 
 def test_locks_of_long_jobs_are_renewed(store: mqlog.Store) -> None:
-    jobs = store.queue("jobs", lock_duration=0.2)
+    jobs = store.queue("jobs", lock_duration=1.0)
     tokens: list[int] = []
     jobs.put(b"long")
 
