@@ -122,7 +122,7 @@ def test_wait_on_queues_of_several_stores_hears_another_process(
 def test_a_lock_that_passes_makes_a_queue_ready(store: mqlog.Store) -> None:
     queue = store.queue("jobs")
     queue.put(b"1")
-    held = queue.get(lock_duration=0.05)
+    held = queue.get(lock_duration=0.5)
     assert mqlog.wait([queue], 0) == []
     assert mqlog.wait([queue], 30.0) == [queue]
     again = queue.get_nowait()
