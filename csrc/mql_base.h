@@ -124,6 +124,23 @@ static inline const uint8_t *mql_base_varint_get(const uint8_t *p, const uint8_t
     return mql_base_varint_get_long(p, end, most, out);
 }
 
+/* -- turns: the numbers of what is written to two slots in turn -------------------------------- */
+/* Number k stands in slot k mod 2, and the slot with the later number counts. Damage may bring any
+ * number there, so they go round: whatever it is, one that is later follows. 0 is none. */
+static inline bool mql_base_is_turn(uint64_t turn) { return turn != 0; }
+/* Behind the greatest comes 2: that one is odd, and 1 would go over the slot that counts. */
+static inline uint64_t mql_base_next_turn(uint64_t turn) {
+    return turn < UINT64_MAX ? turn + 1 : 2;
+}
+/* Whether `a` comes after `b`: less than half the circle ahead, as in RFC 1982; any number comes
+ * after none. Of two that are equal, or half the circle apart, neither does: as both are even or
+ * both odd, one of them is not in its slot. */
+static inline bool mql_base_is_later_turn(uint64_t a, uint64_t b) {
+    if (!mql_base_is_turn(a)) return false;
+    if (!mql_base_is_turn(b)) return true;
+    return a != b && a - b < UINT64_C(1) << 63;
+}
+
 static inline int64_t mql_base_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t mql_base_max(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t mql_base_round_up(int64_t v, int64_t unit) {

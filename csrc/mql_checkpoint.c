@@ -18,9 +18,10 @@ static uint32_t crc_of(const mql_format_checkpoint *slot) {
     return mql_crc32c(0, slot, offsetof(mql_format_checkpoint, crc));
 }
 
-static bool sound(const mql_format_checkpoint *slot) {
+static bool sound(const mql_format_checkpoint *slot, uint64_t place) {
     if (memcmp(slot->magic, MQL_CHECKPOINT_MAGIC, sizeof slot->magic) != 0) return false;
     if (slot->crc != crc_of(slot)) return false;
+    if (!mql_base_is_turn(slot->sequence) || (slot->sequence & 1) != place) return false;
     bool ordered = slot->segment >= 0 && slot->position >= 0 && slot->log_start >= 0 &&
                    slot->offset >= slot->segment && slot->epoch >= 0 && slot->epoch < INT32_MAX;
     return ordered && slot->offset <= MQL_OFFSET_MAX && slot->log_start <= MQL_OFFSET_MAX &&
@@ -39,9 +40,10 @@ int mql_checkpoint_read(mql_os_file root, const char *directory, mql_format_chec
     int64_t got = mql_os_read(file, slots, sizeof slots, 0);
     mql_os_close(file);
     if (got < 0) return mql_base_fail_os((int)got, path, "cannot read");
-    bool first = sound(&slots[0]), second = sound(&slots[1]);
+    bool first = sound(&slots[0], 0), second = sound(&slots[1], 1);
     if (!first && !second) return MQL_END;
-    *out = slots[first && (!second || slots[0].sequence > slots[1].sequence) ? 0 : 1];
+    bool later = mql_base_is_later_turn(slots[0].sequence, slots[1].sequence);
+    *out = slots[first && (!second || later) ? 0 : 1];
     if (mql_format_is_newer(out->layout, out->oldest_writer))
         return mql_base_fail(MQL_E_FORMAT, path,
                              "written by a newer mqlog (layout %u, this one knows %u)", out->layout,
@@ -56,7 +58,7 @@ int mql_checkpoint_write(mql_os_file root, const char *directory,
     memcpy(checkpoint->magic, MQL_CHECKPOINT_MAGIC, sizeof checkpoint->magic);
     checkpoint->layout = MQL_LAYOUT;
     checkpoint->oldest_writer = MQL_OLDEST_WRITER;
-    checkpoint->sequence++;
+    checkpoint->sequence = mql_base_next_turn(checkpoint->sequence);
     checkpoint->crc = crc_of(checkpoint);
     mql_os_file file;
     int rc = mql_os_open(root, path, MQL_OS_WRITE | MQL_OS_CREATE, mode, &file);

@@ -6,7 +6,7 @@
 #include "mql_crc32c.h"
 #include "mql_format.h"
 
-/* The newer sound slot. MQL_END: there is none. */
+/* The later sound slot. MQL_END: there is none. */
 int mql_checkpoint_read(mql_os_file root, const char *directory, mql_format_checkpoint *out);
 /* Writes it over the older slot, durably; sets sequence and crc. */
 int mql_checkpoint_write(mql_os_file root, const char *directory,

@@ -155,7 +155,7 @@ typedef struct mql_format_control {
     _Atomic uint64_t active_number; /* n of the next.<n> that the active segment was; 0: none */
     _Atomic uint64_t next_number;   /* n of the prepared next.<n>; 0: none */
     _Atomic int64_t next_allocated;
-    _Atomic uint64_t last_number; /* the greatest n given */
+    _Atomic uint64_t last_number; /* the latest n given */
     uint8_t pad6[88];
 
     _Atomic int64_t log_start;
@@ -203,7 +203,7 @@ typedef struct mql_format_checkpoint {
     uint8_t magic[8];
     uint32_t layout;
     uint32_t oldest_writer;
-    uint64_t sequence;   /* the slot with the greater one, whose CRC is right, counts */
+    uint64_t sequence;   /* the slot with the later one, whose CRC is right, counts */
     int64_t log_start;
     int64_t segment;     /* watermark: everything below was on stable storage */
     int64_t position;
@@ -311,7 +311,7 @@ typedef struct mql_format_doorbell {
 #define MQL_SHARE_KINDS MQL_ENDS /* mqlog.h: enum mql_share_end */
 
 typedef struct mql_format_share_window {
-    _Atomic uint64_t sequence; /* the window with the greater one, whose CRC is right, counts */
+    _Atomic uint64_t sequence; /* the window with the later one, whose CRC is right, counts */
     int64_t start;             /* SPSO or below: everything below it is final */
     int64_t folding;           /* chunk that was counted last; -1: none */
     uint64_t boots;            /* memories in which records were acquired: high half of a token */

@@ -31,16 +31,17 @@ typedef struct committed {
 
 static uint32_t crc_of(const committed *what) { return mql_crc32c(0, what, sizeof *what); }
 
-/* The sound slot with the greatest sequence. False: there is none. */
+/* The sound slot with the later sequence. False: there is none. */
 static bool newest(const mql_format_group *bytes, committed *out) {
     bool any = false;
-    for (int i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < 2; i++) {
         const mql_format_commit *slot = &bytes->slots[i];
         committed what = {.offset = atomic_load_explicit(&slot->offset, memory_order_relaxed),
                           .sequence = atomic_load_explicit(&slot->sequence, memory_order_relaxed)};
         uint32_t crc = atomic_load_explicit(&slot->crc, memory_order_acquire);
-        if (what.sequence == 0 || crc != crc_of(&what) || what.offset < 0) continue;
-        if (any && what.sequence < out->sequence) continue;
+        bool turn = mql_base_is_turn(what.sequence) && (what.sequence & 1) == i;
+        if (!turn || crc != crc_of(&what) || what.offset < 0) continue;
+        if (any && !mql_base_is_later_turn(what.sequence, out->sequence)) continue;
         *out = what;
         any = true;
     }
@@ -87,7 +88,7 @@ static void clamp(const mql_group *group) {
     committed last;
     mql_log_end(group->log, &end);
     if (!newest(group->map, &last) || last.offset <= end.offset) return;
-    committed next = {.offset = end.offset, .sequence = last.sequence + 1};
+    committed next = {.offset = end.offset, .sequence = mql_base_next_turn(last.sequence)};
     fill(group->map, &next);
 }
 
@@ -242,7 +243,7 @@ static int pick(const mql_group *group, const mql_format_group *bytes, int64_t *
             *offset = what.offset;
             return MQL_OK;
         }
-        if (sequence == 0) {
+        if (!mql_base_is_turn(sequence)) {
             *offset = MQL_NO_OFFSET;
             return MQL_OK;
         }
@@ -299,7 +300,7 @@ int mql_group_store(mql_group *group, uint64_t member, int64_t offset, bool dura
     mql_format_group *map = group->map;
     committed last = {0};
     (void)newest(map, &last);
-    committed next = {.offset = offset, .sequence = last.sequence + 1};
+    committed next = {.offset = offset, .sequence = mql_base_next_turn(last.sequence)};
     fill(map, &next);
     if (!durable) return MQL_OK;
     rc = mql_os_sync_map(map, MQL_GROUP_BYTES);

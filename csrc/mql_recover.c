@@ -765,8 +765,9 @@ int mql_recover_run(const mql_recover_task *task, mql_epoch_table *epochs, mql_r
         int64_t first = run.listing.count > 0 ? run.listing.bases[0] : 0;
         out->log_start = run.has_checkpoint ? mql_base_max(run.checkpoint.log_start, first) : first;
         for (size_t i = 0; i < run.listing.next_count; i++)
-            if (run.listing.nexts[i] > out->last_number) out->last_number = run.listing.nexts[i];
-        if (run.has_checkpoint && run.checkpoint.last_number > out->last_number)
+            if (mql_base_is_later_turn(run.listing.nexts[i], out->last_number))
+                out->last_number = run.listing.nexts[i];
+        if (mql_base_is_later_turn(run.checkpoint.last_number, out->last_number))
             out->last_number = run.checkpoint.last_number;
         out->sealed = run.has_checkpoint ? run.checkpoint.segment : -1;
         rc = decide(&run);

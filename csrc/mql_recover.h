@@ -54,7 +54,7 @@ typedef struct mql_recover_state {
     int64_t ceiling; /* no offset at or above it may be given out before it is raised */
     int64_t sealed;  /* segments below are sealed */
     int32_t epoch;
-    uint64_t last_number; /* greatest n of a next.<n> */
+    uint64_t last_number; /* the latest n of a next.<n> */
     int64_t freed;        /* bytes that went when a rewriting was finished, or undone */
     bool replacing;       /* it could not be yet */
     bool behind;          /* live: the page said nothing that could be used, the watermark counts */

@@ -161,7 +161,8 @@ static int make_next_locked(mql_log *log, uint64_t *number) {
     mql_os_file file = MQL_OS_NO_FILE;
     int rc;
     do {
-        *number = atomic_load_explicit(&control->last_number, memory_order_relaxed) + 1;
+        uint64_t last = atomic_load_explicit(&control->last_number, memory_order_relaxed);
+        *number = mql_base_next_turn(last); /* 0 is none, whatever a checkpoint has claimed */
         atomic_store_explicit(&control->last_number, *number, memory_order_relaxed);
         mql_segment_next_name(path, log->directory, *number);
         atomic_store_explicit(&control->next_allocated, 0, memory_order_relaxed);

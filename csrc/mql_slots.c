@@ -302,9 +302,10 @@ static uint32_t window_crc(const mql_format_share_window *window) {
     return mql_crc32c(0, window, offsetof(mql_format_share_window, crc));
 }
 
-/* Whether it is as it was written, and says what a group can have come to. */
-static bool is_sound(const mql_format_share_window *window) {
-    bool sound = window->sequence != 0 && window->crc == window_crc(window) && window->start >= 0 &&
+/* Whether window `place` is as it was written, and says what a group can have come to. */
+static bool is_sound(const mql_format_share_window *window, uint64_t place) {
+    bool sound = mql_base_is_turn(window->sequence) && (window->sequence & 1) == place &&
+                 window->crc == window_crc(window) && window->start >= 0 &&
                  window->start <= MQL_OFFSET_MAX;
     for (int i = 0; i < MQL_SHARE_KINDS; i++)
         sound = sound && window->counts[i] >= 0 && window->counts[i] <= MQL_OFFSET_MAX;
@@ -316,9 +317,10 @@ int mql_slots_window(const mql_slots *slots, mql_format_share_window *out) {
     /* The first one written is windows[1]: while the other is empty, a group was being made. */
     const mql_format_share_window *second = &slots->header->windows[0];
     bool made = second->sequence != 0 || second->crc != 0;
-    for (int i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < 2; i++) {
         const mql_format_share_window *window = &slots->header->windows[i];
-        if (is_sound(window) && (best == NULL || window->sequence > best->sequence)) best = window;
+        bool later = best == NULL || mql_base_is_later_turn(window->sequence, best->sequence);
+        if (later && is_sound(window, i)) best = window;
     }
     if (best == NULL && made)
         return mql_base_fail_corrupt(slots->path, 0x80, -1, -1,
@@ -332,8 +334,10 @@ int mql_slots_window(const mql_slots *slots, mql_format_share_window *out) {
 
 bool mql_slots_window_before(const mql_slots *slots, const mql_format_share_window *window,
                              mql_format_share_window *out) {
-    const mql_format_share_window *other = &slots->header->windows[(window->sequence & 1) ^ 1];
-    if (other->sequence + 1 != window->sequence || !is_sound(other)) return false;
+    uint64_t place = (window->sequence & 1) ^ 1;
+    const mql_format_share_window *other = &slots->header->windows[place];
+    if (!is_sound(other, place) || mql_base_next_turn(other->sequence) != window->sequence)
+        return false;
     memcpy(out, other, sizeof *out);
     return true;
 }
@@ -341,7 +345,7 @@ bool mql_slots_window_before(const mql_slots *slots, const mql_format_share_wind
 void mql_slots_set_window(mql_slots *slots, mql_format_share_window *window) {
     for (int i = 0; i < MQL_SHARE_KINDS; i++) /* damage may have brought one near the bound */
         window->counts[i] = mql_base_min(window->counts[i], MQL_OFFSET_MAX);
-    window->sequence++;
+    window->sequence = mql_base_next_turn(window->sequence);
     window->crc = window_crc(window);
     mql_format_share_window *at = &slots->header->windows[window->sequence & 1];
     at->crc = ~window->crc; /* invalid while it is filled */

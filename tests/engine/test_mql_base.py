@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import engine
+from support.turns import HALF, LAST
 
 door = engine.load()
 ffi, lib = door
@@ -147,6 +148,40 @@ def test_a_thread_has_failures_of_its_own():
     thread.join()
     assert others == [((0, 0, -1, -1, -1), "", "")]
     assert error()[2] == "mine"
+
+
+# -- turns -----------------------------------------------------------------------------------------
+def test_numbers_of_two_slots_go_round_and_stay_in_turn():
+    for turn in (0, 1, 2, HALF - 1, HALF, LAST - 1):
+        assert lib.mql_base_next_turn(turn) == turn + 1
+    turn = LAST - 3
+    for expected in (LAST - 2, LAST - 1, LAST, 2, 3, 4):
+        after = lib.mql_base_next_turn(turn)
+        assert after == expected
+        assert lib.mql_base_is_turn(after)
+        assert after % 2 != turn % 2, "it goes to the other slot"
+        assert lib.mql_base_is_later_turn(after, turn)
+        assert not lib.mql_base_is_later_turn(turn, after)
+        turn = after
+
+
+def test_any_number_comes_after_none():
+    assert not lib.mql_base_is_turn(0)
+    assert not lib.mql_base_is_later_turn(0, 0)
+    for turn in (1, 2, HALF - 1, HALF, HALF + 1, LAST):
+        assert lib.mql_base_is_turn(turn)
+        assert lib.mql_base_is_later_turn(turn, 0)
+        assert not lib.mql_base_is_later_turn(0, turn)
+
+
+@given(st.integers(1, LAST), st.integers(1, LAST))
+def test_of_two_numbers_one_is_later_unless_they_are_equal_or_half_the_circle_apart(a, b):
+    later = lib.mql_base_is_later_turn(a, b)
+    assert later == (0 < (a - b) % 2**64 < HALF)
+    assert later != lib.mql_base_is_later_turn(b, a) or (a - b) % HALF == 0
+    for same in (a, a ^ HALF):
+        assert not lib.mql_base_is_later_turn(a, same)
+        assert not lib.mql_base_is_later_turn(same, a)
 
 
 def test_a_segment_file_is_named_by_twenty_digits():

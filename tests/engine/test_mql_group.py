@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import turns
 from support.partition import Failed, Log, Store, check, dies, ffi, flip, lib
 
 SLOTS, SLOT = 0x90, 24
@@ -164,6 +165,58 @@ def test_a_death_in_the_middle_of_a_commit_leaves_the_one_before(tmp_path: Path)
     data[SLOTS + SLOT : SLOTS + SLOT + 8] = (99).to_bytes(8, "little")  # half of commit 3
     path.write_bytes(data)
     assert committed(tmp_path) == 22
+
+
+def commit_three(tmp_path: Path, path: Path) -> None:
+    """Each goes over the slot that does not count, and the last one counts."""
+    with Store(tmp_path / "s") as store:
+        group, member = owned(store.log())
+        for offset in (33, 44, 55):
+            before = turns.numbers(path, turns.COMMITS)
+            group.commit(member, offset, durable=1)
+            assert group.committed == offset
+            after = turns.numbers(path, turns.COMMITS)
+            assert [*map(int.__eq__, before, after)].count(True) == 1
+    for read_only in (1, 0):
+        assert committed(tmp_path, read_only=read_only) == 55
+
+
+@pytest.mark.parametrize(("even", "odd", "counts"), turns.GREATEST)
+def test_commits_behind_the_greatest_number_count(
+    tmp_path: Path, even: int | None, odd: int | None, counts: int
+):
+    path = two_commits(tmp_path)
+    turns.plant(path, turns.COMMITS, even, odd)
+    assert committed(tmp_path) == (22, 11)[counts]
+    commit_three(tmp_path, path)
+
+
+def test_taking_a_commit_back_to_the_end_counts_behind_the_greatest_number(tmp_path: Path):
+    path = two_commits(tmp_path)
+    with Store(tmp_path / "shorter") as store:
+        fill(store.log(), 10)
+        shorter = Group(store.log()).path
+    turns.plant(path, turns.COMMITS, None, turns.LAST)
+    shorter.write_bytes(path.read_bytes())
+    with Store(tmp_path / "shorter") as store:
+        assert Group(store.log()).committed == 10
+        assert turns.numbers(shorter, turns.COMMITS) == (2, turns.LAST)
+
+
+@pytest.mark.parametrize("read_only", [0, 1])
+@pytest.mark.parametrize(("even", "odd", "counts"), turns.ROUND + turns.STRAY)
+def test_of_two_commits_the_one_with_the_later_number_counts_in_its_own_slot(
+    tmp_path: Path, even: int, odd: int, counts: int | None, read_only: int
+):
+    path = two_commits(tmp_path)
+    turns.plant(path, turns.COMMITS, even, odd)
+    if counts is None:
+        with pytest.raises(Failed) as failed:
+            committed(tmp_path, read_only=read_only)
+        assert failed.value.code == lib.MQL_E_CORRUPT
+    else:
+        assert committed(tmp_path, read_only=read_only) == (22, 11)[counts]
+    commit_three(tmp_path, path)
 
 
 HEADER = 16

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import fault
+from support import fault, turns
 from support.disk import tmpfs
 from support.partition import PAGE, Failed, Log, Store, check, dies, ffi, lib, log_file, take
 
@@ -39,6 +39,29 @@ def test_a_log_is_created_empty_and_its_first_append_allocates_16_kib(tmp_path: 
         assert size(log) == log.control.allocated == 16 << 10
         blocks = (log.directory / log_file(0)).stat().st_blocks * 512
         assert blocks >= 16 << 10, "real blocks, never sparse"
+
+
+def test_a_prepared_segment_has_a_number_behind_the_greatest_too(tmp_path: Path):
+    """0 would mean that there is none: its file would be left behind."""
+    with Store(tmp_path / "s") as store:
+        log = store.log(**SMALL)
+        log.append(b"x" * 3900)
+    path = log.directory / "checkpoint"
+    data = bytearray(path.read_bytes())
+    for at in turns.CHECKPOINT.slots:
+        data[at + 88 : at + 96] = turns.LAST.to_bytes(8, "little")
+    path.write_bytes(data)
+    turns.plant(path, turns.CHECKPOINT, 2, 1)
+    with Store(tmp_path / "s") as store:
+        log = store.log(**SMALL)
+        for number in (2, 3):
+            check(lib.mql_room_next(log.c, PAGE))
+            assert {name for name in log.files() if "next" in name} == {f"next.{number}"}
+            assert log.control.next_number == number
+            log.append(b"x" * 3900)  # which goes on there
+        assert len(log.values()) == 3
+    with Store(tmp_path / "s") as store:
+        assert store.log(**SMALL).control.last_number == 3
 
 
 def test_an_append_allocates_what_it_needs_and_more_as_the_log_grows(tmp_path: Path):

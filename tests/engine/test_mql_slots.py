@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import share_file
+from support import share_file, turns
 from support.partition import Failed, check, ffi, flip, lib
 
 PAGE = 4096
@@ -338,6 +338,70 @@ def test_a_window_that_no_group_can_have_come_to_is_damaged(
         after, before = (ffi.new("mql_format_share_window *") for _ in range(2))
         after.sequence = window.sequence + 1
         assert not lib.mql_slots_window_before(file.c, after, before)
+
+
+def three_windows(tmp_path: Path) -> None:
+    """Each goes over the one that does not count, and the last one counts."""
+    before = ffi.new("mql_format_share_window *")
+    for start in (3, 4, 5):
+        with opened(tmp_path, create=False) as file:
+            window = newest(file) if start > 3 else last_of(file)
+            numbers = turns.numbers(file.path, turns.WINDOWS)
+            window.start = start
+            lib.mql_slots_set_window(file.c, window)
+            assert newest(file).start == start
+            after = turns.numbers(file.path, turns.WINDOWS)
+            assert [*map(int.__eq__, numbers, after)].count(True) == 1
+            assert lib.mql_slots_window_before(file.c, newest(file), before) or start == 3
+            assert start == 3 or before.start == start - 1
+    with opened(tmp_path, create=False) as file:
+        assert newest(file).start == 5
+        assert share_file.read(file.path.read_bytes()).window.start == 5
+
+
+def last_of(file: File) -> Any:
+    """The newest, or an empty one where both are damaged."""
+    try:
+        return newest(file)
+    except Failed:
+        return ffi.new("mql_format_share_window *")
+
+
+def two_windows(tmp_path: Path, even: int | None, odd: int | None) -> None:
+    """Two of these numbers; the even one says 2, the odd one 1."""
+    with opened(tmp_path) as file:
+        for start in (1, 2):
+            window = newest(file)
+            window.start = start
+            lib.mql_slots_set_window(file.c, window)
+        turns.plant(file.path, turns.WINDOWS, even, odd)
+
+
+@pytest.mark.parametrize(("even", "odd", "counts"), turns.GREATEST)
+def test_windows_behind_the_greatest_number_count(
+    tmp_path: Path, even: int | None, odd: int | None, counts: int
+) -> None:
+    two_windows(tmp_path, even, odd)
+    with opened(tmp_path, create=False) as file:
+        assert newest(file).start == (2, 1)[counts]
+    three_windows(tmp_path)
+
+
+@pytest.mark.parametrize(("even", "odd", "counts"), turns.ROUND + turns.STRAY)
+def test_of_two_windows_the_one_with_the_later_number_counts_in_its_own_place(
+    tmp_path: Path, even: int, odd: int, counts: int | None
+) -> None:
+    two_windows(tmp_path, even, odd)
+    with opened(tmp_path, create=False) as file:
+        if counts is None:
+            with pytest.raises(Failed) as failed:
+                newest(file)
+            assert failed.value.code == lib.MQL_E_CORRUPT
+        else:
+            assert newest(file).start == (2, 1)[counts]
+            read = share_file.read(file.path.read_bytes())
+            assert read.window.start == newest(file).start
+    three_windows(tmp_path)
 
 
 def test_a_window_is_written_within_what_a_group_can_come_to(tmp_path: Path) -> None:

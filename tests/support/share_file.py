@@ -100,10 +100,17 @@ class Window:
     counts: list[int]
 
 
+def is_later(one: Window, other: Window) -> bool:
+    """Numbers go round: less than half the circle ahead."""
+    return 0 < (one.sequence - other.sequence) % 2**64 < 2**63
+
+
 def window_of(data: bytes, at: int) -> Window | None:
     fields = WINDOW.unpack_from(data, at)
     (crc,) = struct.unpack_from("<I", data, at + 112)
     if fields[0] == 0 or crc != crc32c(data[at : at + 112]):
+        return None
+    if fields[0] % 2 != (at - 0x80) // 128:  # its number belongs to the other place
         return None
     return Window(*fields[:5], counts=list(fields[5:]))
 
@@ -135,8 +142,10 @@ class State:
 
 def read(data: bytes) -> State:
     assert data[:8] == b"MQLSHAR\0"
-    windows = [w for w in (window_of(data, 0x80), window_of(data, 0x100)) if w is not None]
-    state = State(max(windows, key=lambda window: window.sequence), data=data)
+    first, second = window_of(data, 0x80), window_of(data, 0x100)
+    counts = first if second is None or (first and is_later(first, second)) else second
+    assert counts is not None
+    state = State(counts, data=data)
     page = 0
     while position(page) + PAGE <= len(data):
         said = content(struct.unpack_from("<Q", data, position_of_name(page))[0], page)
