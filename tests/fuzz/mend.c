@@ -34,10 +34,20 @@ void mend_log(uint8_t *bytes, size_t length, int64_t base, int dense) {
     }
 }
 
+/* A number belongs in its slot; 0, of one that was never written, in both. */
+static void mend_turn(uint8_t *number, size_t place) {
+    uint64_t turn;
+    memcpy(&turn, number, sizeof turn);
+    if (turn != 0) turn = (turn & ~UINT64_C(1)) | place;
+    memcpy(number, &turn, sizeof turn);
+}
+
 static void mend_checkpoint(uint8_t *bytes, size_t length) {
     for (size_t at = 0; at + MQL_CHECKPOINT_SLOT <= length && at < MQL_CHECKPOINT_BYTES;
          at += MQL_CHECKPOINT_SLOT) {
         mql_format_checkpoint slot;
+        mend_turn(bytes + at + offsetof(mql_format_checkpoint, sequence),
+                  at / MQL_CHECKPOINT_SLOT);
         memcpy(&slot, bytes + at, sizeof slot);
         memcpy(slot.magic, MQL_CHECKPOINT_MAGIC, sizeof slot.magic);
         slot.layout = MQL_LAYOUT;
@@ -73,6 +83,7 @@ static void mend_group(uint8_t *bytes, size_t length) {
     memcpy(bytes, MQL_GROUP_MAGIC, 8);
     for (size_t i = 0; i < 2; i++) {
         uint8_t *slot = bytes + offsetof(mql_format_group, slots) + i * sizeof(mql_format_commit);
+        mend_turn(slot + offsetof(mql_format_commit, sequence), i);
         uint32_t crc = mql_crc32c(0, slot, offsetof(mql_format_commit, crc));
         memcpy(slot + offsetof(mql_format_commit, crc), &crc, sizeof crc);
     }
@@ -83,6 +94,7 @@ static void mend_windows(uint8_t *bytes) {
     for (size_t i = 0; i < 2; i++) {
         uint8_t *window =
             bytes + offsetof(mql_format_share, windows) + i * sizeof(mql_format_share_window);
+        mend_turn(window + offsetof(mql_format_share_window, sequence), i);
         size_t covered = offsetof(mql_format_share_window, crc);
         uint32_t crc = mql_crc32c(0, window, covered);
         memcpy(window + covered, &crc, sizeof crc);
