@@ -722,17 +722,20 @@ static int begin_group(mql_live *live, int64_t start, mql_format_share_window *w
     return MQL_OK;
 }
 
-/* What only the page of memory knows, if it is this boot's: which `boots` is on the disk, and
- * whether a sync has failed. The file is read from memory too, and says what may not be there. */
+/* What only the page of memory knows, if it is this boot's: which `boots` is on the disk, whether
+ * a sync has failed, or owes something. The file is read from memory too, and may not be there. */
 typedef struct remembered {
     uint32_t tokens_ready;
     uint32_t unsure;
+    bool unsynced;
 } remembered;
 
 static remembered remember(const mql_live *live) {
-    if (memcmp(live->map->magic, MQL_LIVE_MAGIC, sizeof live->map->magic) != 0)
-        return (remembered){0};
-    return (remembered){mql_live_tokens(live), live->map->unsure};
+    const mql_format_live *map = live->map;
+    if (memcmp(map->magic, MQL_LIVE_MAGIC, sizeof map->magic) != 0 || map->instance == 0)
+        return (remembered){.unsure = 1, .unsynced = true}; /* whoever made it anew died in that */
+    return (remembered){mql_live_tokens(live), map->unsure,
+                        map->busy != 0 || mql_live_is_unsynced(live)};
 }
 
 static int make_ready(mql_live *live, bool create, int64_t start, uint32_t pages) {
@@ -757,7 +760,8 @@ static int make_ready(mql_live *live, bool create, int64_t start, uint32_t pages
     bool same = memcmp(window.boot, boot, sizeof boot) == 0;
     if (same && before.tokens_ready == (uint32_t)window.boots)
         atomic_store_explicit(&live->map->tokens_ready, before.tokens_ready, memory_order_release);
-    live->map->unsure = same ? before.unsure : 0;
+    live->map->unsure = before.unsure;
+    atomic_store_explicit(&live->map->changes, !same || before.unsynced, memory_order_release);
     atomic_store_explicit(&live->map->instance, live->log->home->instance, memory_order_release);
     return MQL_OK;
 }

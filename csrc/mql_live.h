@@ -106,6 +106,11 @@ void mql_live_clean_noted(mql_live *live);
 static inline uint32_t mql_live_tokens(const mql_live *live) {
     return atomic_load_explicit(&live->map->tokens_ready, memory_order_acquire);
 }
+/* Whether there are changes that no sync has covered. */
+static inline bool mql_live_is_unsynced(const mql_live *live) {
+    return atomic_load_explicit(&live->map->synced, memory_order_acquire) <
+           atomic_load_explicit(&live->map->changes, memory_order_acquire);
+}
 /* How many pages are clean, and retired: hints without the lock. */
 static inline uint32_t mql_live_clean(const mql_live *live) {
     return atomic_load_explicit(&live->map->clean, memory_order_relaxed);

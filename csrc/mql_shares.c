@@ -99,6 +99,8 @@ static int announce(mql_share *share, bool made) {
     rc = mql_reserve_until(&share->live, end.offset, &until);
     if (rc < 0 && (made || rc != MQL_E_OS)) return rc;
     (void)mql_reserve_give_back(&share->live); /* what stays is only space */
+    /* Who died owing a sync asks nobody for it any more. */
+    if (mql_live_is_unsynced(&share->live)) mql_log_want_sync(share->live.log);
     atomic_store_explicit(&map->announced, 1, memory_order_relaxed);
     return MQL_OK;
 }

@@ -339,13 +339,15 @@ def test_a_thread_s_mapping_is_believed_only_when_all_of_it_is_there(log: Log) -
     check(lib.mql_live_map(share.live))
     assert share.live.seen == share.map.growth
     share.map.growth += 1
-    share.path.unlink()  # so that nothing can be mapped any more
+    path, aside = share.path, share.path.with_suffix(".aside")
+    path.rename(aside)  # so that nothing can be mapped any more
     share.map.pages += 512
     assert lib.mql_live_map(share.live) == lib.MQL_E_NOT_FOUND
     assert share.live.seen != share.map.growth
     with pytest.raises(Failed):
         share.info()
     share.map.pages -= 512
+    aside.rename(path)
 
 
 # -- opening ---------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import errno
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -408,3 +408,116 @@ def test_what_a_failed_sync_left_is_written_anew_also_after_all_have_closed(
                 store.close()
     with Store(tmp_path / "s") as store:
         assert Share(store.log().c).map.unsure == 1
+
+
+def syncs_of_the_state(synced: list[str]) -> Callable[[int, str], int]:
+    def hook(call: int, name: str) -> int:
+        if call == lib.MQL_FAULT_SYNC and name.endswith(".state"):
+            synced.append(name)
+        return 0
+
+    return hook
+
+
+def accept_and_die(path: Path, *, inside: bool = False) -> None:
+    """A process accepts, and dies before anything has synced that; `inside`: in a change."""
+
+    def work() -> None:
+        log = Store(path).log()
+        log.append(b"a", b"b")
+        share = Share(log.c)
+        first, second = share.acquire(2)
+        share.settle("accept", first)
+        if inside:
+            check(lib.mql_share_sync(share.c))
+            assert share.map.synced == share.map.changes
+            share.settle("accept", second)
+            share.map.changes, share.map.busy = share.map.synced, 1
+
+    dies(work)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_the_dead_had_not_synced_is_synced_by_who_opens_next(
+    tmp_path: Path, *, inside: bool
+) -> None:
+    accept_and_die(tmp_path / "s", inside=inside)
+    synced: list[str] = []
+    with Store(tmp_path / "s") as store:
+        share = Share(store.log().c)
+        assert share.info().ends[lib.MQL_ACCEPTED] == 1 + inside
+        with hooked(syncs_of_the_state(synced)):
+            check(lib.mql_share_sync(share.c))
+            assert len(synced) == 1
+            check(lib.mql_share_sync(share.c))
+            assert len(synced) == 1
+
+
+@pytest.mark.parametrize("how", ["a close", "a round"])
+def test_what_the_dead_had_not_synced_is_synced_also_if_nobody_asks(
+    tmp_path: Path, how: str
+) -> None:
+    accept_and_die(tmp_path / "s")
+    synced: list[str] = []
+    with hooked(syncs_of_the_state(synced)), Store(tmp_path / "s") as store:
+        Share(store.log().c)
+        if how == "a round":
+            check(lib.mql_keeper_sync(store.c))
+            assert len(synced) == 1
+    assert len(synced) == 1
+
+
+def test_what_a_close_has_synced_is_not_synced_again(tmp_path: Path) -> None:
+    synced: list[str] = []
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"v")
+        share = Share(log.c)
+        share.settle("accept", *share.acquire())
+    with hooked(syncs_of_the_state(synced)), Store(tmp_path / "s") as store:
+        check(lib.mql_share_sync(Share(store.log().c).c))
+    assert not synced
+
+
+def test_a_group_that_was_copied_is_not_known_to_be_on_the_disk(tmp_path: Path) -> None:
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"v")
+        share = Share(log.c)
+        share.settle("accept", *share.acquire())
+    shutil.copytree(tmp_path / "s", tmp_path / "copy")
+    synced: list[str] = []
+    with Store(tmp_path / "copy") as store, hooked(syncs_of_the_state(synced)):
+        check(lib.mql_share_sync(Share(store.log().c).c))
+    assert len(synced) == 1
+
+
+@pytest.mark.parametrize("fails", [1, 2, 3])
+def test_a_failed_sync_is_remembered_also_if_the_next_opening_fails(
+    tmp_path: Path, fails: int
+) -> None:
+    left = [0]
+
+    def no_sync(call: int, name: str) -> int:
+        return -errno.EIO if call == lib.MQL_FAULT_SYNC and name.endswith(".state") else 0
+
+    def no_map(call: int, name: str) -> int:
+        left[0] -= call == lib.MQL_FAULT_MAP and "/shares/" in name
+        return -errno.ENOMEM if call == lib.MQL_FAULT_MAP and left[0] == 0 else 0
+
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"a")
+        share = Share(log.c)
+        share.settle("accept", *share.acquire())
+        with hooked(no_sync), pytest.raises(Failed):
+            store.close()
+    left[0] = fails
+    with Store(tmp_path / "s") as store, hooked(no_map), pytest.raises(Failed):
+        Share(store.log().c)
+    synced: list[str] = []
+    with Store(tmp_path / "s") as store, hooked(syncs_of_the_state(synced)):
+        share = Share(store.log().c)
+        assert share.map.unsure == 1
+        check(lib.mql_share_sync(share.c))
+    assert len(synced) == 1
