@@ -39,7 +39,7 @@ ERRORS = {
 SYNCS = ("SYNC", "SYNC_MAP", "SYNC_DIRECTORY", "WRITE")
 WORKLOADS = {
     "logs": "aabsmpbbbbtpbbcpbsazxb",
-    "groups": "aqgADkoObgRcSEgaD",
+    "groups": "aqgADkoObgRcSgEgAxSgaD",
 }
 DURABILITY = ("os", "sync")
 RUNS_FLOOR = 4_000

@@ -24,16 +24,20 @@ GROUPS = {
     "commits": "OaOoaOocbaoaxoOaoO",
     "shares": "qaaamgADRJSgEGcgA",
     "backlogs": "qbbbbgAAADDGSkgggRRAAkDDD",
-    "all": "qabzmgADkoObbsxbygRDctE",
+    "all": "qabzmgADkoObbsxbygRDctgES",
+    "deaths": "qaaamgAxSgDxagARxkgAJxcagAxDSgJxSgD",
+    "chunks": "qZaQFSZZQLxSgDSaQLc",
+    "wipes": "qZQLSAPZQxSc",
+    "pages": "qZQLSAPZQLSAxSPZQFxPSagDc",
 }
 WORKLOADS = LOGS | GROUPS
 DURABILITY = ("os", "sync")
 PART = 1_500
-ALL = {**dict.fromkeys(LOGS, 70_000), **dict.fromkeys(GROUPS, 25_000)}
+ALL = {**dict.fromkeys(LOGS, 65_000), **dict.fromkeys(GROUPS, 14_000)}
 FLOOR = 1_000_000
 
 HOW = {"depth": 3, "images_again": 6, "one_in": 32}
-AFTER = "aOqgDbbsxaD"
+AFTER = "aOqgDbbgAsxSagD"
 
 
 def cut(name: str, durability: str, **how: object) -> power.Report:

@@ -362,6 +362,29 @@ BUGS = (
         "    while (false) {\n",
         power("shares-os", "all-os"),
     ),
+    Bug(
+        "what the dead had not synced of a share group counts as synced",
+        "csrc/mql_live.c",
+        "    atomic_store_explicit(&live->map->changes, !same || before.unsynced, "
+        "memory_order_release);\n",
+        "",
+        engine("reserve", "what_the_dead_had_not_synced_is_synced_by_who_opens_next")
+        | power("deaths-os", "chunks-os", "pages-os"),
+    ),
+    Bug(
+        "a page of slots is wiped before what finished it is on the disk",
+        "csrc/mql_reserve.c",
+        "    int rc = sync_state(live, false);\n    for",
+        "    int rc = MQL_OK;\n    for",
+        engine("reserve", "a_page_serves_again_only_after_two_syncs") | power("wipes-os"),
+    ),
+    Bug(
+        "a page of slots serves again before its zeros are on the disk",
+        "csrc/mql_reserve.c",
+        "    return rc == MQL_OK ? sync_state(live, false) : rc;\n",
+        "    return rc;\n",
+        engine("reserve", "a_page_serves_again_only_after_two_syncs") | power("wipes-os"),
+    ),
     # -- consumers -------------------------------------------------------------------------------
     Bug(
         "what is given out is committed before it is done with",

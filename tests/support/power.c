@@ -249,13 +249,14 @@ static void go_on(exploring *explore, const state *what) {
     int level = what->level + 1;
     sim_trace *trace = explore->traces[level];
     power_ledger *ledger = explore->ledgers[level];
-    power_ledger_fork(explore->ledgers[what->level], what->promise, ledger);
+    power_promise promise = *what->promise;
+    power_ledger_fork(explore->ledgers[what->level], &promise, ledger);
     power_work work = {.plan = explore->plan,
                        .ledger = ledger,
                        .disk = level,
                        .chance = what->seed,
                        .recovering = true,
-                       .now = *what->promise};
+                       .now = promise};
     set_world(explore, what);
     memcpy(explore->boots[level], sim_now.boot, sizeof sim_now.boot);
     trace->note = power_work_note;
@@ -362,6 +363,7 @@ static bool finish_record(exploring *explore, power_work *work) {
     int rc = power_work_close(work);
     if (rc == MQL_OK && work->now.published > work->now.durable)
         work->now.durable = work->now.published;
+    if (rc == MQL_OK) work->now.synced = work->now.done;
     sim_trace_end(explore->traces[0]);
     explore->out->refused = work->refused;
     if (work->text[0] != 0) return report(explore, -1, work->text);

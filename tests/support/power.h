@@ -11,8 +11,12 @@
  *   o  commit an offset               O  commit one, durable
  *   q  open the share group           g  acquire some                  G  acquire one
  *   A  accept some of them            D  accept one, durable           R  release one
- *   J  archive one, as a dead letter  E  archive one, durable          S  sync the share groups
+ *   J  archive one, as a dead letter  E  archive one, durable          S  sync the share group
+ *   Z  append a batch of 256 records  Q  acquire all that there are    F  accept all of them
+ *   L  accept all but the first       P  recycle the pages of what is finished
  *   0  to 9: nothing; different names for the same workload
+ *
+ * What was accepted or archived is durable after S, k and c too, also if it was before a death.
  */
 #ifndef POWER_H
 #define POWER_H

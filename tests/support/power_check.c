@@ -229,33 +229,14 @@ bool power_check_group(power_check *check) {
 /* -- the share group --------------------------------------------------------------------------- */
 typedef enum fate { FATE_DUE, FATE_EITHER, FATE_FINAL } fate;
 
-/* What has to become of a record, and the greatest token that anybody had for it. */
-static fate fate_of(const power_check *check, int64_t offset, uint64_t *token) {
-    fate found = FATE_DUE;
-    *token = 0;
-    for (int32_t i = 0; i < check->promise->events; i++) {
-        const power_event *event = &check->ledger->events[i];
-        if (event->offset != offset) continue;
-        if (event->what == POWER_ACQUIRED && event->token > *token) *token = event->token;
-        if (event->what != POWER_ENDED || found == FATE_FINAL) continue;
-        bool final = event->durable && i < check->promise->done;
-        found = final ? FATE_FINAL : FATE_EITHER;
-    }
-    return found;
-}
-
-static bool has_final(const power_check *check) {
-    for (int32_t i = 0; i < check->promise->done; i++)
-        if (check->ledger->events[i].what == POWER_ENDED && check->ledger->events[i].durable)
-            return true;
-    return false;
-}
-
 typedef struct draining {
     power_check *check;
     mql_share *share;
-    bool delivered[POWER_VALUES]; /* by place among the records that are there */
-    int64_t last;                 /* offset of the last record that is there */
+    int64_t last; /* offset of the last record that is there */
+    /* by place among the records that are there */
+    bool delivered[POWER_VALUES];
+    fate fates[POWER_VALUES];
+    uint64_t tokens[POWER_VALUES]; /* the greatest that anybody had */
 } draining;
 
 /* The place of an offset among the records that are there; -1: none is. */
@@ -271,35 +252,58 @@ static int place_of(const power_check *check, int64_t offset) {
     return -1;
 }
 
+/* What has to become of each record. */
+static void find_fates(draining *drain) {
+    const power_check *check = drain->check;
+    for (int32_t i = 0; i < check->promise->events; i++) {
+        const power_event *event = &check->ledger->events[i];
+        if (event->what != POWER_ACQUIRED && event->what != POWER_ENDED) continue;
+        int place = place_of(check, event->offset);
+        if (place < 0) continue;
+        if (event->what == POWER_ACQUIRED) {
+            if (event->token > drain->tokens[place]) drain->tokens[place] = event->token;
+        } else if (power_ledger_is_final(check->ledger, check->promise, i)) {
+            drain->fates[place] = FATE_FINAL;
+        } else if (drain->fates[place] != FATE_FINAL) {
+            drain->fates[place] = FATE_EITHER;
+        }
+    }
+}
+
+static bool has_final(const power_check *check) {
+    for (int32_t i = 0; i < check->promise->done; i++)
+        if (power_ledger_is_final(check->ledger, check->promise, i)) return true;
+    return false;
+}
+
 static bool take_one(draining *drain, const mql_acquired *got) {
     power_check *check = drain->check;
     long long offset = (long long)got->offset;
     int place = place_of(check, got->offset);
-    uint64_t token;
-    fate found = fate_of(check, got->offset, &token);
     if (place < 0) return true; /* used up by recovery, or trimmed */
     if (drain->delivered[place])
         return violated(check, "O7: offset %lld was delivered twice", offset);
     drain->delivered[place] = true;
     if (check->weak) return true;
-    if (found == FATE_FINAL)
+    if (drain->fates[place] == FATE_FINAL)
         return violated(check, "O7: offset %lld was accepted durably, and comes again", offset);
-    if (got->token <= token)
+    if (got->token <= drain->tokens[place])
         return violated(check, "O7: offset %lld: token %llx after %llx", offset,
-                        (unsigned long long)got->token, (unsigned long long)token);
+                        (unsigned long long)got->token,
+                        (unsigned long long)drain->tokens[place]);
     return true;
 }
 
 static bool all_came(draining *drain) {
     power_check *check = drain->check;
     int64_t start = mql_log_start(check->work->log);
+    int place = 0;
     for (int32_t i = 0; i < check->promise->tried; i++) {
         const power_batch *batch = &check->ledger->batches[i];
-        for (int64_t n = 0; check->present[i] && n < batch->count; n++) {
-            uint64_t token;
+        for (int64_t n = 0; check->present[i] && n < batch->count; n++, place++) {
             int64_t offset = batch->offset + n;
-            bool due = offset >= start && fate_of(check, offset, &token) == FATE_DUE;
-            if (due && !drain->delivered[place_of(check, offset)])
+            bool due = offset >= start && drain->fates[place] == FATE_DUE;
+            if (due && !drain->delivered[place])
                 return violated(check, "O7: offset %lld is not delivered", (long long)offset);
         }
     }
@@ -335,6 +339,7 @@ bool power_check_share(power_check *check) {
         return check->weak || !has_final(check) ||
                violated(check, "O7: the share group is gone, with what it accepted durably");
     if (rc < 0) return failed(check, "O7: opening the share group", rc);
+    find_fates(&drain);
     return drain_all(&drain) && (check->weak || all_came(&drain));
 }
 

@@ -70,7 +70,14 @@ int64_t power_ledger_promise(power_ledger *ledger, const power_promise *promise)
     return (int64_t)last;
 }
 
-void power_ledger_fork(const power_ledger *from, const power_promise *promise, power_ledger *to) {
+bool power_ledger_is_final(const power_ledger *ledger, const power_promise *promise, int32_t at) {
+    const power_event *event = &ledger->events[at];
+    if (event->what != POWER_ENDED) return false;
+    if (event->durable && at < promise->done) return true;
+    return event->took && at >= promise->since && at < promise->synced;
+}
+
+void power_ledger_fork(const power_ledger *from, power_promise *promise, power_ledger *to) {
     to->seed = from->seed;
     to->count = promise->tried;
     to->event_count = promise->events;
@@ -84,8 +91,12 @@ void power_ledger_fork(const power_ledger *from, const power_promise *promise, p
         batch->lost = 0; /* by a recovery that was not over then */
         batch->unborn = false;
     }
-    for (int32_t i = promise->done; i < to->event_count; i++)
-        to->events[i].durable = false; /* nobody was told so, and nobody will be */
+    for (int32_t i = 0; i < to->event_count; i++) {
+        power_event *event = &to->events[i]; /* ends: what nobody was told of, nobody will be */
+        if (event->what == POWER_ENDED) event->durable = power_ledger_is_final(from, promise, i);
+        if (i >= promise->done) event->durable = false;
+    }
+    promise->since = promise->synced = to->event_count;
 }
 
 uint64_t power_ledger_hash(const power_promise *promise) {

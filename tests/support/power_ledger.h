@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #define POWER_BATCHES 512
-#define POWER_EVENTS 1024
+#define POWER_EVENTS 4096
 #define POWER_VALUES 2048
 #define POWER_VALUE_MOST 5000
 
@@ -35,6 +35,7 @@ enum power_what { POWER_COMMITTED = 1, POWER_ACQUIRED, POWER_ENDED, POWER_RELEAS
 typedef struct power_event {
     uint8_t what;
     bool durable;
+    bool took; /* POWER_ENDED: it was done, durable or not */
     int64_t offset;
     uint64_t token;
 } power_event;
@@ -47,6 +48,8 @@ typedef struct power_promise {
     int32_t repaired;  /* ghosts among the first so many are gone */
     int32_t events;    /* that may have left something */
     int32_t done;      /* that were answered */
+    int32_t since;     /* the first that no power cut came after */
+    int32_t synced;    /* what took place from `since` to here is durable, whatever it was then */
     int32_t generation;
     uint8_t zero;  /* no holes: promises are compared as bytes */
     bool stranger; /* a file of somebody else's is there */
@@ -54,7 +57,7 @@ typedef struct power_promise {
     bool shared;   /* the share group has been opened */
 } power_promise;
 
-static_assert(sizeof(power_promise) == 48, "compared and hashed as bytes");
+static_assert(sizeof(power_promise) == 56, "compared and hashed as bytes");
 
 typedef struct power_ledger {
     uint64_t seed;
@@ -71,8 +74,10 @@ int32_t power_ledger_add(power_ledger *ledger, power_batch batch);
 int32_t power_ledger_note(power_ledger *ledger, power_event event);
 /* The number of a promise that says this. */
 int64_t power_ledger_promise(power_ledger *ledger, const power_promise *promise);
-/* A ledger of its own for what comes after `promise`. */
-void power_ledger_fork(const power_ledger *from, const power_promise *promise, power_ledger *to);
+/* Whether event `at` was the end of a record, which no power cut takes back. */
+bool power_ledger_is_final(const power_ledger *ledger, const power_promise *promise, int32_t at);
+/* A ledger of its own for what comes after `promise`, which is given the place of its events. */
+void power_ledger_fork(const power_ledger *from, power_promise *promise, power_ledger *to);
 uint64_t power_ledger_hash(const power_promise *promise);
 
 #endif

@@ -14,9 +14,12 @@
 #include "mql_batch.h"
 #include "mql_log.h"
 #include "mql_os_fault.h"
+#include "mql_reserve.h"
+#include "mql_share.h"
 
 #define BATCH_BYTES 1500 /* for letter b */
 #define MANY 6
+#define WHOLE MQL_SHARE_SLOTS /* records, for letter Z: as many as a page has slots */
 #define SPARE (SIM_DISKS - 1)
 #define LOCK_MS 3600000
 
@@ -201,7 +204,7 @@ static int append(power_work *work, size_t count, int flags) {
 
 /* One compressed batch: to the engine its payload is bytes. Returns its size. */
 static size_t make_batch(giving *give, uint8_t out[MQL_BATCH_HEADER + POWER_VALUE_MOST]) {
-    mql_record records[MANY] = {{.timestamp = 1}, {.timestamp = 2}};
+    mql_record records[WHOLE] = {{.timestamp = 1}, {.timestamp = 2}};
     size_t length = (size_t)give->values[0].length;
     int rc = mql_batch_build(records, give->count, sim_now.wall_ms, MQL_LZ4, give->values[0].data,
                              length, out);
@@ -210,11 +213,13 @@ static size_t make_batch(giving *give, uint8_t out[MQL_BATCH_HEADER + POWER_VALU
     return MQL_BATCH_HEADER + length;
 }
 
-static int append_compressed(power_work *work) {
+/* Of so many records; the ledger knows them by one value, since they have one payload. */
+static int append_compressed(power_work *work, size_t count) {
     uint8_t batch[MQL_BATCH_HEADER + POWER_VALUE_MOST];
     giving give;
     int64_t offset = -1;
-    take_values(work, &give, 1 + below(work, MANY - 1));
+    take_values(work, &give, 1);
+    give.count = count;
     expect(work, &give, true);
     size_t size = make_batch(&give, batch);
     int rc = mql_append_batches(work->log, batch, size, 0, &offset);
@@ -269,6 +274,7 @@ static int reopen(power_work *work, bool dies) {
     else
         rc = power_work_close(work);
     if (rc == MQL_OK && !dies && end > work->now.durable) work->now.durable = end;
+    if (rc == MQL_OK && !dies) work->now.synced = work->now.done;
     int opened = power_work_open(work);
     if (opened == MQL_OK) work->now.repaired = work->ledger->count;
     return opened < 0 ? opened : rc;
@@ -334,15 +340,18 @@ static int acquire(power_work *work, size_t count) {
     return MQL_OK;
 }
 
-static int settle(power_work *work, int event, int count, bool durable) {
+/* Of those that are held, `from` is the first. */
+static int settle(power_work *work, int event, int from, int count, bool durable) {
     mql_settle items[POWER_HELD];
-    if (count > work->held_count) count = work->held_count;
-    if (count == 0) return MQL_OK;
+    mql_acquired *held = work->held + from;
+    if (count > work->held_count - from) count = work->held_count - from;
+    if (count <= 0) return MQL_OK;
     bool ends = event != MQL_RELEASE;
     bool synced = durable || work->plan->durability == MQL_DURABILITY_SYNC;
     int32_t first = work->ledger->event_count;
     for (int i = 0; i < count; i++) {
-        items[i] = (mql_settle){.offset = work->held[i].offset, .token = work->held[i].token};
+        items[i] = (mql_settle){
+            .offset = held[i].offset, .token = held[i].token, .result = MQL_TIMEOUT};
         power_ledger_note(work->ledger,
                           (power_event){.what = ends ? POWER_ENDED : POWER_RELEASED,
                                         .durable = synced && ends,
@@ -358,11 +367,23 @@ static int settle(power_work *work, int event, int count, bool durable) {
         if (rc == MQL_OK && items[i].result != MQL_OK)
             wrong(work, "a lock that is held was lost", items[i].offset, items[i].result);
         if (rc < 0) work->ledger->events[first + i].durable = false;
+        work->ledger->events[first + i].took = items[i].result == MQL_OK;
     }
     work->held_count -= count;
-    memmove(work->held, work->held + count, sizeof *work->held * (size_t)work->held_count);
+    memmove(held, held + count, sizeof *held * (size_t)(work->held_count - from));
     work->now.done = work->now.events;
     return rc;
+}
+
+/* What was done to the share group is on stable storage, if the call says so. */
+static int all_synced(power_work *work, int rc) {
+    if (rc == MQL_OK && work->share != NULL) work->now.synced = work->now.done;
+    return rc;
+}
+
+static int recycle(power_work *work) {
+    int rc = work->share == NULL ? MQL_END : mql_reserve_recycle(&work->share->live);
+    return rc == MQL_END ? MQL_OK : rc;
 }
 
 static int open_share(power_work *work) {
@@ -376,10 +397,11 @@ static int log_letter(power_work *work, char letter) {
     case 'd': return append(work, 1, MQL_DURABLE);
     case 'm': return append(work, 2 + below(work, 2), 0);
     case 'b': return append(work, MANY, 0);
-    case 'z': return append_compressed(work);
+    case 'z': return append_compressed(work, 1 + below(work, MANY - 1));
+    case 'Z': return append_compressed(work, WHOLE);
     case 'y': return die_writing(work);
     case 's': return mql_log_sync(work->log);
-    case 'k': return mql_keeper_sync(work->store);
+    case 'k': return all_synced(work, mql_keeper_sync(work->store));
     case 'p': return mql_keeper_prepare(work->store) < 0 ? MQL_E_OS : MQL_OK;
     case 't': return trim(work);
     case 'c': return reopen(work, false);
@@ -396,11 +418,16 @@ static int group_letter(power_work *work, char letter) {
     case 'q': return open_share(work);
     case 'g': return acquire(work, 5);
     case 'G': return acquire(work, 1);
-    case 'A': return settle(work, MQL_ACCEPT, 3, false);
-    case 'D': return settle(work, MQL_ACCEPT, 1, true);
-    case 'R': return settle(work, MQL_RELEASE, 1, false);
-    case 'J': return settle(work, MQL_ARCHIVE, 1, false);
-    case 'E': return settle(work, MQL_ARCHIVE, 1, true);
+    case 'Q': return acquire(work, POWER_HELD);
+    case 'A': return settle(work, MQL_ACCEPT, 0, 3, false);
+    case 'D': return settle(work, MQL_ACCEPT, 0, 1, true);
+    case 'F': return settle(work, MQL_ACCEPT, 0, POWER_HELD, false);
+    case 'L': return settle(work, MQL_ACCEPT, 1, POWER_HELD, false);
+    case 'R': return settle(work, MQL_RELEASE, 0, 1, false);
+    case 'J': return settle(work, MQL_ARCHIVE, 0, 1, false);
+    case 'E': return settle(work, MQL_ARCHIVE, 0, 1, true);
+    case 'S': return work->share == NULL ? MQL_OK : all_synced(work, mql_share_sync(work->share));
+    case 'P': return recycle(work);
     default: return MQL_OK;
     }
 }
@@ -411,7 +438,7 @@ int power_work_step(power_work *work, char letter) {
         if (rc < 0) return rc;
     }
     sim_now.wall_ms += 7;
-    int rc = strchr("oOqgGADRJE", letter) != NULL ? group_letter(work, letter)
+    int rc = strchr("oOqgGQADFLRJESP", letter) != NULL ? group_letter(work, letter)
                                                   : log_letter(work, letter);
     sim_trace *trace = sim_disk_get(work->disk)->trace;
     if (trace != NULL) sim_trace_point(trace);

@@ -7,7 +7,7 @@
 #include "power_ledger.h"
 #include "sim_trace.h"
 
-#define POWER_HELD 64
+#define POWER_HELD 600
 #define POWER_TOPIC "t"
 #define POWER_GROUP "g"
 #define POWER_STRANGER "t-0/stranger.bin"

@@ -137,6 +137,8 @@ void sim_disk_copy(const sim_disk *from, sim_disk *to) {
         made->directory = inode->directory;
         sim_disk_resize(made, inode->size);
         memcpy(made->bytes, inode->bytes, (size_t)inode->size);
+        for (int64_t page = 0; page < SIM_FILE_PAGES; page++)
+            if (inode->clean[page] != 0) made->clean[page] = 1, protect(made, page, false);
     }
     memcpy(to->names, from->names, sizeof to->names);
     to->name_count = from->name_count;

@@ -114,7 +114,8 @@ void sim_disk_share(void);
 sim_disk *sim_disk_get(int number);
 /* An empty disk: its directory and nothing in it. */
 void sim_disk_format(sim_disk *disk);
-/* The same names and bytes on another; nothing is open there. */
+/* The same names and bytes on another, and pages that a failed sync left clean; nothing is open
+ * there. */
 void sim_disk_copy(const sim_disk *from, sim_disk *to);
 /* Descriptors and mappings that are held. */
 int sim_disk_held(const sim_disk *disk);

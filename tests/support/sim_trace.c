@@ -109,9 +109,10 @@ void sim_trace_free(sim_trace *trace) {
 void sim_trace_point(sim_trace *trace) {
     note_pages(trace);
     int64_t value = trace->note == NULL ? 0 : trace->note(trace->context);
-    if (!trace->moved) return;
+    if (!trace->moved && value == trace->value) return; /* a promise alone is one more thing owed */
     add_event(trace, (sim_event){.what = SIM_DID_POINT, .value = value});
     trace->moved = false;
+    trace->value = value;
 }
 
 void sim_trace_sync(sim_trace *trace, int inode, int from, int to) {

@@ -58,7 +58,8 @@ typedef struct sim_trace {
     sim_version *versions;
     size_t event_count, event_room, change_count, change_room, version_count, version_room;
     int32_t order;     /* lengths and names so far */
-    bool moved;        /* something was recorded since the last point */
+    bool moved;        /* something was recorded since the last point, which was of `value` */
+    int64_t value;
     int32_t last[SIM_INODES][SIM_FILE_PAGES]; /* version + 1; 0: zeros */
     sim_inode start[SIM_INODES];              /* durable when recording began, without bytes */
     sim_name start_names[SIM_NAMES];
