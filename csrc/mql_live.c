@@ -6,10 +6,9 @@
  * dead owner and finds it set derives everything anew, who finds it clear has nothing to do.
  *
  * Finished chunks are counted into the window first (`folding` names the last of them) and marked
- * as finished after, all by one store: a chunk that had a page by itself, untouched ones by the
- * word. Whoever finds them counted and not marked, because somebody died or the power went in
- * between, goes back to the window before. A page goes to another chunk only when the mark is on
- * stable storage and the page is zeros there (mql_reserve).
+ * as finished after, by one store. Whoever finds them counted and not marked, because somebody died
+ * or the power went in between, goes back to the window before. A page goes to another chunk only
+ * when the mark is on stable storage and the page is zeros there (mql_reserve).
  */
 #include "mql_live.h"
 
@@ -317,8 +316,7 @@ static void set_done(mql_live *live, int64_t from, int64_t to) {
 /* The start goes from chunk `from` over `to` and what is done; done pages it has passed go: none
  * is between the two. */
 static void advance_start(mql_live *live, mql_format_share_window *next, int64_t from, int64_t to) {
-    int64_t number = to + 1;
-    while (is_done(live, number)) number++;
+    int64_t number = mql_live_pass_done(live, to + 1, INT64_MAX);
     next->start = number * MQL_SHARE_SLOTS;
     mql_slots_set_window(&live->slots, next);
     for (int64_t k = from / MQL_SHARE_DONE_CHUNKS; k < number / MQL_SHARE_DONE_CHUNKS;
@@ -363,9 +361,7 @@ static bool fold(mql_live *live, uint32_t page, int64_t number) {
 }
 
 void mql_live_finish(mql_live *live, const mql_live_place *place, int kind) {
-    mql_format_live *map = live->map;
-    int64_t count = atomic_load_explicit(&map->counts[kind], memory_order_relaxed);
-    atomic_store_explicit(&map->counts[kind], count + 1, memory_order_relaxed);
+    mql_live_add(&live->map->counts[kind], 1);
     if (--facts_of(live, place->page)->unfinished == 0)
         fold(live, place->page, place->offset / MQL_SHARE_SLOTS); /* or the next recycling does */
 }
