@@ -718,8 +718,8 @@ static int begin_group(mql_live *live, int64_t start, mql_format_share_window *w
     return MQL_OK;
 }
 
-/* What only the page of memory knows, if it is this boot's: which `boots` is on the disk, whether
- * a sync has failed, or owes something. The file is read from memory too, and may not be there. */
+/* What only the page of memory knows, if it is this boot's: which `boots` is on the disk, whether a
+ * sync has failed, or is owed. The file is read from memory too: what it says may not be there. */
 typedef struct remembered {
     uint32_t tokens_ready;
     uint32_t unsure;
@@ -729,7 +729,7 @@ typedef struct remembered {
 static remembered remember(const mql_live *live) {
     const mql_format_live *map = live->map;
     if (memcmp(map->magic, MQL_LIVE_MAGIC, sizeof map->magic) != 0 || map->instance == 0)
-        return (remembered){.unsure = 1, .unsynced = true}; /* whoever made it anew died in that */
+        return (remembered){.unsure = 1, .unsynced = true}; /* its maker came to no end */
     return (remembered){mql_live_tokens(live), map->unsure,
                         map->busy != 0 || mql_live_is_unsynced(live)};
 }

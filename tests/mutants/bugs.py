@@ -376,14 +376,14 @@ BUGS = (
         "csrc/mql_reserve.c",
         "    int rc = sync_state(live, false);\n    for",
         "    int rc = MQL_OK;\n    for",
-        engine("reserve", "a_page_serves_again_only_after_two_syncs") | power("wipes-os"),
+        engine("reserve", "a_page_serves_again_only_after_two_syncs") | power("pages-os"),
     ),
     Bug(
         "a page of slots serves again before its zeros are on the disk",
         "csrc/mql_reserve.c",
         "    return rc == MQL_OK ? sync_state(live, false) : rc;\n",
         "    return rc;\n",
-        engine("reserve", "a_page_serves_again_only_after_two_syncs") | power("wipes-os"),
+        engine("reserve", "a_page_serves_again_only_after_two_syncs") | power("pages-os"),
     ),
     # -- consumers -------------------------------------------------------------------------------
     Bug(
