@@ -419,7 +419,8 @@ typedef struct mql_format_live {
     _Atomic int64_t bytes;                      /* of this file */
     _Atomic uint32_t announced; /* not 0: appends provide for this group */
     uint32_t unsure;            /* not 0: a sync failed, all pages are to be written anew */
-    uint8_t pad3[32];
+    _Atomic uint64_t owed;      /* the last of the changes that the background is to sync */
+    uint8_t pad3[24];
     _Atomic int64_t places[MQL_LIVE_ARRAYS][MQL_LIVE_PARTS]; /* file positions; 0: not there */
     uint8_t pad4[120];
 
@@ -589,6 +590,7 @@ MQL_AT(live, counts, 0x198);
 MQL_AT(live, capacity, 0x208);
 MQL_AT(live, bytes, 0x218);
 MQL_AT(live, announced, 0x220);
+MQL_AT(live, owed, 0x228);
 MQL_AT(live, places, 0x248);
 MQL_AT(live, members, 0x600);
 MQL_AT(live, held, 0x1400);

@@ -44,15 +44,18 @@ int mql_keeper_prepare_round(mql_keeper *keeper) {
     return did;
 }
 
-/* Whether a peer has left records unsynced for several ticks: it died, or its sync thread did. By
- * the clock: this thread may be woken at any time for something else. */
+/* Whether a peer has left records, or what it settled, unsynced for several ticks: it died, or its
+ * sync thread did. By the clock: this thread may be woken at any time for something else. */
 static bool lagging(mql_log *log, int64_t now_ns) {
     mql_control_end end, durable;
     mql_log_end(log, &end);
     mql_log_durable(log, &durable);
-    if (durable.offset >= end.offset || durable.offset != log->lagging_offset ||
-        log->lagging_ns == 0) {
+    uint64_t owed = mql_shares_owed(log);
+    bool owes = durable.offset < end.offset || owed != 0;
+    bool moves = durable.offset != log->lagging_offset || owed != log->lagging_owed;
+    if (!owes || moves || log->lagging_ns == 0) {
         log->lagging_offset = durable.offset;
+        log->lagging_owed = owed;
         log->lagging_ns = now_ns;
         return false;
     }

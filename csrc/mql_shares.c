@@ -390,6 +390,17 @@ uint64_t mql_shares_changes(mql_log *log) {
 }
 
 /* -- keeping ----------------------------------------------------------------------------------- */
+uint64_t mql_shares_owed(mql_log *log) {
+    uint64_t sum = 0;
+    for (mql_share *share = first(log); share != NULL; share = share->next) {
+        if (is_removed(share) || share->live.map == NULL) continue;
+        uint64_t synced = atomic_load_explicit(&share->live.map->synced, memory_order_acquire);
+        uint64_t owed = atomic_load_explicit(&share->live.map->owed, memory_order_acquire);
+        if (owed > synced) sum += owed + synced;
+    }
+    return sum;
+}
+
 static int keep_one(mql_share *share) {
     mql_live *live = &share->live;
     int rc = MQL_OK;

@@ -3,6 +3,7 @@
 import errno
 import random
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -465,6 +466,49 @@ def test_what_the_dead_had_not_synced_is_synced_also_if_nobody_asks(
             check(lib.mql_keeper_sync(store.c))
             assert len(synced) == 1
     assert len(synced) == 1
+
+
+def rounds_until(store: Store, done: Callable[[], object], seconds: float) -> bool:
+    """Background rounds of a process that settles nothing itself."""
+    end = time.monotonic() + seconds
+    while not done() and time.monotonic() < end:
+        check(lib.mql_keeper_sync(store.c))
+        time.sleep(0.05)
+    return bool(done())
+
+
+def test_what_a_dead_peer_had_not_synced_is_synced_by_who_lives(tmp_path: Path) -> None:
+    def accept() -> None:
+        other = Share(Store(tmp_path / "s").log().c)
+        other.settle("accept", *other.acquire())
+
+    synced: list[str] = []
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"v")
+        share = Share(log.c)
+        check(lib.mql_keeper_sync(store.c))
+        dies(accept)
+        assert share.info().ends[lib.MQL_ACCEPTED] == 1
+        assert share.map.synced < share.map.owed
+        with hooked(syncs_of_the_state(synced)):
+            assert rounds_until(store, lambda: share.map.synced >= share.map.owed, 20.0)
+            assert len(synced) == 1
+            assert not rounds_until(store, lambda: len(synced) > 1, 1.5)
+
+
+def test_who_only_looks_and_acquires_has_nothing_synced(tmp_path: Path) -> None:
+    synced: list[str] = []
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"v")
+        share = Share(log.c)
+        check(lib.mql_keeper_sync(store.c))
+        share.acquire()
+        share.acquire()
+        assert share.map.synced < share.map.changes
+        with hooked(syncs_of_the_state(synced)):
+            assert not rounds_until(store, lambda: synced, 1.5)
 
 
 def test_what_a_close_has_synced_is_not_synced_again(tmp_path: Path) -> None:
