@@ -4,13 +4,14 @@ Those who append to a "sync" topic share its syncs: one of them leads a round, t
 until it has served them. Here a sync takes up to two milliseconds, so that many come meanwhile.
 Workers die in the midst of one, just before they sleep, or at any moment; and a sync may fail,
 which all who waited for it are told. What each thread was told is in a ledger that outlives its
-process.
+process. What it may have been told, syncs say: they are counted as they begin and as they end.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import random
 import select
@@ -42,8 +43,13 @@ OPTIONS = {
     "durability": lib.MQL_DURABILITY_SYNC,
 }
 SYNCS = (lib.MQL_FAULT_SYNC, lib.MQL_FAULT_SYNC_MAP)
-#: In a ledger, behind the numbers: how often something acknowledged was not below the durable end.
-EARLY = Ledger.NUMBERS - 1
+#: In a ledger, behind the numbers: how often something acknowledged was not below the durable end;
+#: had not been synced since it was given; had waited about as long as who is woken by nobody.
+EARLY, UNSYNCED, LATE = range(Ledger.NUMBERS - 3, Ledger.NUMBERS)
+LONG = 0.2
+#: Shared by all: how many syncs have begun, and the last of them that has ended well.
+BEGUN, DONE = range(2)
+syncs = ffi.from_buffer("int64_t[]", mmap.mmap(-1, 16))
 
 
 def append(log: Log, value: bytes) -> int:
@@ -85,6 +91,7 @@ def go_on(log: Log, slots: Any, producer: int, number: int) -> None:
     """Appends until the end, every so many numbers; notes what is acknowledged."""
     try:
         for mine in range(number, EARLY, THREADS):
+            begun, before = syncs[BEGUN], time.monotonic()
             try:
                 offset = append(log, make_value(producer, mine))
             except Failed as failed:
@@ -92,8 +99,9 @@ def go_on(log: Log, slots: Any, producer: int, number: int) -> None:
                     raise
                 continue
             slots[mine] = 1 + offset
-            if log.ends[2] <= offset:
-                slots[EARLY] += 1
+            slots[EARLY] += log.ends[2] <= offset
+            slots[UNSYNCED] += syncs[DONE] <= begun
+            slots[LATE] += time.monotonic() - before > LONG
     except BaseException:
         os.write(2, traceback.format_exc().encode())
         os._exit(1)
@@ -115,7 +123,7 @@ class Worker:
     """A process of four threads that append."""
 
     def __init__(self, path: Path, producer: int, ledger: Path, failing: float) -> None:
-        self.producer, self.ledger = producer, ledger
+        self.producer, self.ledger, self.late = producer, ledger, 0
         self.slots = Ledger(ledger).slots
         self.slots.release()
         self.pid = os.fork()
@@ -131,6 +139,8 @@ class Worker:
     def acknowledged(self) -> dict[int, int]:
         found = Ledger.read(self.ledger)
         assert found.pop(EARLY, -1) == -1, "acknowledged, and not below the durable end"
+        assert found.pop(UNSYNCED, -1) == -1, "acknowledged, and not synced"
+        self.late = 1 + found.pop(LATE, -1)
         return found
 
     def places(self) -> list[int]:
@@ -195,8 +205,17 @@ def next_to_die(workers: list[Worker], chance: random.Random) -> Worker:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
+    lib.mql_os_fault_count_syncs(syncs)
     with in_memory() as directory:
         yield directory
+    lib.mql_os_fault_count_syncs(ffi.NULL)
+
+
+def all_are_there(found: list[tuple[int, bytes | None]], told: dict[int, tuple[int, int]]) -> None:
+    seen = {offset: read_value(value) for offset, value in found if value is not None}
+    assert [offset for offset, _ in found] == list(range(len(found)))
+    assert {offset: seen.get(offset) for offset in told} == told
+    assert len(set(seen.values())) == len(seen), "a value stands twice in the log"
 
 
 @pytest.mark.parametrize("failing", [0.0, 0.1], ids=["leaders die", "and syncs fail"])
@@ -205,7 +224,7 @@ def test_nothing_acknowledged_is_lost_or_early_and_nobody_hangs(
 ) -> None:
     chance = random.Random(20261130)
     told: dict[int, tuple[int, int]] = {}
-    slowest, producer, numbers = 0.0, 0, count()
+    slowest, producer, late, numbers = 0.0, 0, 0, count()
 
     def hire() -> Worker:
         nonlocal producer
@@ -213,10 +232,12 @@ def test_nothing_acknowledged_is_lost_or_early_and_nobody_hangs(
         return Worker(place / "s", producer, place / f"ledger-{producer}", failing)
 
     def dismiss(worker: Worker) -> None:
+        nonlocal late
         worker.bury()
         for number, offset in worker.acknowledged().items():
             assert offset not in told, "an offset was given twice"
             told[offset] = worker.producer, number
+        late += worker.late
 
     with Store(place / "s") as store:
         log = store.log(**OPTIONS)
@@ -237,10 +258,11 @@ def test_nothing_acknowledged_is_lost_or_early_and_nobody_hangs(
         seconds_of_next_append(log, numbers)
         found = read(log)
     with capsys.disabled():
-        print(f"\ngroup commit: {KILLS} kills, {len(told):,} appends, the next in {slowest:.3f} s")
-    seen = {offset: read_value(value) for offset, value in found if value is not None}
-    assert [offset for offset, _ in found] == list(range(len(found)))
-    assert {offset: seen.get(offset) for offset in told} == told
-    assert len(set(seen.values())) == len(seen), "a value stands twice in the log"
+        print(
+            f"\ngroup commit: {KILLS} kills, {len(told):,} appends, {late} of them late, "
+            f"the next in {slowest:.3f} s"
+        )
+    all_are_there(found, told)
     assert len(told) > 10 * KILLS
     assert slowest < 1.0
+    assert late <= 5 * KILLS, "a death may leave some of those who wait asleep; nothing else may"

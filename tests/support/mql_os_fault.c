@@ -129,6 +129,21 @@ static int ask(int call, mql_os_file file) {
     return rc;
 }
 
+/* -- how far syncs have come ------------------------------------------------------------------- */
+static _Atomic int64_t *counted;
+
+void mql_os_fault_count_syncs(_Atomic int64_t counts[2]) { counted = counts; }
+
+static int64_t sync_begins(void) {
+    return counted == NULL ? 0 : atomic_fetch_add(&counted[0], 1) + 1;
+}
+
+/* Syncs of one log come one after the other: the greatest number is the last. */
+static int sync_ends(int64_t number, int rc) {
+    if (counted != NULL && rc == 0) atomic_store(&counted[1], number);
+    return rc;
+}
+
 int mql_os_allocate(mql_os_file file, int64_t position, int64_t length) {
     if (sim_owns(file)) return sim_allocate(file, position, length);
     int rc = ask(MQL_FAULT_ALLOCATE, file);
@@ -158,8 +173,9 @@ int mql_os_truncate(mql_os_file file, int64_t size) {
 
 int mql_os_sync(mql_os_file file) {
     if (sim_owns(file)) return sim_sync(file);
+    int64_t number = sync_begins();
     int rc = ask(MQL_FAULT_SYNC, file);
-    return rc != 0 ? rc : real_sync(file);
+    return sync_ends(number, rc != 0 ? rc : real_sync(file));
 }
 
 int mql_os_sync_directory(mql_os_file directory) {
@@ -308,8 +324,9 @@ void mql_os_unpopulate(void *address, size_t length) {
 }
 int mql_os_sync_map(void *address, size_t length) {
     if (sim_owns_address(address)) return sim_sync_map(address, length);
+    int64_t number = sync_begins();
     int rc = ask(MQL_FAULT_SYNC_MAP, MQL_OS_NO_FILE);
-    return rc != 0 ? rc : real_sync_map(address, length);
+    return sync_ends(number, rc != 0 ? rc : real_sync_map(address, length));
 }
 static _Atomic int64_t wait_least;
 void mql_os_fault_wait_at_least(int64_t ns) { wait_least = ns; }

@@ -29,6 +29,9 @@ enum mql_os_fault_call {
  * from within itself. NULL: nothing is. */
 typedef int mql_os_fault_hook(int call, mql_os_file file);
 void mql_os_fault_set(mql_os_fault_hook *hook);
+/* From now on syncs of files and mappings are counted, in memory that the caller lends, and may
+ * share with others: how many have begun, and which of them has ended well last. */
+void mql_os_fault_count_syncs(_Atomic int64_t counts[2]);
 /* Called after a directory was listed, likewise. */
 void mql_os_fault_after_list(mql_os_fault_hook *hook);
 /* From now on who waits for a word, and is not woken, does so for at least so long: a wake-up that
