@@ -28,6 +28,7 @@
 #define SLICE_NS INT64_C(250000000)
 #define SLEPT_NS (SLICE_NS * 9 / 10)
 #define EARLY_NS INT64_C(100000000)
+#define LATE_MOST 10 /* then both give up */
 #define DELAY_NS 25000 /* the engine spins for about 10 us before it sleeps */
 
 typedef struct shared {
@@ -105,6 +106,7 @@ static void begin_wait(side *who) {
  * woken, and the machine had no processor for it, is not the engine's fault. */
 static void end_wait(side *who) {
     int64_t took = mql_os_monotonic_ns() - who->began;
+    if (atomic_load(&who->both->late) >= LATE_MOST) _exit(1);
     atomic_fetch_add(&who->both->slept, took > 20000);
     if (took < SLEPT_NS) return;
     int64_t slept = took - (kept_waiting(who) - who->kept);
