@@ -12,6 +12,16 @@ The tiers that must kill it are named as in docs/reliability.md, each with as fe
     kill     kills at every instruction (K1)
     litmus   two threads at the same bytes at the same moment (M8)
     races    ThreadSanitizer (M3)
+    faults   each call of the system fails in its turn (E1, E2)
+    mixed    files of two moments beside each other (P5)
+    hostile  flipped bits, cut files, what fuzzers have kept (C1, C2, C5)
+    random   kills at random moments, children that live on (K2, K8)
+    group    group commit: leaders die, syncs fail (K9)
+    full     a disk, or a quota, that is really full (E4)
+    strace   system calls of the package itself fail, or are interrupted (E2, K6)
+    cuts     power cuts under real file systems (P6, P8)
+
+Those in BUILT run the package: a bug in csrc/ is built into its extension for them.
 
 No bugs, though they look like some: the size of a new segment is not synced (the sync of its bytes
 covers it, as msync is an fsync of the range: this is "data is not synced"); a fence is missing
@@ -67,11 +77,26 @@ def litmus(*tests: str) -> dict[str, tuple[str, ...]]:
     return {"litmus": tuple(f"crash/test_at_once.py::test_{test}" for test in tests)}
 
 
+def faults(test: str, *which: str) -> dict[str, tuple[str, ...]]:
+    return {"faults": tuple(f"crash/test_faults.py::test_{test}[{one}]" for one in which)}
+
+
+def hostile(test: str) -> dict[str, tuple[str, ...]]:
+    return {"hostile": (f"crash/test_hostile.py::test_{test}",)}
+
+
+def tests_of(tier: str, file: str, *tests: str) -> dict[str, tuple[str, ...]]:
+    return {tier: tuple(f"{file}.py::test_{test}" for test in tests)}
+
+
 OPERATION = "test_an_operation_syncs_as_often_as_the_design_says"
 CUT = "test_whatever_a_power_cut_leaves_is_what_was_promised"
 DEATH = "test_a_death_at_any_instruction_of_anything_holds_nobody_up_and_loses_nothing"
 KILL = {"kill": (f"crash/test_steps.py::{DEATH}",)}
 RACES = {"races": ("make tsan",)}
+ANY_CALL = "whatever_call_fails_nothing_is_lost_and_the_store_goes_on"
+FLIPS = "each_flipped_bit_of_a_store_costs_the_batch_that_it_hits_and_no_more[in memory]"
+BUILT = {"api", "full", "strace", "cuts"}
 
 BUGS = (
     # -- what is published, and when -----------------------------------------------------------
@@ -316,7 +341,12 @@ BUGS = (
         "           control->device == identity->device && control->inode == identity->inode &&\n"
         "           control->mount == identity->mount;\n",
         "           control->device == identity->device && control->inode == identity->inode;\n",
-        engine("control"),
+        engine("control")
+        | tests_of(
+            "cuts",
+            "api/test_remount",
+            "a_page_from_before_the_mount_is_not_believed_whatever_it_says",
+        ),
     ),
     Bug(
         "recovery cuts below the watermark",
@@ -404,5 +434,253 @@ BUGS = (
     try:
         letters._send_raw(""",
         api("dead", "a_mover_that_is_killed_loses_nothing_and_doubles_nothing"),
+    ),
+    # -- errors ----------------------------------------------------------------------------------
+    Bug(
+        "a checkpoint whose sync failed counts as written",
+        "csrc/mql_checkpoint.c",
+        "    if (rc == 0) rc = mql_os_sync(file);\n",
+        "    if (rc == 0) (void)mql_os_sync(file);\n",
+        faults("what_a_failed_sync_took_is_not_believed_to_be_on_the_disk", "SYNC"),
+    ),
+    Bug(
+        "a descriptor stays open where its file cannot be mapped",
+        "csrc/mql_group.c",
+        "    mql_os_close(file);\n"
+        '    if (rc < 0) return mql_base_fail_os(rc, group->path, "cannot map the consumer',
+        "    if (rc == 0) mql_os_close(file);\n"
+        '    if (rc < 0) return mql_base_fail_os(rc, group->path, "cannot map the consumer',
+        faults(ANY_CALL, "MAP-once"),
+    ),
+    Bug(
+        "what the device said is told as EIO",
+        "csrc/mql_commit.c",
+        "        rc = poisoned(log);\n        mql_base_error()->os_errno = code;\n",
+        "        rc = poisoned(log);\n",
+        faults(ANY_CALL, "SYNC_MAP-once"),
+    ),
+    Bug(
+        "whatever kept an append from its room is told as a full disk",
+        "csrc/mql_room.c",
+        'if (rc < 0) return mql_base_fail_os(rc, path, "cannot allocate space for records");',
+        'if (rc < 0) return mql_base_fail_os(-ENOSPC, path, "cannot allocate space for records");',
+        faults(ANY_CALL, "ALLOCATE-once"),
+    ),
+    Bug(
+        "a name that could not be synced counts as synced",
+        "csrc/mql_group.c",
+        """    rc = mql_os_sync_directory(opened);
+    mql_os_close(opened);
+""",
+        """    (void)mql_os_sync_directory(opened);
+    mql_os_close(opened);
+""",
+        faults("what_a_failed_sync_took_is_not_believed_to_be_on_the_disk", "SYNC_DIRECTORY"),
+    ),
+    Bug(
+        "a committed offset beyond an older log's end is kept",
+        "csrc/mql_group.c",
+        "    if (rc >= 0) clamp(group);\n",
+        "    if (rc >= 0 && group->map == NULL) clamp(group);\n",
+        tests_of("mixed", "crash/test_mixed", "files_of_two_moments_invent_nothing[aaOxbbOx]"),
+    ),
+    # -- hostile bytes ---------------------------------------------------------------------------
+    Bug(
+        "the CRC of a batch is not compared",
+        "csrc/mql_batch.c",
+        """    return mql_crc32c(0, bytes + MQL_BATCH_ATTRIBUTES, covered) ==
+           mql_base_get32(bytes + MQL_BATCH_CRC);
+""",
+        "    return covered > 0 && bytes != NULL;\n",
+        hostile(FLIPS),
+    ),
+    Bug(
+        "the CRC of a committed offset is not compared",
+        "csrc/mql_group.c",
+        "if (what.sequence == 0 || crc != crc_of(&what) || what.offset < 0) continue;",
+        "if (what.sequence == 0 || crc == ~crc_of(&what) || what.offset < 0) continue;",
+        hostile(FLIPS),
+    ),
+    Bug(
+        "the CRC of a share group's window is not compared",
+        "csrc/mql_slots.c",
+        "window->sequence != 0 && window->crc == window_crc(window) && window->start >= 0",
+        "window->sequence != 0 && window->crc != ~window_crc(window) && window->start >= 0",
+        hostile(FLIPS),
+    ),
+    Bug(
+        "the check of a share group's slot is not compared",
+        "csrc/mql_slots.c",
+        "    sound = sound && (time & 0xff) == check8(time & ~UINT64_C(0xff), offset);\n",
+        "    sound = true;\n",
+        hostile(FLIPS),
+    ),
+    Bug(
+        "a batch may be longer than its file",
+        "csrc/mql_batch.c",
+        "    if (header->size > room) return",
+        "    if (room < 0) return",
+        hostile("what_a_fuzzer_has_kept_breaks_nothing[log]"),
+    ),
+    Bug(
+        "a record may be longer than its batch",
+        "csrc/mql_batch.c",
+        "    if (!p || length < RECORD_MIN - 1 || length > walk->end - p)\n",
+        "    if (!p || length < RECORD_MIN - 1)\n",
+        hostile("what_a_fuzzer_has_kept_breaks_nothing[batch]"),
+    ),
+    # -- processes that die ----------------------------------------------------------------------
+    Bug(
+        "a lock whose owner died is never consistent again",
+        "csrc/mql_log.c",
+        "    mql_os_mutex_consistent(mutex);\n",
+        "",
+        tests_of(
+            "random",
+            "crash/test_random_kills",
+            "workers_killed_at_random_lose_nothing_and_hold_nobody_up",
+        ),
+    ),
+    Bug(
+        "what a dead worker held stays its own",
+        "csrc/mql_share.c",
+        "        if (member == log->home->self || log->home->alive(log->home->context, member)) "
+        "continue;\n",
+        "        if (member != 0) continue;\n",
+        tests_of(
+            "random",
+            "crash/test_random_kills",
+            "what_a_dead_worker_held_is_released_though_its_forked_child_lives",
+        ),
+    ),
+    Bug(
+        "a child keeps its dead parent's place",
+        "csrc/mql_store.c",
+        "        close_locks(store);\n        atomic_store_explicit(&store->home.gone, MQL_E_FORK",
+        "        (void)close_locks;\n        atomic_store_explicit(&store->home.gone, MQL_E_FORK",
+        tests_of(
+            "random",
+            "crash/test_random_kills",
+            "what_a_dead_worker_held_is_released_though_its_forked_child_lives",
+        ),
+    ),
+    Bug(
+        "nobody is woken for what was put",
+        "csrc/mql_append.c",
+        "    mql_log_ring(log, append->offsets);\n",
+        "",
+        tests_of("random", "crash/test_random_kills", "no_wake_up_is_lost"),
+    ),
+    # -- group commit ----------------------------------------------------------------------------
+    Bug(
+        "nobody is asked to lead the next round",
+        "csrc/mql_commit.c",
+        "    if (wake_served(log->control)) ask_to_lead(waiters_of(log->control, round + 1));\n",
+        "    (void)round;\n    (void)wake_served(log->control);\n",
+        engine("commit", "whoever_is_asked_to_lead_just_before_it_sleeps_does_not_sleep"),
+    ),
+    Bug(
+        "those whom a round has served sleep on",
+        "csrc/mql_commit.c",
+        "        mql_os_wake(&served->word, INT32_MAX);\n",
+        "",
+        tests_of(
+            "group",
+            "crash/test_group_commit",
+            "nothing_acknowledged_is_lost_or_early_and_nobody_hangs[leaders die]",
+        ),
+    ),
+    Bug(
+        "the durable end is published before the sync has returned",
+        "csrc/mql_commit.c",
+        "    if (rc == MQL_OK) rc = sync_active(log, &durable, &end);\n",
+        "    if (rc == MQL_OK) mql_control_publish(&log->control->durable, &end);\n"
+        "    if (rc == MQL_OK) rc = sync_active(log, &durable, &end);\n",
+        tests_of(
+            "group",
+            "crash/test_group_commit",
+            "nothing_acknowledged_is_lost_or_early_and_nobody_hangs[leaders die]",
+        ),
+    ),
+    Bug(
+        "who waited for a round that failed is told that it is done",
+        "csrc/mql_commit.c",
+        "        if (failed) return poisoned(log);\n",
+        "        if (failed) return MQL_OK;\n",
+        tests_of(
+            "group",
+            "crash/test_group_commit",
+            "nothing_acknowledged_is_lost_or_early_and_nobody_hangs[and syncs fail]",
+        ),
+    ),
+    # -- full disks ------------------------------------------------------------------------------
+    Bug(
+        "blocks count as there though none were found",
+        "csrc/mql_room.c",
+        """    if (rc == MQL_OK)
+        atomic_store_explicit(&log->control->allocated, reached, memory_order_release);
+    return rc;
+}
+
+int mql_room_allocate""",
+        """    if (rc < 0) reached = least;
+    atomic_store_explicit(&log->control->allocated, reached, memory_order_release);
+    return rc;
+}
+
+int mql_room_allocate""",
+        tests_of("full", "api/test_full_disk", "to_the_last_block_there_is_no_sigbus[os]"),
+    ),
+    Bug(
+        "a disk that was full is full for ever",
+        "csrc/mql_room.c",
+        "    if (spare < bytes)\n",
+        "    static _Atomic bool full;\n    if (spare < bytes) full = true;\n    if (full)\n",
+        tests_of(
+            "full", "api/test_full_disk", "appends_resume_without_reopening_when_space_is_back"
+        ),
+    ),
+    Bug(
+        "an append wants the space of a generous step",
+        "csrc/mql_room.c",
+        "        if ((rc == -ENOSPC || rc == -EDQUOT) && to > least) {\n",
+        "        if (false) {\n",
+        tests_of(
+            "full",
+            "crash/test_no_space",
+            "room_for_what_is_appended_is_taken_where_there_is_none_for_more",
+        ),
+    ),
+    # -- the package, under the kernel's own calls -------------------------------------------------
+    Bug(
+        "a sync that failed is acknowledged",
+        "csrc/mql_commit.c",
+        'return rc < 0 ? mql_base_fail_os(rc, log->directory, "cannot sync the log") : MQL_OK;',
+        "return MQL_OK;",
+        tests_of(
+            "strace",
+            "api/test_durability",
+            "a_sync_that_fails_once_is_told_once_and_nothing_is_lost",
+        ),
+    ),
+    Bug(
+        "a call that a signal has interrupted is not made again",
+        "csrc/mql_os_posix.c",
+        "    } while ((rc) < 0 && errno == EINTR)\n",
+        "    } while (false)\n",
+        tests_of(
+            "strace", "crash/test_interrupted", "a_system_call_that_is_interrupted_is_made_again"
+        ),
+    ),
+    Bug(
+        "a sync only asks for one, and does not wait",
+        "csrc/mql_os_posix.c",
+        "msync(address, length, MS_SYNC)",
+        "msync(address, length, MS_ASYNC)",
+        tests_of(
+            "cuts",
+            "crash/test_power_cuts",
+            "nothing_acknowledged_as_durable_is_lost_when_the_power_goes[ext4]",
+        ),
     ),
 )
