@@ -286,7 +286,9 @@ static int sync_name(const mql_group *group) {
     if (rc < 0) return rc;
     rc = mql_os_sync_directory(opened);
     mql_os_close(opened);
-    return rc == 0 && mql_log_sync_directory(group->log, end.offset == 0) < 0 ? -EIO : rc;
+    if (rc == 0 && mql_log_sync_directory(group->log, end.offset == 0) < 0)
+        rc = mql_base_error()->os_errno > 0 ? -mql_base_error()->os_errno : -EIO;
+    return rc;
 }
 
 int mql_group_store(mql_group *group, uint64_t member, int64_t offset, bool durable) {
@@ -306,10 +308,10 @@ int mql_group_store(mql_group *group, uint64_t member, int64_t offset, bool dura
     rc = mql_os_sync_map(map, MQL_GROUP_BYTES);
     if (rc == 0) rc = sync_name(group);
     if (rc == 0) return MQL_OK;
-    rc = mql_base_fail(MQL_E_DURABILITY, group->path,
-                       "the commit is in memory, but not known to be on disk");
-    mql_base_error()->os_errno = EIO;
-    return rc;
+    (void)mql_base_fail(MQL_E_DURABILITY, group->path,
+                        "the commit is in memory, but not known to be on disk");
+    mql_base_error()->os_errno = -rc;
+    return MQL_E_DURABILITY;
 }
 
 /* -- ownership --------------------------------------------------------------------------------- */

@@ -446,8 +446,7 @@ int power_work_step(power_work *work, char letter) {
 }
 
 /* O9: the failure names what happened, and keeps the system's own word for it. Who has not `met` it
- * himself finds a log that is poisoned, and has nothing better than EIO; nor has a durable commit,
- * which is a fault of its own. */
+ * himself finds a log that is poisoned, and has nothing better than EIO. */
 static void judge(power_work *work, int rc, bool met) {
     int given = mql_error_last()->os_errno, expected = sim_now.fault_error;
     work->refused++;
@@ -464,6 +463,6 @@ void power_work_run(power_work *work, const char *letters) {
     for (const char *at = letters; *at != 0; at++) {
         int64_t before = sim_now.fault_hits;
         int rc = power_work_step(work, *at);
-        if (rc < 0) judge(work, rc, sim_now.fault_hits > before && *at != 'O');
+        if (rc < 0) judge(work, rc, sim_now.fault_hits > before);
     }
 }
