@@ -50,16 +50,14 @@ static bool lagging(mql_log *log, int64_t now_ns) {
     mql_control_end end, durable;
     mql_log_end(log, &end);
     mql_log_durable(log, &durable);
-    uint64_t owed = mql_shares_owed(log);
-    bool owes = durable.offset < end.offset || owed != 0;
-    bool moves = durable.offset != log->lagging_offset || owed != log->lagging_owed;
-    if (!owes || moves || log->lagging_ns == 0) {
+    bool shares = mql_shares_lag(log, now_ns, LAGGING_NS);
+    if (durable.offset >= end.offset || durable.offset != log->lagging_offset ||
+        log->lagging_ns == 0) {
         log->lagging_offset = durable.offset;
-        log->lagging_owed = owed;
         log->lagging_ns = now_ns;
-        return false;
+        return shares;
     }
-    return now_ns - log->lagging_ns > LAGGING_NS;
+    return shares || now_ns - log->lagging_ns > LAGGING_NS;
 }
 
 /* Retention by age takes away also where nothing is appended any more, and what is consumed may

@@ -6,9 +6,9 @@
  * dead owner and finds it set derives everything anew, who finds it clear has nothing to do.
  *
  * Finished chunks are counted into the window first (`folding` names the last of them) and marked
- * as finished after, by one store. Whoever finds them counted and not marked, because somebody died
- * or the power went in between, goes back to the window before. A page goes to another chunk only
- * when the mark is on stable storage and the page is zeros there (mql_reserve).
+ * as finished after, by one store. Whoever finds them counted and not marked goes back to the window
+ * before; a power cut may have taken more marks than those, whose chunks are then counted twice. A
+ * page goes to another chunk only when the mark is on stable storage and the page is zeros there.
  */
 #include "mql_live.h"
 
@@ -282,15 +282,14 @@ int64_t mql_live_untouched(mql_live *live, int64_t number, int64_t stop) {
     uint32_t page, pages = atomic_load_explicit(&live->map->pages, memory_order_relaxed);
     bool first = mql_slots_window(&live->slots, &window) == MQL_OK &&
                  number == window.start / MQL_SHARE_SLOTS;
-    if (!first) { /* those of one word */
+    uint64_t done = MQL_SHARE_DONE | (uint64_t)(next / MQL_SHARE_DONE_CHUNKS);
+    if (!first || find_code(live, done, &page)) { /* those of one word */
         stop = mql_base_min(stop, mql_base_round_up(next, MQL_SHARE_WORD_BITS));
         while (next < stop && !find_code(live, (uint64_t)next + 1, &page) && !is_done(live, next))
             next++;
         return next;
     }
-    if (find_code(live, (uint64_t)next + 1, &page) ||
-        find_code(live, MQL_SHARE_DONE | (uint64_t)(next / MQL_SHARE_DONE_CHUNKS), &page))
-        return next;
+    if (find_code(live, (uint64_t)next + 1, &page)) return next;
     for (page = 0; page < pages; page++)
         if (chunks_of(live, page, &from, &to) && to > next)
             stop = mql_base_min(stop, mql_base_max(from, next));
@@ -331,9 +330,8 @@ static void advance_start(mql_live *live, mql_format_share_window *next, int64_t
 /* Counts what the chunk's slots came to. */
 static void sum_chunk(mql_live *live, uint32_t page, int64_t number, int64_t start,
                       int64_t counts[MQL_SHARE_KINDS]) {
-    for (int64_t i = 0; i < MQL_SHARE_SLOTS; i++) {
-        int64_t offset = number * MQL_SHARE_SLOTS + i;
-        if (offset < start) continue;
+    int64_t first = mql_base_max(start, number * MQL_SHARE_SLOTS);
+    for (int64_t offset = first; offset < (number + 1) * MQL_SHARE_SLOTS; offset++) {
         mql_slots_slot slot;
         mql_slots_load(mql_slots_at(&live->slots, page, offset), offset, &slot);
         if (slot.sound && mql_slots_is_final(&slot)) counts[mql_live_kind(&slot)]++;
@@ -475,11 +473,9 @@ static void rebuild_chunk(const rebuilding *build, uint32_t page, int64_t number
     mql_format_live_page *facts = facts_of(build->live, page);
     if (build->pass != PASS_REST)
         *facts = (mql_format_live_page){.unfinished = unfinished_of(number, build->window.start)};
-    for (int64_t i = 0; i < MQL_SHARE_SLOTS; i++) {
-        int64_t offset = number * MQL_SHARE_SLOTS + i;
-        if (offset < build->window.start) continue;
+    int64_t first = mql_base_max(build->window.start, number * MQL_SHARE_SLOTS);
+    for (int64_t offset = first; offset < (number + 1) * MQL_SHARE_SLOTS; offset++)
         rebuild_slot(build, mql_slots_at(&build->live->slots, page, offset), offset, facts);
-    }
 }
 
 /* A power cut may have taken a page's name and kept what was in it, which is then to be wiped. */
@@ -757,7 +753,9 @@ static int make_ready(mql_live *live, bool create, int64_t start, uint32_t pages
     if (same && before.tokens_ready == (uint32_t)window.boots)
         atomic_store_explicit(&live->map->tokens_ready, before.tokens_ready, memory_order_release);
     live->map->unsure = before.unsure;
-    atomic_store_explicit(&live->map->changes, !same || before.unsynced, memory_order_release);
+    uint64_t owed = !same || before.unsynced; /* by whoever lives, if this one dies in turn */
+    atomic_store_explicit(&live->map->owed, owed, memory_order_release);
+    atomic_store_explicit(&live->map->changes, owed, memory_order_release);
     atomic_store_explicit(&live->map->instance, live->log->home->instance, memory_order_release);
     return MQL_OK;
 }

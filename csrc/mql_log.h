@@ -109,7 +109,6 @@ struct mql_log {
     _Atomic bool wants_room;
     int64_t sync_due_ns;    /* when the background sync is due; 0: not; the sync thread's */
     int64_t lagging_offset; /* the durable end when a peer was first seen to lag */
-    uint64_t lagging_owed;  /* likewise: what share groups owe */
     int64_t lagging_ns;     /* since when; 0: not looked at yet */
     int64_t retain_due_ns; /* when retention by age is looked at next */
     bool reclaim_owed;                /* its owner died: under the reclaim lock */

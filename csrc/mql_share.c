@@ -537,10 +537,10 @@ static int settle_round(settling *settle, mql_settle *items, size_t count) {
     mql_live_begin(&share->live);
     if (settle->how->event == MQL_RENEW) forget_stale(&share->live, count);
     for (size_t i = 0; i < count; i++) items[i].result = settle_one(settle, &items[i]);
-    if (MQL_LIKELY(!settle->damaged)) mql_live_end(&share->live); /* else it is derived anew */
-    uint64_t changes = atomic_load_explicit(&share->live.map->changes, memory_order_relaxed);
-    atomic_store_explicit(&share->live.map->owed, changes, memory_order_release);
-    settle->changes = changes + (settle->damaged ? 1 : 0);
+    mql_live_end(&share->live);
+    settle->changes = atomic_load_explicit(&share->live.map->changes, memory_order_relaxed);
+    atomic_store_explicit(&share->live.map->owed, settle->changes, memory_order_release);
+    if (MQL_UNLIKELY(settle->damaged)) mql_live_begin(&share->live); /* it is derived anew */
     mql_share_leave(share);
     return MQL_OK;
 }

@@ -11,6 +11,8 @@ struct mql_share {
     _Atomic int64_t most;    /* max_acquired of the last acquisition */
     _Atomic int64_t seen;    /* records below it may be acquired: the end when it was last read */
     int64_t begins;          /* read-only stores: where it begins if it has no file; -1: it must */
+    uint64_t lagging_synced; /* of the sync thread: `synced` when it was first seen to lag */
+    int64_t lagging_ns;      /* since when; 0: not looked at yet */
     char name[MQL_NAME_MAX + 1];
 };
 

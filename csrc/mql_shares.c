@@ -390,15 +390,19 @@ uint64_t mql_shares_changes(mql_log *log) {
 }
 
 /* -- keeping ----------------------------------------------------------------------------------- */
-uint64_t mql_shares_owed(mql_log *log) {
-    uint64_t sum = 0;
+bool mql_shares_lag(mql_log *log, int64_t now_ns, int64_t most_ns) {
+    bool lag = false;
     for (mql_share *share = first(log); share != NULL; share = share->next) {
         if (is_removed(share) || share->live.map == NULL) continue;
         uint64_t synced = atomic_load_explicit(&share->live.map->synced, memory_order_acquire);
         uint64_t owed = atomic_load_explicit(&share->live.map->owed, memory_order_acquire);
-        if (owed > synced) sum += owed + synced;
+        bool stands = owed > synced && synced == share->lagging_synced && share->lagging_ns != 0;
+        if (stands && now_ns - share->lagging_ns <= most_ns) continue;
+        lag = lag || stands;
+        share->lagging_synced = synced;
+        share->lagging_ns = now_ns;
     }
-    return sum;
+    return lag;
 }
 
 static int keep_one(mql_share *share) {

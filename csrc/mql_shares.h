@@ -28,9 +28,9 @@ int mql_shares_run(mql_log *log, int64_t *from, int64_t *to);
 int64_t mql_shares_reached(mql_log *log);
 /* Moves with every change of the groups that this process knows: a hint. */
 uint64_t mql_shares_changes(mql_log *log);
-/* 0: nothing is owed to the disk of what was settled in the groups that this process knows; else a
- * number that moves with every sync, and with what is settled. */
-uint64_t mql_shares_owed(mql_log *log);
+/* Whether what was settled in some group that this process knows has been owed to the disk for so
+ * long, without any sync. Of the sync thread. */
+bool mql_shares_lag(mql_log *log, int64_t now_ns, int64_t most_ns);
 /* Everything done to the groups is on stable storage. Enters none of them. Blocks. */
 int mql_shares_sync(mql_log *log);
 int mql_shares_sync_one(mql_share *share);

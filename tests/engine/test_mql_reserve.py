@@ -497,6 +497,36 @@ def test_what_a_dead_peer_had_not_synced_is_synced_by_who_lives(tmp_path: Path) 
             assert not rounds_until(store, lambda: len(synced) > 1, 1.5)
 
 
+def test_what_is_owed_still_when_the_next_opener_dies_in_turn_is_synced(tmp_path: Path) -> None:
+    synced: list[str] = []
+    accept_and_die(tmp_path / "s")
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.sync()
+        dies(lambda: Share(Store(tmp_path / "s").log().c))
+        share = Share(log.c)
+        assert share.map.announced
+        with hooked(syncs_of_the_state(synced)):
+            assert rounds_until(store, lambda: synced, 20.0)
+
+
+def test_what_was_settled_beside_a_damaged_slot_is_synced_as_well(tmp_path: Path) -> None:
+    synced: list[str] = []
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(*[b"v"] * 4)
+        share = Share(log.c)
+        held = share.acquire(4)
+        check(lib.mql_share_sync(share.c))
+        place = ffi.new("mql_live_place *")
+        assert lib.mql_live_find(share.live, 3, place)
+        place.slot.state ^= 1
+        assert share.settle("accept", *held) == [0, 0, 0, lib.MQL_E_LOST]
+        with hooked(syncs_of_the_state(synced)):
+            check(lib.mql_share_sync(share.c))
+        assert len(synced) == 1
+
+
 def test_who_only_looks_and_acquires_has_nothing_synced(tmp_path: Path) -> None:
     synced: list[str] = []
     with Store(tmp_path / "s") as store:

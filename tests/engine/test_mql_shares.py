@@ -474,6 +474,33 @@ def test_one_delayed_record_holds_nothing_back(log: Log, store: Store) -> None:
     assert share.derived() == before
 
 
+@pytest.mark.parametrize("in_order", [True, False])
+def test_used_up_offsets_are_passed_over_also_where_a_done_page_is(
+    tmp_path: Path, *, in_order: bool
+) -> None:
+    def work() -> None:
+        log = Store(tmp_path / "s").log()
+        share = Share(log.c)
+        log.append(*[b"v"] * 1000)
+        log.sync()
+        held = share.acquire(1000)
+        if not in_order:
+            share.settle("accept", *held[SLOTS : 2 * SLOTS])
+            held[SLOTS : 2 * SLOTS] = []
+        share.settle("accept", *held)
+        check(lib.mql_share_sync(share.c))
+
+    dies(work)
+    reboot(tmp_path / "s")
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        assert log.ends[1] > 1_000_000
+        share = Share(log.c)
+        assert share.map.end == log.ends[1]
+        assert share.info().ends[lib.MQL_GONE] == log.ends[1] - 1000
+        assert share.map.pages < 16
+
+
 def test_nobody_waits_while_offsets_without_records_are_passed_over(tmp_path: Path) -> None:
     """A thousand done words under one holding of the lock; who skips goes on from there."""
     far, at_once = 40_000_000, 1024 * lib.MQL_SHARE_WORD_BITS * lib.MQL_SHARE_SLOTS
