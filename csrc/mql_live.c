@@ -6,9 +6,10 @@
  * dead owner and finds it set derives everything anew, who finds it clear has nothing to do.
  *
  * Finished chunks are counted into the window first (`folding` names the last of them) and marked
- * as finished after, by one store. Whoever finds them counted and not marked goes back to the window
- * before; a power cut may have taken more marks than those, whose chunks are then counted twice. A
- * page goes to another chunk only when the mark is on stable storage and the page is zeros there.
+ * as finished after, by one store. Whoever finds them counted and not marked goes back to the
+ * window before; a power cut may have taken more marks than those, whose chunks are then counted
+ * twice. A page goes to another chunk only when the mark is on stable storage and the page is
+ * zeros there.
  */
 #include "mql_live.h"
 

@@ -70,8 +70,8 @@ bool mql_live_is_clean(const mql_live *live, uint32_t page);
 /* The offset has become final: counts it, and gives its chunk's page up when it was the last. */
 void mql_live_finish(mql_live *live, const mql_live_place *place, int kind);
 /* Up to where the chunks [number, stop), of which the first is untouched, can be finished at once:
- * where the window begins, all before the next that a page speaks of; else, or if a done page speaks
- * of them, those of one word, as far as they are untouched. */
+ * where the window begins, all before the next that a page speaks of; else, or if a done page
+ * speaks of them, those of one word, as far as they are untouched. */
 int64_t mql_live_untouched(mql_live *live, int64_t number, int64_t stop);
 /* Whole chunks [from, to) are final, which mql_live_untouched gave: `kind` counts all their
  * offsets. MQL_BUSY: there is no clean page, and nothing has changed. */
