@@ -11,7 +11,7 @@ from support import power
 # The last one commits and closes by turns: only a log that was closed, and needs no recovery, ends
 # below the commits of a later moment.
 WORKLOADS = ("aabbsbbkbbcbbbxbb", "qaabbgAoOkDbbsaR", "aOmtbboxbbtcOb", "aaOxbbOx")
-FLOOR = 100_000
+FLOOR = 130_000
 
 
 @pytest.mark.slow

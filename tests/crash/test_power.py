@@ -34,7 +34,7 @@ WORKLOADS = LOGS | GROUPS
 DURABILITY = ("os", "sync")
 PART = 1_500
 ALL = {**dict.fromkeys(LOGS, 65_000), **dict.fromkeys(GROUPS, 16_000)}
-FLOOR = 1_000_000
+FLOOR = 1_100_000
 
 HOW = {"depth": 3, "images_again": 6, "one_in": 32}
 AFTER = "aOqgDbbgAsxSagD"

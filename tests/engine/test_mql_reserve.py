@@ -411,6 +411,23 @@ def test_what_a_failed_sync_left_is_written_anew_also_after_all_have_closed(
         assert Share(store.log().c).map.unsure == 1
 
 
+def test_a_failed_sync_is_remembered_also_where_nothing_was_acquired(tmp_path: Path) -> None:
+    def fails(call: int, name: str) -> int:
+        return -errno.EIO if call == lib.MQL_FAULT_SYNC and name.endswith(".state") else 0
+
+    with Store(tmp_path / "s") as store:
+        log = store.log()
+        log.append(b"v")
+        share = Share(log.c)
+        check(lib.mql_share_delay(log.c, 0, 1 << 46))
+        with hooked(fails), pytest.raises(Failed):
+            check(lib.mql_share_sync(share.c))
+        with hooked(fails), pytest.raises(Failed):
+            store.close()
+    with Store(tmp_path / "s") as store:
+        assert Share(store.log().c).map.unsure == 1
+
+
 def syncs_of_the_state(synced: list[str]) -> Callable[[int, str], int]:
     def hook(call: int, name: str) -> int:
         if call == lib.MQL_FAULT_SYNC and name.endswith(".state"):
@@ -472,17 +489,28 @@ def rounds_until(store: Store, done: Callable[[], object], seconds: float) -> bo
     """Background rounds of a process that settles nothing itself."""
     end = time.monotonic() + seconds
     while not done() and time.monotonic() < end:
-        check(lib.mql_keeper_sync(store.c))
+        lib.mql_keeper_sync(store.c)  # it may fail
         time.sleep(0.05)
     return bool(done())
 
 
-def test_what_a_dead_peer_had_not_synced_is_synced_by_who_lives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_dead_peer_had_not_synced_is_synced_by_who_lives(
+    tmp_path: Path, *, fails: bool
+) -> None:
     def accept() -> None:
         other = Share(Store(tmp_path / "s").log().c)
         other.settle("accept", *other.acquire())
 
     synced: list[str] = []
+    failed: list[str] = []
+
+    def fails_once(call: int, name: str) -> int:
+        if call == lib.MQL_FAULT_SYNC and name.endswith(".state") and not failed:
+            failed.append(name)
+            return -errno.EIO
+        return 0
+
     with Store(tmp_path / "s") as store:
         log = store.log()
         log.append(b"v")
@@ -491,6 +519,10 @@ def test_what_a_dead_peer_had_not_synced_is_synced_by_who_lives(tmp_path: Path) 
         dies(accept)
         assert share.info().ends[lib.MQL_ACCEPTED] == 1
         assert share.map.synced < share.map.owed
+        if fails:
+            with hooked(fails_once):
+                assert rounds_until(store, lambda: failed, 20.0)
+            assert share.map.synced < share.map.owed
         with hooked(syncs_of_the_state(synced)):
             assert rounds_until(store, lambda: share.map.synced >= share.map.owed, 20.0)
             assert len(synced) == 1

@@ -34,7 +34,7 @@ def rung() -> Iterator[None]:
 
 
 class Sleeper(threading.Thread):
-    """Calls `wait` until it says that there is something, and then `take`; how long it took."""
+    """Calls `wait` until it says that there is something, and then `take`."""
 
     def __init__(self, log: Log, wait: Callable[[], int], take: Callable[[], Any]) -> None:
         super().__init__()
@@ -83,14 +83,15 @@ def test_there_is_something_at_once_when_there_is_a_backlog(log: Log) -> None:
 def test_a_sleeper_wakes_when_the_next_timer_is_due(log: Log) -> None:
     share = Share(log.c)
     log.append(b"v")
-    late = []
+    late, due_in = [], []
     for _ in range(5):  # a busy machine is late now and then, who does not look each time
         due = int(time.time() * 1000) + 60
         share.settle("release", *share.acquire(), when=due)
-        assert lib.mql_share_due_in(share.c) <= 70 * MS
+        due_in.append(lib.mql_share_due_in(share.c))
         while lib.mql_share_wait(share.c, LONG) != lib.MQL_OK:
             pass
         late.append(time.time() * 1000 - due)
+    assert 0 < max(due_in) <= 70 * MS
     assert min(late) >= -5 and sorted(late)[1] < 100, late
 
 

@@ -55,6 +55,10 @@ def main(words: list[str]) -> int:
     if not chosen:
         print(f"no bug has {' '.join(words)!r} in its name", file=sys.stderr)
         return 2
+    for bug in chosen:
+        if (found := bug.places(ROOT)) != 1:
+            print(f"{bug.name}: its place is {found} times in {bug.file}: mend bugs.py")
+            return 1
     begin = time.monotonic()
     (ROOT / OBJECTS).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mutants-", dir=ROOT / "build") as place:
@@ -71,7 +75,12 @@ def main(words: list[str]) -> int:
         f"times killed by the tier, {alive} survived, {skipped} skipped here, "
         f"{time.monotonic() - begin:.0f} s"
     )
-    return 1 if alive else 0
+    return 1 if alive or (skipped and must_run_all()) else 0
+
+
+def must_run_all() -> bool:
+    """Root in CI can: a tier that is never run is none."""
+    return os.geteuid() == 0 and os.environ.get("CI", "") not in ("", "0", "false")
 
 
 def show(outcome: Outcome) -> Outcome:

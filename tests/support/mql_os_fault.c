@@ -138,9 +138,10 @@ static int64_t sync_begins(void) {
     return counted == NULL ? 0 : atomic_fetch_add(&counted[0], 1) + 1;
 }
 
-/* Syncs of one log come one after the other: the greatest number is the last. */
 static int sync_ends(int64_t number, int rc) {
-    if (counted != NULL && rc == 0) atomic_store(&counted[1], number);
+    if (counted == NULL || rc != 0) return rc;
+    int64_t last = atomic_load(&counted[1]);
+    while (last < number && !atomic_compare_exchange_weak(&counted[1], &last, number)) continue;
     return rc;
 }
 

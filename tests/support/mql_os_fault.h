@@ -30,7 +30,7 @@ enum mql_os_fault_call {
 typedef int mql_os_fault_hook(int call, mql_os_file file);
 void mql_os_fault_set(mql_os_fault_hook *hook);
 /* From now on syncs of files and mappings are counted, in memory that the caller lends, and may
- * share with others: how many have begun, and which of them has ended well last. */
+ * share with others: how many have begun, and the last one begun that has ended well. */
 void mql_os_fault_count_syncs(_Atomic int64_t counts[2]);
 /* Called after a directory was listed, likewise. */
 void mql_os_fault_after_list(mql_os_fault_hook *hook);
