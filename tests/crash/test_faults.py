@@ -42,8 +42,8 @@ WORKLOADS = {
     "groups": "aqgADkoObgRcSgEgAxSgaD",
 }
 DURABILITY = ("os", "sync")
-RUNS_FLOOR = 4_000
-STATES_FLOOR = 400_000
+RUNS_FLOOR = 10_000
+STATES_FLOOR = 600_000
 
 
 def failing(
