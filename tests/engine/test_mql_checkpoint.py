@@ -53,11 +53,9 @@ def two(where: Path, even: int | None, odd: int | None) -> File:
 def write_three(file: File) -> None:
     """Each goes over the slot that does not count, and the last one counts."""
     for offset in (3, 4, 5):
-        before = turns.numbers(file.path, turns.CHECKPOINT)
-        file.write(offset)
+        with turns.writing_the_other(file.path, turns.CHECKPOINT):
+            file.write(offset)
         assert file.offset == offset
-        after = turns.numbers(file.path, turns.CHECKPOINT)
-        assert [*map(int.__eq__, before, after)].count(True) == 1
 
 
 @pytest.mark.parametrize(("even", "odd", "counts"), turns.GREATEST)

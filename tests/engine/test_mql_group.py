@@ -172,11 +172,9 @@ def commit_three(tmp_path: Path, path: Path) -> None:
     with Store(tmp_path / "s") as store:
         group, member = owned(store.log())
         for offset in (33, 44, 55):
-            before = turns.numbers(path, turns.COMMITS)
-            group.commit(member, offset, durable=1)
+            with turns.writing_the_other(path, turns.COMMITS):
+                group.commit(member, offset, durable=1)
             assert group.committed == offset
-            after = turns.numbers(path, turns.COMMITS)
-            assert [*map(int.__eq__, before, after)].count(True) == 1
     for read_only in (1, 0):
         assert committed(tmp_path, read_only=read_only) == 55
 

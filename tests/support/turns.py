@@ -4,6 +4,8 @@ FORMAT.md, "Two slots in turn", says which of the two counts.
 """
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,3 +74,22 @@ def plant(path: Path, record: Record, *sequences: int | None) -> None:
 def numbers(path: Path, record: Record) -> tuple[int, ...]:
     data = path.read_bytes()
     return tuple(struct.unpack_from("<Q", data, at + record.sequence)[0] for at in record.slots)
+
+
+def counting(even: int, odd: int) -> int:
+    """The slot that counts, if the CRCs are right; 0 where none does, as 1 is written first."""
+    if even == 0 or even % 2 != 0 or odd % 2 != 1:
+        return 1 if odd % 2 == 1 else 0
+    return 0 if 0 < (even - odd) % 2**64 < HALF else 1
+
+
+@contextmanager
+def writing_the_other(path: Path, record: Record) -> Iterator[None]:
+    """What is written inside goes over the slot that does not count, and counts then."""
+    before = numbers(path, record)
+    kept = counting(*before)
+    yield
+    after = numbers(path, record)
+    assert after[kept] == before[kept], "it went over the slot that counts"
+    assert after[1 - kept] != before[1 - kept], "nothing was written"
+    assert counting(*after) == 1 - kept
