@@ -26,6 +26,9 @@
 #define CHECKPOINT_OS ((int64_t)64 << 20)
 #define CHECKPOINT_SYNC ((int64_t)1 << 20)
 #define ROUNDS_MOST 4 /* that one caller leads, the first of them for itself */
+#define PATIENCE_NS_MOST 250000
+#define YIELDS_MOST 10000 /* in that time */
+#define ROUNDS_UNWAITED 4
 
 /* What the word of a round's waiters counts in its halves: how often all were served, and how often
  * one was asked to lead. */
@@ -68,13 +71,20 @@ static mql_format_waiters *waiters_of(mql_format_control *control, uint32_t roun
     return &control->waiters_rounds[round & 1];
 }
 
-/* Wakes those whom the last round has served. True: somebody waits for the next one. */
-static bool wake_served(mql_format_control *control) {
+/* Wakes those whom the last round has served; they and `others` are awaited from then on. True:
+ * somebody waits for the next one. */
+static bool wake_served(mql_log *log, int others) {
+    mql_format_control *control = log->control;
     uint32_t round = atomic_load_explicit(&control->round, memory_order_relaxed);
     mql_format_waiters *served = waiters_of(control, round);
     if (mql_control_take_flag(&served->flag)) {
+        mql_control_end end;
+        mql_control_read(&control->published, &end);
+        /* How many is known when all are awake, and then one of them may be leading already. */
+        atomic_store_explicit(&log->awaited, INT64_MAX, memory_order_relaxed);
         atomic_fetch_add_explicit(&served->word, SERVED, memory_order_release);
-        mql_os_wake(&served->word, INT32_MAX);
+        int woken = mql_os_wake(&served->word, INT32_MAX);
+        atomic_store_explicit(&log->awaited, end.offset + woken + others, memory_order_relaxed);
     }
     return atomic_load_explicit(&waiters_of(control, round + 1)->flag, memory_order_relaxed) != 0;
 }
@@ -92,7 +102,7 @@ static void drop(mql_log *log) {
     mql_os_mutex_drop(&log->control->commit);
     mql_log_wake(log, &log->control->waiters_durable, &log->control->durable);
     uint32_t round = atomic_load_explicit(&log->control->round, memory_order_relaxed);
-    if (wake_served(log->control)) ask_to_lead(waiters_of(log->control, round + 1));
+    if (wake_served(log, 1)) ask_to_lead(waiters_of(log->control, round + 1));
     mql_control_ring(&log->control->waiters_queue, INT32_MAX);
 }
 
@@ -262,7 +272,9 @@ static int round_locked(mql_log *log) {
         return MQL_OK;
     begin_round_locked(log->control, end.offset);
     int rc = seal_locked(log, end.segment, &durable);
+    int64_t begin = mql_os_monotonic_ns();
     if (rc == MQL_OK) rc = sync_active(log, &durable, &end);
+    log->patience_ns = mql_base_min((mql_os_monotonic_ns() - begin) / 2, PATIENCE_NS_MOST);
     if (rc == MQL_E_OS) {
         int code = mql_base_error()->os_errno;
         /* Whatever it is, the sync may have been told of pages that were lost. */
@@ -390,13 +402,41 @@ static int follow(mql_log *log, int64_t offset) {
     return woken ? MQL_TIMEOUT : mql_base_later(MQL_TIMEOUT); /* who leads may be stopped */
 }
 
+/* How many of those whom the last round has served have not appended again, at most. */
+static int64_t missing(mql_log *log) {
+    mql_control_end end;
+    mql_control_read(&log->control->published, &end);
+    return atomic_load_explicit(&log->awaited, memory_order_relaxed) - end.offset;
+}
+
+/* Lets them do so: they are awake, and most of them would miss a sync that began at once, and wait
+ * for the one behind it. At most half a sync's time; where most did not come, since they have other
+ * things to do, not again for some rounds. */
+static void await_served_locked(mql_log *log) {
+    int64_t before = missing(log), left;
+    if (before <= 0) return;
+    if (log->unwaited > 0) {
+        log->unwaited--;
+        return;
+    }
+    int64_t until = mql_os_monotonic_ns() + log->patience_ns;
+    int yields = 0;
+    do {
+        mql_os_yield();
+        left = missing(log);
+    } while (left > 0 && ++yields < YIELDS_MOST && mql_os_monotonic_ns() < until);
+    if (left > before / 2) log->unwaited = ROUNDS_UNWAITED;
+}
+
 /* Leads on while others wait: until one of them was awake, the disk would be idle. What fails then
  * is told to them. */
 static int lead_locked(mql_log *log) {
+    await_served_locked(log);
     int rc = commit_locked(log), later = rc;
     for (int i = 1; i < ROUNDS_MOST && later == MQL_OK; i++) {
         atomic_thread_fence(memory_order_seq_cst); /* which else the drop of the lock is */
-        if (!wake_served(log->control)) break;
+        if (!wake_served(log, 0)) break;
+        await_served_locked(log);
         later = commit_locked(log);
     }
     return rc;

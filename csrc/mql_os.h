@@ -130,6 +130,7 @@ int mql_os_thread_start(void (*body)(void *context), void *context, mql_os_threa
 void mql_os_thread_join(mql_os_thread *thread);
 int mql_os_at_fork(void (*before)(void), void (*parent)(void), void (*child)(void));
 void mql_os_sleep(int64_t ns);
+void mql_os_yield(void); /* to whoever else wants this processor; at once if nobody does */
 static inline void mql_os_pause(void) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();

@@ -23,6 +23,7 @@
 #include <linux/fs.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -750,6 +751,8 @@ void mql_os_thread_join(mql_os_thread *thread) {
 int mql_os_at_fork(void (*before)(void), void (*parent)(void), void (*child)(void)) {
     return -pthread_atfork(before, parent, child);
 }
+
+void mql_os_yield(void) { sched_yield(); }
 
 void mql_os_sleep(int64_t ns) {
     struct timespec left = to_timespec(ns);

@@ -59,6 +59,10 @@ def engine(module: str, *tests: str) -> dict[str, tuple[str, ...]]:
     return {"engine": tuple(f"{file}::test_{test}" for test in tests) or (file,)}
 
 
+def rounds(test: str) -> dict[str, tuple[str, ...]]:
+    return {"engine": (f"engine/test_rounds.py::test_{test}",)}
+
+
 def api(module: str, *tests: str) -> dict[str, tuple[str, ...]]:
     return {"api": tuple(f"api/test_{module}.py::test_{test}" for test in tests)}
 
@@ -572,15 +576,22 @@ BUGS = (
     Bug(
         "nobody is asked to lead the next round",
         "csrc/mql_commit.c",
-        "    if (wake_served(log->control)) ask_to_lead(waiters_of(log->control, round + 1));\n",
-        "    (void)round;\n    (void)wake_served(log->control);\n",
-        engine("commit", "whoever_is_asked_to_lead_just_before_it_sleeps_does_not_sleep"),
+        "    if (wake_served(log, 1)) ask_to_lead(waiters_of(log->control, round + 1));\n",
+        "    (void)round;\n    (void)wake_served(log, 1);\n",
+        rounds("whoever_is_asked_to_lead_just_before_it_sleeps_does_not_sleep"),
+    ),
+    Bug(
+        "a round begins without those whom the last one has served",
+        "csrc/mql_commit.c",
+        "    if (before <= 0) return;\n",
+        "    return;\n",
+        rounds("the_next_round_takes_along_whom_the_last_one_has_served"),
     ),
     Bug(
         "those whom a round has served sleep on",
         "csrc/mql_commit.c",
-        "        mql_os_wake(&served->word, INT32_MAX);\n",
-        "",
+        "        int woken = mql_os_wake(&served->word, INT32_MAX);\n",
+        "        int woken = 0;\n",
         tests_of(
             "group",
             "crash/test_group_commit",

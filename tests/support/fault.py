@@ -7,7 +7,7 @@
 
 A hook is asked before each allocation, truncation, sync, mapping, read, write, change of a name
 and look at the free space, with the path of its file or directory; "" before the sync of a mapping,
-and before a wait.
+before a wait, and before a processor is yielded.
 """
 
 import importlib

@@ -47,6 +47,7 @@
 #define mql_os_unpopulate real_unpopulate
 #define mql_os_sync_map real_sync_map
 #define mql_os_wait real_wait
+#define mql_os_yield real_yield
 #define mql_os_lock real_lock
 #define mql_os_unlock real_unlock
 #define mql_os_lock_test real_lock_test
@@ -99,6 +100,7 @@ void real_close(mql_os_file file);
 #undef mql_os_unpopulate
 #undef mql_os_sync_map
 #undef mql_os_wait
+#undef mql_os_yield
 #undef mql_os_lock
 #undef mql_os_unlock
 #undef mql_os_lock_test
@@ -335,6 +337,10 @@ int mql_os_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns) {
     int rc = sim_now.on ? 0 : ask(MQL_FAULT_WAIT, MQL_OS_NO_FILE);
     if (timeout_ns > 0 && timeout_ns < wait_least) timeout_ns = wait_least;
     return rc != 0 ? rc : real_wait(word, expected, timeout_ns);
+}
+void mql_os_yield(void) {
+    if (!sim_now.on) (void)ask(MQL_FAULT_YIELD, MQL_OS_NO_FILE);
+    real_yield();
 }
 int mql_os_lock(mql_os_file file, int64_t byte, bool exclusive) {
     return sim_owns(file) ? sim_lock_byte(file, byte, exclusive) : real_lock(file, byte, exclusive);

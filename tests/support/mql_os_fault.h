@@ -22,7 +22,8 @@ enum mql_os_fault_call {
     MQL_FAULT_UNLINK = 11,
     MQL_FAULT_READ = 12,
     MQL_FAULT_WRITE_ZEROS = 13,
-    MQL_FAULT_FREE_BYTES = 14
+    MQL_FAULT_FREE_BYTES = 14,
+    MQL_FAULT_YIELD = 15 /* of this it is MQL_OS_NO_FILE, too; what it says is not heard */
 };
 
 /* Called before each of these: a result other than 0 is the call's, which is not made. Not called
