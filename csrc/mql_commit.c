@@ -71,9 +71,9 @@ static mql_format_waiters *waiters_of(mql_format_control *control, uint32_t roun
     return &control->waiters_rounds[round & 1];
 }
 
-/* Wakes those whom the last round has served; they and `others` are awaited from then on. True:
- * somebody waits for the next one. */
-static bool wake_served(mql_log *log, int others) {
+/* Wakes those whom the last round has served, who are awaited from then on. True: somebody waits
+ * for the next one. */
+static bool wake_served(mql_log *log) {
     mql_format_control *control = log->control;
     uint32_t round = atomic_load_explicit(&control->round, memory_order_relaxed);
     mql_format_waiters *served = waiters_of(control, round);
@@ -84,7 +84,7 @@ static bool wake_served(mql_log *log, int others) {
         atomic_store_explicit(&log->awaited, INT64_MAX, memory_order_relaxed);
         atomic_fetch_add_explicit(&served->word, SERVED, memory_order_release);
         int woken = mql_os_wake(&served->word, INT32_MAX);
-        atomic_store_explicit(&log->awaited, end.offset + woken + others, memory_order_relaxed);
+        atomic_store_explicit(&log->awaited, end.offset + woken, memory_order_relaxed);
     }
     return atomic_load_explicit(&waiters_of(control, round + 1)->flag, memory_order_relaxed) != 0;
 }
@@ -102,7 +102,7 @@ static void drop(mql_log *log) {
     mql_os_mutex_drop(&log->control->commit);
     mql_log_wake(log, &log->control->waiters_durable, &log->control->durable);
     uint32_t round = atomic_load_explicit(&log->control->round, memory_order_relaxed);
-    if (wake_served(log, 1)) ask_to_lead(waiters_of(log->control, round + 1));
+    if (wake_served(log)) ask_to_lead(waiters_of(log->control, round + 1));
     mql_control_ring(&log->control->waiters_queue, INT32_MAX);
 }
 
@@ -402,30 +402,30 @@ static int follow(mql_log *log, int64_t offset) {
     return woken ? MQL_TIMEOUT : mql_base_later(MQL_TIMEOUT); /* who leads may be stopped */
 }
 
-/* How many of those whom the last round has served have not appended again, at most. */
-static int64_t missing(mql_log *log) {
-    mql_control_end end;
-    mql_control_read(&log->control->published, &end);
-    return atomic_load_explicit(&log->awaited, memory_order_relaxed) - end.offset;
-}
-
-/* Lets them do so: they are awake, and most of them would miss a sync that began at once, and wait
- * for the one behind it. At most half a sync's time; where most did not come, since they have other
- * things to do, not again for some rounds. */
+/* Lets those append again whom the last round has served: they are awake, and most of them would
+ * miss a sync that began at once, and wait for the one behind it. At most half a sync's time; not
+ * again for some rounds where fewer came than did not, since they have other things to do, or where
+ * others had the processor for longer than that. */
 static void await_served_locked(mql_log *log) {
-    int64_t before = missing(log), left;
-    if (before <= 0) return;
+    mql_control_end end, durable;
+    mql_control_read(&log->control->published, &end);
+    mql_control_read(&log->control->durable, &durable);
+    int64_t awaited = atomic_load_explicit(&log->awaited, memory_order_relaxed);
+    if (end.offset >= awaited || durable.offset >= end.offset) return;
     if (log->unwaited > 0) {
         log->unwaited--;
         return;
     }
-    int64_t until = mql_os_monotonic_ns() + log->patience_ns;
+    int64_t before = end.offset, now, until = mql_os_monotonic_ns() + log->patience_ns;
     int yields = 0;
     do {
         mql_os_yield();
-        left = missing(log);
-    } while (left > 0 && ++yields < YIELDS_MOST && mql_os_monotonic_ns() < until);
-    if (left > before / 2) log->unwaited = ROUNDS_UNWAITED;
+        mql_control_read(&log->control->published, &end);
+        awaited = atomic_load_explicit(&log->awaited, memory_order_relaxed);
+        now = mql_os_monotonic_ns();
+    } while (end.offset < awaited && now < until && ++yields < YIELDS_MOST);
+    if (awaited - end.offset > end.offset - before || now - until > log->patience_ns)
+        log->unwaited = ROUNDS_UNWAITED;
 }
 
 /* Leads on while others wait: until one of them was awake, the disk would be idle. What fails then
@@ -435,7 +435,7 @@ static int lead_locked(mql_log *log) {
     int rc = commit_locked(log), later = rc;
     for (int i = 1; i < ROUNDS_MOST && later == MQL_OK; i++) {
         atomic_thread_fence(memory_order_seq_cst); /* which else the drop of the lock is */
-        if (!wake_served(log, 0)) break;
+        if (!wake_served(log)) break;
         await_served_locked(log);
         later = commit_locked(log);
     }

@@ -51,8 +51,8 @@ def test_records_that_change_while_they_are_read_let_no_read_outside(
 ) -> None:
     sums = Sums()
     sums.add([programs.make("flicker"), "records", TIMES // 100])
-    sums.tell(capsys, f"flicker: {sums['reads']:,} reads of records whose bytes change")
-    assert sums["reads"] >= 4 * TIMES
+    sums.tell(capsys, f"flicker: {sums['met']:,} reads of records whose bytes change")
+    assert sums["met"] >= 2 * TIMES
 
 
 def test_a_log_that_changes_while_it_is_read_gives_sound_batches_or_none(
@@ -61,5 +61,5 @@ def test_a_log_that_changes_while_it_is_read_gives_sound_batches_or_none(
     sums = Sums()
     with in_memory() as place:
         sums.add([programs.make("flicker"), "log", TIMES // 1000, place / "s"])
-    sums.tell(capsys, f"flicker: {sums['reads']:,} reads of a log whose bytes change")
-    assert sums["reads"] >= TIMES // 4
+    sums.tell(capsys, f"flicker: {sums['met']:,} reads of a log whose bytes change")
+    assert sums["met"] >= TIMES // 8

@@ -125,28 +125,36 @@ def works(call: int, name: str) -> int:
 class Crew:
     """Threads that append one record each, while another one leads a round without them.
 
-    The first sync takes until all of them wait for the next round.
+    The first sync takes until all of them sleep, and wait for the next round.
     """
 
     def __init__(self, log: fault.Log) -> None:
-        self.log, self.syncs, self.waits, self.yields = log, 0, 0, 0
+        self.log, self.syncs, self.yields = log, 0, 0
+        self.waiters, self.late = set[int](), list[threading.Thread]()
         self.append()
 
     def append(self) -> None:
         self.log.append(b"x", flags=lib.MQL_DURABLE)
 
+    def wait_for(self, count: int) -> None:
+        until(lambda: len(self.waiters) >= count)
+        until(lambda: all(map(sleeps, tuple(self.waiters))))
+
     def work(self, *others: Callable[[], object], device: fault.Hook = works) -> None:
-        """One leads, and the others come while its sync runs."""
+        """One leads, and the others come while its sync runs; so may some in `late`."""
         begun = threading.Event()
-        self.syncs = self.waits = self.yields = 0
+        self.syncs = self.yields = 0
+        self.waiters.clear()
+        self.late.clear()
 
         def ask(call: int, name: str) -> int:
             self.yields += call == YIELD
-            self.waits += call == WAIT
             self.syncs += call == SYNC
+            if call == WAIT:
+                self.waiters.add(threading.get_native_id())
             if call == SYNC and self.syncs == 1:
                 begun.set()
-                until(lambda: self.waits >= len(others))
+                self.wait_for(len(others))
             return device(call, name)
 
         with fault.hooked(ask):
@@ -155,6 +163,13 @@ class Crew:
             threads += at_work(*others)
             for thread in threads:
                 thread.join()
+            for thread in self.late:
+                thread.join()
+
+
+def sleeps(thread: int) -> bool:
+    stat = Path(f"/proc/self/task/{thread}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "S"
 
 
 @pytest.fixture
@@ -165,8 +180,7 @@ def crew(tmp_path: Path) -> Iterator[Crew]:
 
 def test_the_next_round_takes_along_whom_the_last_one_has_served(crew: Crew):
     """They append again when the leader has given way to them, and no sync has begun yet."""
-    served, again, late = 4, threading.Event(), list[threading.Thread]()
-    counts = list[int]()
+    served, again, covered = 4, threading.Event(), list[int]()
 
     def append_twice() -> None:
         crew.append()
@@ -175,10 +189,10 @@ def test_the_next_round_takes_along_whom_the_last_one_has_served(crew: Crew):
 
     def device(call: int, name: str) -> int:
         if call == SYNC:
-            counts.append(crew.log.control.covers)
+            covered.append(crew.log.control.covers)
         if call == SYNC and crew.syncs == 2:  # so that there is a third round for its leader
-            late.extend(at_work(crew.append))
-            until(lambda: crew.waits >= served + 1)
+            crew.late.extend(at_work(crew.append))
+            crew.wait_for(served + 1)
         if call == YIELD or (call == SYNC and crew.syncs > 2):
             again.set()
         if call == YIELD:
@@ -186,9 +200,8 @@ def test_the_next_round_takes_along_whom_the_last_one_has_served(crew: Crew):
         return 0
 
     crew.work(*[append_twice] * served, device=device)
-    late[0].join()
-    assert counts == [2, 2 + served, 2 + served + 1 + served]
-    assert crew.log.ends[2] == counts[-1]
+    assert covered == [2, 2 + served, 2 + served + 1 + served]
+    assert crew.log.ends[2] == covered[-1]
 
 
 def test_whoever_does_not_come_back_is_waited_for_once_in_five_rounds_and_not_for_long(crew: Crew):

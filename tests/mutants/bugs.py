@@ -51,6 +51,7 @@ class Bug:
 
     def plant(self, tree: Path) -> None:
         file = tree / self.file
+        assert self.places(tree) == 1, "the sources were changed meanwhile"
         file.write_text(file.read_text().replace(self.old, self.new))
 
 
@@ -576,14 +577,14 @@ BUGS = (
     Bug(
         "nobody is asked to lead the next round",
         "csrc/mql_commit.c",
-        "    if (wake_served(log, 1)) ask_to_lead(waiters_of(log->control, round + 1));\n",
-        "    (void)round;\n    (void)wake_served(log, 1);\n",
+        "    if (wake_served(log)) ask_to_lead(waiters_of(log->control, round + 1));\n",
+        "    (void)round;\n    (void)wake_served(log);\n",
         rounds("whoever_is_asked_to_lead_just_before_it_sleeps_does_not_sleep"),
     ),
     Bug(
         "a round begins without those whom the last one has served",
         "csrc/mql_commit.c",
-        "    if (before <= 0) return;\n",
+        "    if (end.offset >= awaited || durable.offset >= end.offset) return;\n",
         "    return;\n",
         rounds("the_next_round_takes_along_whom_the_last_one_has_served"),
     ),

@@ -3,8 +3,9 @@
  *     flicker records TIMES
  *     flicker log TIMES DIRECTORY
  *
- * One thread gives a byte now one value, now another, as fast as it can; the other reads TIMES
- * times, and looks at what it gets. Each byte in turn, each with several values.
+ * One thread gives a byte now one value, now another, as fast as it can; the other reads until the
+ * byte has changed during TIMES reads, and looks at what it gets. Each byte in turn, each with
+ * several values.
  *
  * "records": of a batch, behind which there is a page that nobody may read. What the walker gives
  * must lie within the batch, whatever it has read, and in whatever order.
@@ -33,11 +34,16 @@ enum { PAGE = 4096, RECORDS = 3 };
  */
 static const uint8_t values[] = {0x00, 0x01, 0x1c, 0x7e, 0x80, 0xff};
 
+/* So many reads for each that meets a change: the other thread may be off its processor. */
+enum { READS_MOST = 200 };
+
 static _Atomic(_Atomic uint8_t *) place; /* of the byte that flickers; NULL: the end */
 static _Atomic uint8_t other;
+static _Atomic long changes; /* how often it did */
 
 static void *flicker(void *nothing) {
     _Atomic uint8_t *byte;
+    long count = 0;
     pin_to(1);
     while ((byte = atomic_load_explicit(&place, memory_order_acquire)) != NULL) {
         uint8_t was = atomic_load_explicit(byte, memory_order_relaxed);
@@ -45,6 +51,7 @@ static void *flicker(void *nothing) {
         for (int i = 0; i < 500; i++) {
             atomic_store_explicit(byte, now, memory_order_relaxed);
             atomic_store_explicit(byte, was, memory_order_relaxed);
+            atomic_store_explicit(&changes, ++count, memory_order_relaxed);
         }
     }
     return nothing;
@@ -94,10 +101,17 @@ static size_t make(uint8_t *page, mql_batch *batch) {
 
 typedef bool reader(void *context);
 
-/* Reads while each byte flickers in turn; how often it was wrong. */
-static long read_all(uint8_t *bytes, size_t length, long times, reader *read, void *context) {
+/* Whether the byte has changed while it read. */
+static bool read_once(reader *read, void *context, long *wrong) {
+    long before = atomic_load_explicit(&changes, memory_order_relaxed);
+    *wrong += !read(context);
+    return atomic_load_explicit(&changes, memory_order_relaxed) != before;
+}
+
+/* Reads while each byte flickers in turn, and says how often, and how often it was wrong. */
+static int read_all(uint8_t *bytes, size_t length, long times, reader *read, void *context) {
     pthread_t thread;
-    long wrong = 0;
+    long wrong = 0, reads = 0, met = 0;
     atomic_store(&place, (_Atomic uint8_t *)bytes);
     if (pthread_create(&thread, NULL, flicker, NULL) != 0) exit(2);
     pin_to(0);
@@ -105,12 +119,16 @@ static long read_all(uint8_t *bytes, size_t length, long times, reader *read, vo
         for (size_t j = 0; j < sizeof values; j++) {
             atomic_store(&other, values[j]);
             atomic_store(&place, (_Atomic uint8_t *)(bytes + i));
-            for (long k = 0; k < times; k++) wrong += !read(context);
+            long before = met, most = reads + times * READS_MOST;
+            for (; met < before + times && reads < most; reads++)
+                met += read_once(read, context, &wrong);
         }
     }
     atomic_store(&place, NULL);
     pthread_join(thread, NULL);
-    return wrong;
+    printf("%s reads=%ld met=%ld violations=%ld\n", wrong == 0 ? "ok" : "VIOLATION", reads, met,
+           wrong);
+    return wrong != 0;
 }
 
 /* -- the records of a batch -------------------------------------------------------------------- */
@@ -133,10 +151,7 @@ static int records(long times) {
     of.length = make(page, &of.batch);
     uint8_t *bytes = page + PAGE - of.length;
     of.bytes = bytes;
-    long wrong = read_all(bytes, of.length, times, walk_payload, &of);
-    printf("%s reads=%ld violations=%ld\n", wrong == 0 ? "ok" : "VIOLATION",
-           times * (long)(of.length * sizeof values), wrong);
-    return wrong != 0;
+    return read_all(bytes, of.length, times, walk_payload, &of);
 }
 
 /* -- a log ------------------------------------------------------------------------------------- */
@@ -193,11 +208,8 @@ static int a_log(long times, const char *directory) {
     int file = open(path, O_RDWR);
     uint8_t *bytes = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (file < 0 || bytes == MAP_FAILED) return 2;
-    long wrong = read_all(bytes + size, MQL_BATCH_HEADER, times, read_log, cursor);
-    printf("%s reads=%ld violations=%ld\n", wrong == 0 ? "ok" : "VIOLATION",
-           times * (long)(MQL_BATCH_HEADER * sizeof values), wrong);
     close(file);
-    return wrong != 0;
+    return read_all(bytes + size, MQL_BATCH_HEADER, times, read_log, cursor);
 }
 
 int main(int argc, char **argv) {

@@ -12,7 +12,8 @@
  *   sleep  mql_sleep_until against a waker of this file's
  *   own    both of this file's, and the sleeper's fence left out: how often this would be seen
  *   early  mql_share_ring before the drop: likewise
- *   count  something else: two threads hold on to a segment, again and again, and none is lost
+ *   count  something else: two threads hold on to a segment, again and again, and none is lost;
+ *          they wait for each other every PIECE times
  *
  * The last line of the output is the sum. Its first word is "ok" or "VIOLATION".
  */
@@ -32,6 +33,7 @@
 
 #define APART 32      /* turns of a loop: by so much each step is moved at random */
 #define APART_MOST 4000
+#define PIECE 1000
 
 enum mode { WAKE, RING, SLEEP, OWN, EARLY, COUNT };
 static const char *const modes[] = {"wake", "ring", "sleep", "own", "early", "count"};
@@ -156,7 +158,13 @@ static mql_segment shared;
 
 static void *hold(void *which) {
     pin_to(which == NULL);
-    for (int64_t i = 0; i < times; i++) mql_segment_retain(&shared);
+    for (int64_t i = 0; i < times; i++) {
+        if (i % PIECE == 0) {
+            atomic_fetch_add_explicit(&both.over, 1, memory_order_release);
+            until(&both.over, 2 * (i / PIECE + 1));
+        }
+        mql_segment_retain(&shared);
+    }
     return NULL;
 }
 
