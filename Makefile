@@ -92,7 +92,7 @@ clean:
 # A real install, made anew when a source has changed. Compiled objects are kept under build/, the
 # Python files beside them are not: a module that is gone from the tree must go from the package.
 $(VENV)/.installed-%: $(PACKAGE) $(BUILD) | $(VENV)
-	find build -name '*.py*' -delete 2>/dev/null || true
+	find build/*/lib* -name '*.py*' -delete 2>/dev/null || true
 	$(BIN)/pip install --quiet '.[$*]'
 	@touch $@
 
