@@ -27,10 +27,12 @@ asan: $(VENV)/.installed-test
 	    ../$(BIN)/pytest --capture=sys engine
 
 # Everything in tests/crash, also what takes minutes; each tier prints what it did. First those
-# whose times are looked at; then what one processor does, or waits for disks, beside the rest.
+# whose times are looked at, and those whose two threads must meet, which takes seven times as long
+# beside others; then what one processor does, or waits for disks, beside the rest.
 CRASH = cd tests && MQLOG_CRASH=full ../$(BIN)/pytest -m ""
-TIMED := $(addprefix crash/test_,holders.py competing_workers.py)
-BESIDE := $(addprefix crash/test_,hostile_bytes.py power_cuts.py interrupted.py group_commit.py)
+TIMED := $(addprefix crash/test_,holders.py competing_workers.py at_once.py)
+BESIDE := $(addprefix crash/test_,hostile_bytes.py power_cuts.py interrupted.py group_commit.py \
+    faults.py)
 crash: $(VENV)/.installed-test
 	$(CRASH) $(TIMED)
 	$(MAKE) --no-print-directory -j2 crash-beside crash-rest
