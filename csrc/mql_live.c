@@ -415,14 +415,20 @@ typedef struct rebuilding {
     mql_format_share_window window;
     pass_kind pass;
     bool fresh;
+    bool full; /* on a full disk the horizons stay, and what lies behind them is found by looking */
     int64_t now[2];
 } rebuilding;
 
-static void push_again(const rebuilding *build, int which, int64_t time, int64_t offset) {
+/* Where nobody else is there yet, a heap grows with what is found for it. */
+static void push_again(rebuilding *build, int which, int64_t time, int64_t offset) {
     bool due = time <= build->now[which];
     if (build->pass == PASS_DUE && !due) return;
     if (build->pass == PASS_REST && due) return;
-    mql_arrays_push(&build->live->arrays, which, time, offset);
+    mql_arrays *arrays = &build->live->arrays;
+    uint32_t count = mql_arrays_count(arrays, which);
+    if (build->fresh && !build->full && count >= mql_arrays_capacity(arrays, which))
+        build->full = mql_arrays_grow(arrays, which, count + 1) < 0;
+    mql_arrays_push(arrays, which, time, offset);
 }
 
 /* When a record that nobody holds is to be taken. When a parked move is, its slot cannot say: if
@@ -435,7 +441,7 @@ static int64_t due_of(const rebuilding *build, const mql_slots_slot *slot) {
 }
 
 /* One slot of a chunk that has a page. Counted in the first pass only. */
-static void rebuild_slot(const rebuilding *build, mql_format_slot *at, int64_t offset,
+static void rebuild_slot(rebuilding *build, mql_format_slot *at, int64_t offset,
                          mql_format_live_page *facts) {
     mql_format_live *map = build->live->map;
     bool counts = build->pass != PASS_REST;
@@ -470,7 +476,7 @@ static void rebuild_slot(const rebuilding *build, mql_format_slot *at, int64_t o
         push_again(build, MQL_LIVE_DEADLINES, slot.clock == MQL_CLOCK_BOOT ? slot.time : 0, offset);
 }
 
-static void rebuild_chunk(const rebuilding *build, uint32_t page, int64_t number) {
+static void rebuild_chunk(rebuilding *build, uint32_t page, int64_t number) {
     mql_format_live_page *facts = facts_of(build->live, page);
     if (build->pass != PASS_REST)
         *facts = (mql_format_live_page){.unfinished = unfinished_of(number, build->window.start)};
@@ -741,12 +747,6 @@ static int make_ready(mql_live *live, bool create, int64_t start, uint32_t pages
     if (window.sequence == 0) rc = begin_group(live, start, &window);
     if (rc == MQL_OK) rc = reset_live(live, pages, window.start);
     if (rc == MQL_OK) rc = mql_live_rebuild(live, true);
-    if (rc == MQL_OK && overflowed(live)) { /* now it is known how many there are */
-        int64_t due = atomic_load_explicit(&live->map->available, memory_order_relaxed);
-        /* On a full disk the horizons stay, and what lies behind them is found by looking. */
-        if (mql_arrays_grow(&live->arrays, MQL_LIVE_DUE, (uint32_t)due + 16) == MQL_OK)
-            rc = mql_live_rebuild(live, true);
-    }
     if (rc < 0) return rc;
     uint8_t boot[sizeof window.boot];
     mql_slots_memory(&live->slots, live->log->home->identity.boot, boot);

@@ -167,6 +167,35 @@ def test_what_the_heap_has_no_room_for_is_counted_from_the_slots(tmp_path: Path)
         assert (share.info().ready, share.info().oldest) == (101, 9)
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_who_opens_goes_through_the_slots_once_and_makes_the_heap_as_long_as_it_must_be(
+    tmp_path: Path, full: bool
+) -> None:
+    """Where the disk is full the heap has what comes first, and the rest is behind its horizon."""
+    later = int(time.time() * 1000) + 100_000
+    with fault.Store(tmp_path / "s") as store:
+        log = store.log()
+        share = fault.Share(log.c)
+        log.append(*[b"v"] * 400)
+        for number, one in enumerate(share.acquire(300)):
+            share.settle("release", one, when=later + 299 - number)
+    asked = fault.lib.MQL_FAULT_ALLOCATE
+
+    def answer(call: int, name: str) -> int:
+        return -errno.ENOSPC if full and call == asked and name.endswith(".live") else 0
+
+    with fault.Store(tmp_path / "s") as store:
+        log = store.log()
+        with fault.hooked(answer):
+            share = fault.Share(log.c, create=False)
+        assert (share.map.rebuilds == 1) is not full
+        timers, horizon = share.map.timers[lib.MQL_LIVE_DUE], share.map.horizon[lib.MQL_LIVE_DUE]
+        assert (timers, horizon) == ((16, later) if full else (300, (1 << 63) - 1))
+        info = share.info()
+        assert (info.ready, info.delayed, info.acquired) == (100, 300, 0)
+        assert (info.oldest, info.next_ms) == (0, later)
+
+
 def test_a_release_that_may_not_block_does_nothing_where_the_heap_is_full(log: Log) -> None:
     share = Share(log.c)
     log.append(*[b"v"] * 400)
