@@ -524,8 +524,23 @@ uint32_t mql_crc32c(uint32_t crc, const void *data, size_t length) {
     return mql_crc32c_portable(crc, data, length);
 }
 
+TARGET static uint32_t pair(uint64_t first, uint64_t second) {
+    return ~(uint32_t)step8(step8(UINT32_MAX, first), second);
+}
+
+uint32_t mql_crc32c_pair(uint64_t first, uint64_t second) {
+    if (MQL_LIKELY(hardware_is_there())) return pair(first, second);
+    uint64_t both[2] = {first, second};
+    return mql_crc32c_portable(0, both, sizeof both);
+}
+
 #else
 uint32_t mql_crc32c(uint32_t crc, const void *data, size_t length) {
     return mql_crc32c_portable(crc, data, length);
+}
+
+uint32_t mql_crc32c_pair(uint64_t first, uint64_t second) {
+    uint64_t both[2] = {first, second};
+    return mql_crc32c_portable(0, both, sizeof both);
 }
 #endif

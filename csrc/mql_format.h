@@ -378,7 +378,8 @@ typedef struct mql_format_timer {
 typedef struct mql_format_live_page {
     uint32_t next;       /* in its list: page + 1; 0: the last */
     uint16_t unfinished; /* slots of the chunk that are not final */
-    uint16_t mark;       /* 0: clean or in the hash; else finished, and not clean yet */
+    uint8_t mark;        /* 0: clean or in the hash; else finished, and not clean yet */
+    uint8_t mixed;       /* not 0: some that are final were not accepted */
 } mql_format_live_page;
 
 typedef struct mql_format_live {

@@ -328,11 +328,14 @@ static void advance_start(mql_live *live, mql_format_share_window *next, int64_t
     }
 }
 
-/* Counts what the chunk's slots came to. */
+/* Counts what the chunk's slots came to: nearly always all were accepted. */
 static void sum_chunk(mql_live *live, uint32_t page, int64_t number, int64_t start,
                       int64_t counts[MQL_SHARE_KINDS]) {
+    bool mixed = facts_of(live, page)->mixed != 0;
     int64_t first = mql_base_max(start, number * MQL_SHARE_SLOTS);
-    for (int64_t offset = first; offset < (number + 1) * MQL_SHARE_SLOTS; offset++) {
+    int64_t stop = (number + 1) * MQL_SHARE_SLOTS;
+    if (!mixed) counts[MQL_ACCEPTED] += stop - first;
+    for (int64_t offset = first; mixed && offset < stop; offset++) {
         mql_slots_slot slot;
         mql_slots_load(mql_slots_at(&live->slots, page, offset), offset, &slot);
         if (slot.sound && mql_slots_is_final(&slot)) counts[mql_live_kind(&slot)]++;
@@ -360,8 +363,10 @@ static bool fold(mql_live *live, uint32_t page, int64_t number) {
 }
 
 void mql_live_finish(mql_live *live, const mql_live_place *place, int kind) {
+    mql_format_live_page *facts = facts_of(live, place->page);
     mql_live_add(&live->map->counts[kind], 1);
-    if (--facts_of(live, place->page)->unfinished == 0)
+    if (kind != MQL_ACCEPTED) facts->mixed = 1;
+    if (--facts->unfinished == 0)
         fold(live, place->page, place->offset / MQL_SHARE_SLOTS); /* or the next recycling does */
 }
 
@@ -435,8 +440,8 @@ static void push_again(rebuilding *build, int which, int64_t time, int64_t offse
  * that is at once, who takes it and cannot end it comes back to it for ever where the heap is full.
  */
 static int64_t due_of(const rebuilding *build, const mql_slots_slot *slot) {
-    bool parked = slot->sound && slot->state == MQL_SHARE_ARCHIVING && !build->fresh;
-    if (parked) return build->now[MQL_LIVE_DUE] + PARKED_MS;
+    if (slot->sound && slot->state == MQL_SHARE_ARCHIVING && !build->fresh)
+        return build->now[MQL_LIVE_DUE] + PARKED_MS;
     return slot->sound && slot->clock == MQL_CLOCK_WALL ? slot->time : 0;
 }
 
@@ -457,8 +462,12 @@ static void rebuild_slot(rebuilding *build, mql_format_slot *at, int64_t offset,
         mql_slots_store(at, offset, &slot);
     }
     if (slot.sound && mql_slots_is_final(&slot)) {
-        if (counts) facts->unfinished--, mql_live_add(&map->counts[mql_live_kind(&slot)], 1);
-        if (counts) mql_live_add(&map->unavailable, 1);
+        int kind = mql_live_kind(&slot);
+        if (!counts) return;
+        facts->mixed |= kind != MQL_ACCEPTED;
+        facts->unfinished--;
+        mql_live_add(&map->counts[kind], 1);
+        mql_live_add(&map->unavailable, 1);
         return;
     }
     bool free = !slot.sound || slot.state == MQL_SHARE_AVAILABLE || slot.member >= MQL_MEMBERS_MAX;
@@ -647,6 +656,16 @@ int mql_live_rebuild(mql_live *live, bool fresh) {
 }
 
 /* -- the lock ---------------------------------------------------------------------------------- */
+int mql_live_map(mql_live *live) {
+    uint32_t growth = atomic_load_explicit(&live->map->growth, memory_order_acquire);
+    uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_acquire);
+    int rc = mql_slots_map(&live->slots, live->log->home->root, pages);
+    if (rc == MQL_OK) rc = mql_arrays_map(&live->arrays);
+    /* Last: other threads of this process believe it. */
+    if (rc == MQL_OK) atomic_store_explicit(&live->seen, growth, memory_order_release);
+    return rc;
+}
+
 /* Everything that others have added is mapped here. A page or a part is used only after `growth`
  * has moved, unless its maker died in between. */
 static bool is_mapped(const mql_live *live) {
@@ -681,119 +700,3 @@ int mql_live_enter(mql_live *live, int64_t timeout_ns) {
 }
 
 void mql_live_leave(mql_live *live) { mql_os_mutex_drop(&live->map->share); }
-
-/* -- opening ----------------------------------------------------------------------------------- */
-/* How many pages there is a use for: those behind the last that has a name, and are more than all
- * the records of the log may need, have none. */
-static uint32_t pages_of_use(const mql_live *live, uint32_t pages, int64_t start) {
-    mql_control_end end;
-    mql_log_end(live->log, &end);
-    uint32_t named = pages;
-    while (named > 1 && atomic_load_explicit(mql_slots_name(&live->slots, named - 1),
-                                             memory_order_relaxed) == 0)
-        named--;
-    return (uint32_t)mql_base_min(pages, named + mql_slots_needed(start, end.offset));
-}
-
-static int reset_live(mql_live *live, uint32_t pages, int64_t start) {
-    mql_os_file root = live->log->home->root;
-    int rc = mql_arrays_reset(&live->arrays);
-    if (rc == MQL_OK) rc = mql_slots_map(&live->slots, root, pages);
-    if (rc == MQL_OK) pages = pages_of_use(live, pages, start);
-    if (rc == MQL_OK) rc = mql_arrays_grow(&live->arrays, MQL_LIVE_PAGES, pages);
-    if (rc == MQL_OK) rc = mql_arrays_grow(&live->arrays, MQL_LIVE_HASH, 2 * pages);
-    /* A power cut may have kept a name and taken the length of the file. */
-    if (rc == MQL_OK) rc = mql_slots_cut(&live->slots, root, pages);
-    if (rc == MQL_OK) rc = mql_slots_fill_holes(&live->slots, root, pages);
-    if (rc == MQL_OK) mql_slots_forget(&live->slots, pages);
-    if (rc == MQL_OK) atomic_store_explicit(&live->map->pages, pages, memory_order_release);
-    return rc;
-}
-
-/* A new group. Both windows are written, so that damage to the one is not the end of it. */
-static int begin_group(mql_live *live, int64_t start, mql_format_share_window *window) {
-    mql_control_end end;
-    mql_log_end(live->log, &end);
-    if (start < mql_log_start(live->log) || start > end.offset)
-        return mql_base_fail_range(start, mql_log_start(live->log), end.offset);
-    window->start = start;
-    for (int i = 0; i < 2; i++) mql_slots_set_window(&live->slots, window);
-    return MQL_OK;
-}
-
-/* What only the page of memory knows, if it is this boot's: which `boots` is on the disk, whether a
- * sync has failed, or is owed. The file is read from memory too: what it says may not be there. */
-typedef struct remembered {
-    uint32_t tokens_ready;
-    uint32_t unsure;
-    bool unsynced;
-} remembered;
-
-static remembered remember(const mql_live *live) {
-    const mql_format_live *map = live->map;
-    if (memcmp(map->magic, MQL_LIVE_MAGIC, sizeof map->magic) != 0 || map->instance == 0)
-        return (remembered){.unsure = 1, .unsynced = true}; /* its maker came to no end */
-    return (remembered){mql_live_tokens(live), map->unsure,
-                        map->busy != 0 || mql_live_is_unsynced(live)};
-}
-
-static int make_ready(mql_live *live, bool create, int64_t start, uint32_t pages) {
-    remembered before = remember(live);
-    mql_format_share_window window;
-    int rc = mql_slots_window(&live->slots, &window);
-    if (rc < 0) return rc;
-    if (window.sequence == 0 && !create)
-        return mql_base_fail(MQL_E_NOT_FOUND, live->slots.path, "there is no such share group");
-    if (window.sequence == 0) rc = begin_group(live, start, &window);
-    if (rc == MQL_OK) rc = reset_live(live, pages, window.start);
-    if (rc == MQL_OK) rc = mql_live_rebuild(live, true);
-    if (rc < 0) return rc;
-    uint8_t boot[sizeof window.boot];
-    mql_slots_memory(&live->slots, live->log->home->identity.boot, boot);
-    bool same = memcmp(window.boot, boot, sizeof boot) == 0;
-    if (same && before.tokens_ready == (uint32_t)window.boots)
-        atomic_store_explicit(&live->map->tokens_ready, before.tokens_ready, memory_order_release);
-    live->map->unsure = before.unsure;
-    uint64_t owed = !same || before.unsynced; /* by whoever lives, if this one dies in turn */
-    atomic_store_explicit(&live->map->owed, owed, memory_order_release);
-    atomic_store_explicit(&live->map->changes, owed, memory_order_release);
-    atomic_store_explicit(&live->map->instance, live->log->home->instance, memory_order_release);
-    return MQL_OK;
-}
-
-int mql_live_map(mql_live *live) {
-    uint32_t growth = atomic_load_explicit(&live->map->growth, memory_order_acquire);
-    uint32_t pages = atomic_load_explicit(&live->map->pages, memory_order_acquire);
-    int rc = mql_slots_map(&live->slots, live->log->home->root, pages);
-    if (rc == MQL_OK) rc = mql_arrays_map(&live->arrays);
-    /* Last: other threads of this process believe it. */
-    if (rc == MQL_OK) atomic_store_explicit(&live->seen, growth, memory_order_release);
-    return rc;
-}
-
-void mql_live_call(mql_live *live, const char *group) {
-    const char *directory = live->log->directory;
-    snprintf(live->slots.path, sizeof live->slots.path, "%s/shares/%s.state", directory, group);
-    snprintf(live->arrays.path, sizeof live->arrays.path, "%s/shares/%s.live", directory, group);
-}
-
-int mql_live_open(mql_live *live, const char *group, bool create, int64_t start) {
-    mql_log *log = live->log;
-    live->last_number = -1;
-    mql_live_call(live, group);
-    uint32_t pages;
-    int rc = mql_slots_open(&live->slots, log->home->root, log->home->mode, create, &pages);
-    if (rc == MQL_OK) rc = mql_arrays_open(&live->arrays, log->home->root, log->home->mode);
-    if (rc < 0) return rc;
-    live->map = live->arrays.map;
-    bool ready =
-        memcmp(live->map->magic, MQL_LIVE_MAGIC, sizeof live->map->magic) == 0 &&
-        atomic_load_explicit(&live->map->instance, memory_order_acquire) == log->home->instance;
-    return ready ? mql_live_map(live) : make_ready(live, create, start, pages);
-}
-
-void mql_live_close(mql_live *live) {
-    mql_arrays_close(&live->arrays);
-    mql_slots_close(&live->slots);
-    live->map = NULL;
-}

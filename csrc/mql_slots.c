@@ -232,8 +232,7 @@ void mql_slots_memory(const mql_slots *slots, const uint8_t boot[16], uint8_t ou
 
 /* -- words ------------------------------------------------------------------------------------- */
 static uint64_t check16(uint64_t bits, uint64_t place) {
-    uint64_t both[2] = {bits, place};
-    uint32_t crc = mql_crc32c(0, both, sizeof both);
+    uint32_t crc = mql_crc32c_pair(bits, place);
     return (crc ^ crc >> 16) & 0xffff;
 }
 
@@ -248,8 +247,7 @@ bool mql_slots_unword(uint64_t word, uint64_t place, uint64_t *bits) {
 
 /* Every flip of one bit of a word and its offset changes it. */
 static uint64_t check8(uint64_t word, int64_t offset) {
-    uint64_t both[2] = {word, (uint64_t)offset};
-    uint32_t crc = mql_crc32c(0, both, sizeof both);
+    uint32_t crc = mql_crc32c_pair(word, (uint64_t)offset);
     crc ^= crc >> 16;
     return (crc ^ crc >> 8) & 0xff;
 }

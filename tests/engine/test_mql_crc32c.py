@@ -68,6 +68,23 @@ def test_a_crc_continues_where_another_ended():
         assert lib.mql_crc32c_portable(first, data[cut:], 3000 - cut) == whole
 
 
+def test_two_words_are_the_16_bytes_that_they_lie_in():
+    rnd = random.Random(33)
+    words = [
+        0,
+        1,
+        1 << 31,
+        1 << 32,
+        1 << 63,
+        (1 << 64) - 1,
+        *(rnd.getrandbits(64) for _ in "x" * 9),
+    ]
+    for first in words:
+        for second in words:
+            data = first.to_bytes(8, "little") + second.to_bytes(8, "little")
+            assert lib.mql_crc32c_pair(first, second) == lib.mql_crc32c_portable(0, data, 16)
+
+
 def test_nothing_behind_the_bytes_is_read():
     for length in [*range(200), 1007, 1008, 1009, 12287, 12288, 12289]:
         data = noise(length)

@@ -100,6 +100,41 @@ def test_chunks_that_come_and_go_are_found_as_a_model_says(log: Log, seed: int) 
     assert share.info().ends[lib.MQL_EXPIRED] == len(gone) * SLOTS
 
 
+@pytest.mark.parametrize("again", ["not at all", "by the next holder", "by the next opener"])
+@pytest.mark.parametrize("archived", [0, 1])
+def test_a_finished_chunk_is_counted_as_its_records_ended(
+    tmp_path: Path, again: str, archived: int
+) -> None:
+    """Also one in which the group begins; derived anew between the ends or not."""
+    store = Store(tmp_path / "s")
+    log = store.log(segment_bytes=1 << 24)
+    put_many(log, 2 * SLOTS)
+    share = Share(log.c, start=100)
+    held = share.acquire(2 * SLOTS)
+    if archived:
+        for number, one in enumerate((held[3], held[-5])):
+            when = (lib.MQL_DEAD, lib.MQL_PURGED)[number]
+            assert share.settle("archive", one, when=when) == [lib.MQL_OK]
+            held.remove(one)
+    share.settle("accept", *held[:7])
+    if again == "by the next holder":
+        share.rebuild()
+    elif again == "by the next opener":
+        store.close()
+        store.free()
+        store, share = reopened(tmp_path / "s")
+        held = [*held[:7], *share.acquire(2 * SLOTS)]
+    share.settle("accept", *held[7:])
+    seen = window(share)
+    ends = list(seen.counts)
+    assert seen.start == 2 * SLOTS
+    assert (ends[lib.MQL_DEAD], ends[lib.MQL_PURGED]) == (archived, archived)
+    assert ends[lib.MQL_ACCEPTED] == 2 * SLOTS - 100 - 2 * archived
+    assert list(share.info().ends) == ends
+    store.close()
+    store.free()
+
+
 def test_the_start_goes_over_chunks_that_were_finished_before_it(log: Log) -> None:
     share = Share(log.c)
     put_many(log, 6 * SLOTS)

@@ -397,7 +397,7 @@ BUGS = (
     ),
     Bug(
         "what the dead had not synced of a share group counts as synced",
-        "csrc/mql_live.c",
+        "csrc/mql_live_open.c",
         "    uint64_t owed = !same || before.unsynced;",
         "    uint64_t owed = 0;",
         engine("reserve", "what_the_dead_had_not_synced_is_synced_by_who_opens_next")

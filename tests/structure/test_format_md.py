@@ -42,7 +42,7 @@ STRUCTS = {name: places(cells) for name, cells in marked("struct").items()}
 TABLES = marked("table")
 
 # How many bytes one of a type has; what is not here is an array of one that is, or a struct.
-SIZES = {"i8": 1, "i16": 2, "u16": 2, "i32": 4, "u32": 4, "i64": 8, "u64": 8, "lock": 64}
+SIZES = {"i8": 1, "u8": 1, "i16": 2, "u16": 2, "i32": 4, "u32": 4, "i64": 8, "u64": 8, "lock": 64}
 STRUCT_OF_TYPE = {
     "latch": "latch",
     "waiters": "waiters",

@@ -34,6 +34,8 @@ static void check_crc(void) {
         for (size_t length = 0; length < 1200; length++)
             CHECK(mql_crc32c((uint32_t)length, noise + shift, length) ==
                   mql_crc32c_portable((uint32_t)length, noise + shift, length));
+    uint64_t pair[2] = {UINT64_C(0x8123456789abcdef), UINT64_C(0xfedcba9876543210)};
+    CHECK(mql_crc32c_pair(pair[0], pair[1]) == mql_crc32c_portable(0, pair, sizeof pair));
     for (size_t length = 1200; length + 8 < sizeof noise; length += 101)
         CHECK(mql_crc32c(0, noise + 3, length) == mql_crc32c_portable(0, noise + 3, length));
 }
