@@ -22,7 +22,8 @@
 
 #define CLEAN_KEPT 64 /* pages that are not given back */
 #define LEAD_MOST (CLEAN_KEPT / 2)
-#define POPULATED 16 /* pages ahead: 4,096 records */
+#define MORE 32          /* pages that are added rather than waited for, */
+#define RETIRED_MOST 128 /* while no more wait to be recycled: all in all less than 1 MiB */
 
 /* Who died with it may have added something and not told. */
 static int take_grow(mql_live *live) {
@@ -131,18 +132,20 @@ int mql_reserve_ahead(mql_live *live, int64_t offset, int64_t *until) {
     return provide(live, offset, mql_base_min(pages / 4, LEAD_MOST), until);
 }
 
-int mql_reserve_pages(mql_live *live, int64_t count) {
+static int have_clean(mql_live *live, int64_t count, bool generously) {
     int rc = take_grow(live);
     if (rc < 0) return rc;
     rc = enter(live);
     if (rc == MQL_OK) {
         int64_t have = mql_live_clean(live);
         mql_live_leave(live);
-        if (have < count) rc = add_pages(live, count - have, true);
+        if (have < count) rc = add_pages(live, count - have, generously);
     }
     mql_os_mutex_drop(&live->map->grow);
     return rc;
 }
+
+int mql_reserve_pages(mql_live *live, int64_t count) { return have_clean(live, count, true); }
 
 int mql_reserve_timers(mql_live *live, int which, uint32_t more) {
     int rc = take_grow(live);
@@ -158,9 +161,9 @@ int mql_reserve_timers(mql_live *live, int which, uint32_t more) {
 }
 
 /* The clean pages that are given out next; how many. Under the share lock. */
-static uint32_t note_next(mql_live *live, uint32_t pages[POPULATED]) {
+static uint32_t note_next(mql_live *live, uint32_t pages[MQL_RESERVE_POPULATED]) {
     uint32_t count = 0;
-    for (uint32_t next = live->map->clean_list; next != 0 && count < POPULATED;) {
+    for (uint32_t next = live->map->clean_list; next != 0 && count < MQL_RESERVE_POPULATED;) {
         const mql_format_live_page *facts =
             mql_arrays_at(&live->arrays, MQL_LIVE_PAGES, next - 1);
         pages[count++] = next - 1;
@@ -170,7 +173,7 @@ static uint32_t note_next(mql_live *live, uint32_t pages[POPULATED]) {
 }
 
 void mql_reserve_populate(mql_live *live) {
-    uint32_t pages[POPULATED], count = 0, died = 0;
+    uint32_t pages[MQL_RESERVE_POPULATED], count = 0, died = 0;
     if (mql_log_take(live->log, &live->map->grow, 0, &died) != MQL_OK) return;
     if (died != 0) atomic_fetch_add_explicit(&live->map->growth, 1, memory_order_acq_rel);
     if (mql_live_enter(live, 0) == MQL_OK) {
@@ -305,6 +308,25 @@ int mql_reserve_recycle(mql_live *live) {
     rc = recycle_locked(live);
     mql_os_mutex_drop(&live->map->sync);
     return rc;
+}
+
+/* Some more, where there is space for them, and for as long as those that wait to be recycled are
+ * not many: what waits for a sync then is not a consumer. MQL_END: not so. */
+static int add_some(mql_live *live) {
+    int64_t spare = 0;
+    if (mql_live_retired(live) >= RETIRED_MOST || mql_room_spare(live->log, &spare) < 0 ||
+        spare <= MORE * MQL_PAGE)
+        return MQL_END;
+    int rc = have_clean(live, MORE, false);
+    return rc == MQL_E_OS ? MQL_END : rc;
+}
+
+int mql_reserve_page(mql_live *live, int64_t offset) {
+    int rc = add_some(live);
+    if (rc == MQL_END) rc = mql_reserve_recycle(live);
+    if (rc != MQL_END) return rc;
+    int64_t until;
+    return mql_reserve_until(live, offset + 1, &until);
 }
 
 /* -- blocks given back ------------------------------------------------------------------------- */

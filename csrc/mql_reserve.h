@@ -4,7 +4,8 @@
 
 #include "mql_live.h"
 
-#define MQL_RESERVE_LOW 16
+#define MQL_RESERVE_LOW 32       /* pages, of 256 records each: some 4 ms of a consumer's time */
+#define MQL_RESERVE_POPULATED 16 /* pages that are made writable at once */
 
 /* Every record below `offset` has a slot, whatever becomes of those before it; *until: up to where
  * that holds now. Blocks. Fails: MQL_E_OS (ENOSPC), nothing has changed then. */
@@ -14,6 +15,9 @@ int mql_reserve_until(mql_live *live, int64_t offset, int64_t *until);
 int mql_reserve_ahead(mql_live *live, int64_t offset, int64_t *until);
 /* There are `count` clean pages. Blocks. Fails: MQL_E_OS (ENOSPC). */
 int mql_reserve_pages(mql_live *live, int64_t count);
+/* There is a clean page, for the record at `offset`, of which there was none: a new one, or one that
+ * is recycled. Blocks, for two syncs too. Fails: MQL_E_OS (ENOSPC), MQL_E_DURABILITY. */
+int mql_reserve_page(mql_live *live, int64_t offset);
 /* Has the pages that are taken next, and what names them, writable here, unless somebody is at it:
  * saves page faults. */
 void mql_reserve_populate(mql_live *live);
@@ -21,7 +25,7 @@ void mql_reserve_populate(mql_live *live);
 int mql_reserve_timers(mql_live *live, int which, uint32_t more);
 /* Whether consumers here will soon meet pages that cost them a fault each. */
 static inline bool mql_reserve_is_unready(const mql_live *live) {
-    return atomic_load_explicit(&live->taken, memory_order_relaxed) >= MQL_RESERVE_LOW / 2;
+    return atomic_load_explicit(&live->taken, memory_order_relaxed) >= MQL_RESERVE_POPULATED / 2;
 }
 /* Whether consumers will soon have to recycle pages themselves, which means to wait for syncs. */
 static inline bool mql_reserve_is_low(const mql_live *live) {

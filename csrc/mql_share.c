@@ -368,10 +368,7 @@ static int meet_need(acquiring *acquire) {
     if (need == NEED_TOKENS) return mql_reserve_tokens(live);
     if (need == NEED_DUE) return make_heap_larger(acquire, MQL_LIVE_DUE);
     if (need == NEED_DEADLINES) return make_heap_larger(acquire, MQL_LIVE_DEADLINES);
-    int rc = mql_reserve_recycle(live);
-    if (rc != MQL_END) return rc;
-    int64_t until, end = atomic_load_explicit(&live->map->end, memory_order_relaxed);
-    return mql_reserve_until(live, end + 1, &until);
+    return mql_reserve_page(live, atomic_load_explicit(&live->map->end, memory_order_relaxed));
 }
 
 static int take_some(acquiring *acquire, mql_acquired *out, size_t wanted) {

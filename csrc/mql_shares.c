@@ -306,10 +306,8 @@ int mql_shares_delay(mql_log *log, int64_t offset, int64_t due_ms) {
     for (mql_share *share = first(log); share != NULL; share = share->next) {
         if (is_removed(share)) continue;
         int rc = mql_share_delay_until(share, offset, due_ms);
-        int64_t until;
         if (rc == MQL_BUSY) {
-            rc = mql_reserve_recycle(&share->live);
-            if (rc == MQL_END) rc = mql_reserve_until(&share->live, offset + 1, &until);
+            rc = mql_reserve_page(&share->live, offset);
             if (rc == MQL_OK) rc = mql_share_delay_until(share, offset, due_ms);
         }
         if (rc < 0 && !is_removed(share)) return rc;

@@ -287,6 +287,53 @@ def test_blocks_of_finished_records_go_back(log: Log) -> None:
     assert share.info().first == log.ends[1]
 
 
+def step(share: Share, log: Log) -> None:
+    """A chunk of records comes and goes."""
+    log.append(*[b""] * SLOTS)
+    share.settle("accept", *share.acquire(SLOTS))
+
+
+def test_a_consumer_has_new_pages_rather_than_wait_for_the_disk(log: Log) -> None:
+    """But not without end: where nobody recycles for it, it does so itself."""
+    share = Share(log.c)
+    retired: list[int] = []
+    sizes: list[int] = []
+
+    def hook(call: int, path: str) -> int:
+        if call == lib.MQL_FAULT_SYNC and path.endswith(".state"):
+            retired.append(share.map.retired)
+        return 0
+
+    step(share, log)
+    with hooked(hook):
+        for _ in range(100):
+            step(share, log)
+        assert retired == []
+        for _ in range(1000):
+            step(share, log)
+            sizes.append(share.path.stat().st_size)
+    assert 0 < len(retired) < 2 * 1000 / 100
+    assert min(retired) > 100
+    assert max(sizes) < 1 << 20
+
+
+def test_a_consumer_for_whom_there_is_no_new_page_recycles(log: Log) -> None:
+    share = Share(log.c)
+    step(share, log)
+    pages, syncs = share.map.pages, []
+
+    def hook(call: int, path: str) -> int:
+        if call == lib.MQL_FAULT_SYNC and path.endswith(".state"):
+            syncs.append(path)
+        return full(call, path)
+
+    with hooked(hook):
+        for _ in range(60):
+            step(share, log)
+    assert share.map.pages == pages
+    assert len(syncs) == 2 * 60  # each chunk has the page of the one before
+
+
 def test_what_the_backlog_needs_is_not_given_back(log: Log) -> None:
     share = Share(log.c)
     put_many(log, 600 * SLOTS)
