@@ -15,8 +15,8 @@ int mql_reserve_until(mql_live *live, int64_t offset, int64_t *until);
 int mql_reserve_ahead(mql_live *live, int64_t offset, int64_t *until);
 /* There are `count` clean pages. Blocks. Fails: MQL_E_OS (ENOSPC). */
 int mql_reserve_pages(mql_live *live, int64_t count);
-/* There is a clean page, for the record at `offset`, of which there was none: a new one, or one that
- * is recycled. Blocks, for two syncs too. Fails: MQL_E_OS (ENOSPC), MQL_E_DURABILITY. */
+/* There is a clean page, for the record at `offset`, of which there was none: a new one, or one
+ * that is recycled. Blocks, for two syncs too. Fails: MQL_E_OS. */
 int mql_reserve_page(mql_live *live, int64_t offset);
 /* Has the pages that are taken next, and what names them, writable here, unless somebody is at it:
  * saves page faults. */

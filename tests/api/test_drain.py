@@ -73,13 +73,16 @@ def test_a_queue_on_a_full_disk_is_drained_and_goes_on_when_there_is_space(disk:
         fill(disk)
         assert drain(queue) == (count, 0)
         assert os.statvfs(disk).f_bavail == 0, "draining took no block"
-        assert put_until_full(queue) == 0
+        # There may be room in the log for which there were no slots: those serve again.
+        again = put_until_full(queue)
+        assert again * len(VALUE) < 1 << 20, "what one segment has left"
+        assert drain(queue) == (again, 0)
         ballast.unlink()
         more = put_until_full(queue)
         assert more > 500
         assert drain(queue) == (more, 0)
         stats = queue.stats()
-        assert (stats.accepted, stats.dead, stats.ready) == (count + more, 0, 0)
+        assert (stats.accepted, stats.dead, stats.ready) == (count + again + more, 0, 0)
 
 
 @pytest.mark.parametrize("letters", ["there are none", "there are some"])

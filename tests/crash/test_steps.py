@@ -130,7 +130,7 @@ def test_who_stands_still_anywhere_goes_on_later_and_does_no_harm(
 ) -> None:
     """He stands for longer than anybody waits for a lock at once, 60 ms, if others need it."""
     sums = Sums()
-    every = 97 if FULL else 997
+    every = 97 if FULL else 197
     sums.add_all(
         [stepper, place, "stop", case.deed, case.state, "with", 0, 1, every]
         for case in (STOPPED if FULL else STOPPED[2:5])
