@@ -50,8 +50,8 @@ static inline void mql_live_end(mql_live *live) {
     atomic_store_explicit(&live->map->busy, 0, memory_order_relaxed);
 }
 
-/* Derives everything anew. `fresh`: nobody holds anything any more. Under the share lock, or with
- * nobody else there. */
+/* Derives everything anew, under the share lock. `fresh`: nobody else is there, nobody holds
+ * anything any more, and the heaps grow as they must. */
 int mql_live_rebuild(mql_live *live, bool fresh);
 
 /* -- under the share lock ---------------------------------------------------------------------- */

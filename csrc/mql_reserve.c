@@ -310,19 +310,17 @@ int mql_reserve_recycle(mql_live *live) {
     return rc;
 }
 
-/* Some more, where there is space for them, and for as long as those that wait to be recycled are
- * not many: what waits for a sync then is not a consumer. MQL_END: not so. */
-static int add_some(mql_live *live) {
+int mql_reserve_some(mql_live *live, int64_t count) {
     int64_t spare = 0;
     if (mql_live_retired(live) >= RETIRED_MOST || mql_room_spare(live->log, &spare) < 0 ||
-        spare <= MORE * MQL_PAGE)
+        spare <= count * MQL_PAGE)
         return MQL_END;
-    int rc = have_clean(live, MORE, false);
+    int rc = have_clean(live, count, false);
     return rc == MQL_E_OS ? MQL_END : rc;
 }
 
 int mql_reserve_page(mql_live *live, int64_t offset) {
-    int rc = add_some(live);
+    int rc = mql_reserve_some(live, MORE); /* rather than that a consumer waits for a sync */
     if (rc == MQL_END) rc = mql_reserve_recycle(live);
     if (rc != MQL_END) return rc;
     int64_t until;

@@ -15,6 +15,9 @@ int mql_reserve_until(mql_live *live, int64_t offset, int64_t *until);
 int mql_reserve_ahead(mql_live *live, int64_t offset, int64_t *until);
 /* There are `count` clean pages. Blocks. Fails: MQL_E_OS (ENOSPC). */
 int mql_reserve_pages(mql_live *live, int64_t count);
+/* The same, where there is space to spare; MQL_END: there is none, or so many wait to be recycled
+ * that this is what is to be done. */
+int mql_reserve_some(mql_live *live, int64_t count);
 /* There is a clean page, for the record at `offset`, of which there was none: a new one, or one
  * that is recycled. Blocks, for two syncs too. Fails: MQL_E_OS. */
 int mql_reserve_page(mql_live *live, int64_t offset);

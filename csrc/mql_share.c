@@ -772,7 +772,7 @@ int mql_share_delay_until(mql_share *share, int64_t offset, int64_t due_ms) {
     if (rc < 0) return rc;
     due_ms = time_of(due_ms);
     mql_live_begin(live);
-    bool past = !mql_live_find(live, offset, &place) && mql_live_is_past(live, offset);
+    bool past = mql_live_is_past(live, offset); /* the group may begin behind it */
     rc = past ? MQL_END : mql_live_make(live, offset, &place);
     if (rc == MQL_OK) mql_slots_load(place.slot, offset, &slot);
     if (rc == MQL_OK &&

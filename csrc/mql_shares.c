@@ -448,7 +448,7 @@ void mql_shares_recycle(mql_log *log) {
         bool low = mql_reserve_is_low(&share->live);
         /* Some more, too, where there is space: for as long as it takes to recycle others. */
         if (low && mql_reserve_recycle(&share->live) >= 0)
-            (void)mql_reserve_pages(&share->live, 2 * MQL_RESERVE_LOW);
+            (void)mql_reserve_some(&share->live, 2 * MQL_RESERVE_LOW);
         if (low || mql_reserve_is_unready(&share->live)) mql_reserve_populate(&share->live);
     }
 }

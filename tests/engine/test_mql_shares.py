@@ -290,6 +290,21 @@ def test_a_delay_far_ahead_of_what_was_acquired_has_its_page(log: Log) -> None:
     assert share.derived() == before
 
 
+def test_a_group_that_was_made_between_a_put_and_its_delay_begins_behind_it(log: Log) -> None:
+    """Its chunk has a page by then, of which that offset is no part."""
+    offset = log.append(b"delayed")
+    share = Share(log.c, start=1)
+    log.append(*[b"v"] * (SLOTS - 1))
+    held = share.acquire(SLOTS)
+    assert len(held) == SLOTS - 1
+    share.settle("accept", *held[:10])
+    assert lib.mql_share_delay(log.c, offset, 1) == 0
+    assert share.acquire() == []
+    assert set(share.settle("accept", *held[10:])) == {lib.MQL_OK}
+    info = share.info()
+    assert (info.ready, info.acquired, info.ends[lib.MQL_ACCEPTED]) == (0, 0, SLOTS - 1)
+
+
 def test_chunks_that_were_delayed_and_are_final_are_not_skipped_twice(log: Log) -> None:
     share = Share(log.c)
     log.append(*[b"v"] * 6 * SLOTS)

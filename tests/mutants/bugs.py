@@ -404,6 +404,27 @@ BUGS = (
         | power("deaths-os", "chunks-os", "pages-os"),
     ),
     Bug(
+        "a chunk counts as accepted of which some were not, once it was derived anew",
+        "csrc/mql_live.c",
+        "        facts->mixed |= kind != MQL_ACCEPTED;\n",
+        "",
+        engine("live", "counted_as_its_records_ended"),
+    ),
+    Bug(
+        "consumers take new pages without end",
+        "csrc/mql_reserve.c",
+        "mql_live_retired(live) >= RETIRED_MOST || ",
+        "",
+        engine("reserve", "new_pages_rather_than_wait"),
+    ),
+    Bug(
+        "a group has delayed records from before its start",
+        "csrc/mql_share.c",
+        "    bool past = mql_live_is_past(live, offset);",
+        "    bool past = false;",
+        engine("shares", "begins_behind_it"),
+    ),
+    Bug(
         "a page of slots is wiped before what finished it is on the disk",
         "csrc/mql_reserve.c",
         "    int rc = sync_state(live, false);\n    for",
