@@ -158,6 +158,13 @@ static int enter_segment(mql_cursor *cursor, int64_t base) {
     return MQL_OK;
 }
 
+/* Whether the end's segment is nowhere: a checkpoint may name to who only looks what there is not. */
+static bool is_nowhere(mql_log *log, const mql_control_end *end) {
+    int64_t base, next_base;
+    return log->control == NULL &&
+           (mql_log_locate(log, end->segment, &base, &next_base) < 0 || base != end->segment);
+}
+
 /* Stands at the batch that holds cursor->offset. MQL_END: there is none yet; MQL_BUSY: try again.
  */
 static int place(mql_cursor *cursor) {
@@ -171,7 +178,7 @@ static int place(mql_cursor *cursor) {
     int rc = mql_log_locate(log, cursor->offset, &base, &next_base);
     /* The listing may know a segment that the end sampled above does not: read up to that end
      * first. */
-    if (rc == MQL_OK && base > end.segment) base = end.segment;
+    if (rc == MQL_OK && base > end.segment && !is_nowhere(log, &end)) base = end.segment;
     if (rc == MQL_OK) rc = enter_segment(cursor, base);
     if (rc == MQL_OK) rc = set_limit(cursor, &end);
     if (rc != MQL_OK) {

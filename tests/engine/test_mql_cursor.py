@@ -328,6 +328,26 @@ def test_no_batch_is_looked_for_behind_the_file(tmp_path: Path, position: int):
     assert time.process_time() - begin < 1.0
 
 
+def test_where_the_end_is_said_to_be_in_no_segment_a_cursor_opens_where_one_comes_by(
+    tmp_path: Path,
+):
+    with Store(tmp_path / "s") as store:
+        log = store.log(**SMALL)
+        fill(log, 30)
+        second = bases(log)[1]
+        assert len(bases(log)) > 2
+    forge_end(tmp_path / "s", 41, 31, segment=second - 1)
+    with Store(tmp_path / "s", read_only=1) as store:
+        log = store.log(**SMALL)
+        found = log.read()
+        assert offsets(found) == list(range(30))
+        assert [(start, stop) for _, _, start, stop in damages(found)] == [(30, 31)]
+        for offset in range(30):
+            cursor = log.cursor(offset)
+            assert cursor.next() == [(offset, value(offset))]
+            cursor.free()
+
+
 # -- retention ------------------------------------------------------------------------------------
 def test_a_reader_whose_segment_was_taken_away_is_told_the_range(tmp_path: Path):
     with Store(tmp_path / "s") as store:

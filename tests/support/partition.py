@@ -375,13 +375,15 @@ def reboot(path: Path) -> None:
         control.write_bytes(data)
 
 
-def forge_end(path: Path, position: int, offset: int) -> None:
+def forge_end(path: Path, position: int, offset: int, segment: int | None = None) -> None:
     """The checkpoint of a store that nobody has open says that the log has come that far."""
     root = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         checkpoint = ffi.new("mql_format_checkpoint *")
         check(lib.mql_checkpoint_read(root, b"t-0", checkpoint))
         checkpoint.position, checkpoint.offset, checkpoint.ceiling = position, offset, offset
+        if segment is not None:
+            checkpoint.segment = segment
         check(lib.mql_checkpoint_write(root, b"t-0", checkpoint, 0o600))
     finally:
         os.close(root)
