@@ -158,7 +158,7 @@ static int enter_segment(mql_cursor *cursor, int64_t base) {
     return MQL_OK;
 }
 
-/* Whether the end's segment is nowhere: a checkpoint may name to who only looks what there is not. */
+/* Whether the end is in no segment: a checkpoint may name to who only looks what there is not. */
 static bool is_nowhere(mql_log *log, const mql_control_end *end) {
     int64_t base, next_base;
     return log->control == NULL &&
