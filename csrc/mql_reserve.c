@@ -2,11 +2,12 @@
  *
  * Why a full disk does not stop consumers. Before a record is put there are pages for its slot and
  * for those of all records that are not acquired yet, so acquiring, accepting and releasing never
- * ask for a block. A finished chunk's page serves again, in three steps that a power cut may end
- * anywhere: what marks the chunk as finished is on stable storage; the page is zeros there; its
- * name is taken away. So a page that says "nothing was touched" says so of a chunk that is not
- * finished, or of none. Who recycles has only noted the pages that it wipes: they stay retired
- * until they are clean, so a death, a failure or a rebuilding in between leaves nothing to repair.
+ * need a block; where there is space they take some rather than wait for a sync. A finished chunk's
+ * page serves again, in three steps that a power cut may end anywhere: what marks the chunk as
+ * finished is on stable storage; the page is zeros there; its name is taken away. So a page that
+ * says "nothing was touched" says so of a chunk that is not finished, or of none. Who recycles has
+ * only noted the pages that it wipes: they stay retired until they are clean, so a death, a failure
+ * or a rebuilding in between leaves nothing to repair.
  *
  * Why "synced" is true. A sync that fails leaves its pages clean with the old bytes on the disk,
  * and the next one would succeed. So after a failure, and after the death of one who may have been
