@@ -43,8 +43,6 @@ _LONGEST_PAUSE: Final = 1.0
 _VAIN_STARTS: Final = 3
 #: A worker whose keeper has been silent for so much more than `timeout` is killed from outside.
 _GRACE: Final = 5.0
-#: Within this time after a death, what the dead one held is delivered again.
-_MOURNING: Final = 1.0
 #: What another worker would meet, too.
 _FATAL: Final = (ClosedError, DurabilityError, FormatError, NotFoundError)
 
@@ -79,8 +77,15 @@ def run(
             stopped = _run_here(queue, handler, how)
         if queue._closed or queue._store.closed:
             queue._check()
-        if not until_empty or stopped or queue.is_shutdown or queue.empty():
-            return  # else a message was released just when everybody had gone
+        if not until_empty or stopped or queue.is_shutdown or not _is_left(queue):
+            return  # else a message was released just when everybody had gone, or its worker died
+
+
+def _is_left(queue: Queue[Any, Any]) -> bool:
+    """Whether anything is ready now, what the dead held among it."""
+    if queue.empty():
+        queue.acquired()  # releases that
+    return not queue.empty()
 
 
 def _run_here(queue: Queue[Any, Any], handler: Handler, how: dict[str, Any]) -> bool:
@@ -226,11 +231,10 @@ class Pool:
         self._failure: BaseException | None = None
         self._proved = False  # a worker was ready once
         self._vain = 0
-        self._last_death = -_MOURNING
 
     def run(self) -> bool:
         """Whether it ended for another reason than that nothing was left."""
-        if self._how["until_empty"] and self._queue.empty():
+        if self._how["until_empty"] and not _is_left(self._queue):
             return False
         self._bell = os.pipe()
         os.set_blocking(self._bell[1], False)
@@ -288,7 +292,7 @@ class Pool:
         elif queue.is_shutdown and not self._draining:
             self._draining = True
             self._tell_all("drain")
-        elif self._how["until_empty"] and not self._stopping and self._is_empty(now):
+        elif self._how["until_empty"] and not self._stopping and self._is_empty():
             self._empty = self._stopping = True
         timeout = self._how["timeout"]
         for seat in self._seats:
@@ -301,9 +305,8 @@ class Pool:
         if self._stopping:
             self._tell_all("stop")
 
-    def _is_empty(self, now: float) -> bool:
-        idle = all(seat.idle for seat in self._seats)
-        return idle and now - self._last_death > _MOURNING and self._queue.empty()
+    def _is_empty(self) -> bool:
+        return all(seat.idle for seat in self._seats) and not _is_left(self._queue)
 
     def _tell_all(self, word: str) -> None:
         for seat in self._seats:
@@ -403,7 +406,6 @@ class Pool:
         if code == 0 and by_itself:
             seat.done = True
         else:
-            self._last_death = now
             what = "worker %d of %r has ended (%s), and another takes its place"
             if not self._stopping:
                 LOGGER.warning(what, process.pid, self._queue, _ending(code))

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from support import jobs as support
+from support import late
 from support.jobs import Diary, wait_until
 
 import mqlog
@@ -177,6 +178,25 @@ def test_a_message_that_kills_its_worker_is_dead_after_five_deliveries(
     [letter] = jobs.dead_letters.get_many(1)
     assert "its holders died" in letter.reason
     letter.accept()
+
+
+def test_one_dies_of_what_it_had_taken_when_another_thread_found_nothing(
+    jobs: Jobs, diary: Diary
+) -> None:
+    jobs.put(b"die")
+    # The pool hears that nothing is there while a thread has taken the message, and not begun.
+    jobs.run(partial(late.work, str(diary.home)), processes=1, threads=2, until_empty=True)
+    assert [one.delivery for one in diary.events("begin", "die")] == [1, 2, 3, 4, 5]
+    assert jobs.stats().dead == 1
+
+
+def test_until_empty_works_at_what_somebody_held_who_died_before(jobs: Jobs, diary: Diary) -> None:
+    jobs.put(b"a")
+    code = "import os, sys, mqlog; m = mqlog.open(sys.argv[1]).queue('jobs').get(); os._exit(0)"
+    subprocess.run([sys.executable, "-c", code, str(jobs._store.path)], check=True, timeout=60)
+    assert jobs.empty()
+    jobs.run(handler(diary), processes=1, until_empty=True)
+    assert [one.delivery for one in diary.events("end", "a")] == [2]
 
 
 def test_a_handler_that_does_not_come_back_is_killed_and_others_are_not_counted(
