@@ -16,6 +16,7 @@
 #include "mql_shares.h"
 #include "mql_sleep.h"
 #include "mql_store.h"
+#include "mql_turn.h"
 #include "mql_verify.h"
 
 /* Of a call that knows a time: it has passed. */
@@ -252,6 +253,9 @@ int mql_log_sync_until(mql_log *log, int64_t offset) {
     int rc = mql_log_writable(log);
     return rc < 0 ? rc : mql_append_sync(log, offset);
 }
+
+void mql_take_turn(void) { mql_turn_take(); }
+void mql_give_turn(void) { mql_turn_give(); }
 
 int mql_trim(mql_log *log, int64_t before) {
     int rc = mql_log_writable(log);

@@ -26,9 +26,9 @@
 #define CHECKPOINT_OS ((int64_t)64 << 20)
 #define CHECKPOINT_SYNC ((int64_t)1 << 20)
 #define ROUNDS_MOST 4 /* that one caller leads, the first of them for itself */
+#define PATIENCE_SYNCS 2 /* as long as so many took: on a quick disk it is processors that lack */
 #define PATIENCE_NS_MOST 250000
-#define YIELDS_MOST 10000 /* in that time */
-#define ROUNDS_UNWAITED 4
+#define ROUNDS_UNWAITED 8
 
 /* What the word of a round's waiters counts in its halves: how often all were served, and how often
  * one was asked to lead. */
@@ -71,20 +71,66 @@ static mql_format_waiters *waiters_of(mql_format_control *control, uint32_t roun
     return &control->waiters_rounds[round & 1];
 }
 
-/* Wakes those whom the last round has served, who are awaited from then on. True: somebody waits
- * for the next one. */
-static bool wake_served(mql_log *log) {
+/* Under the lock. */
+static uint32_t last_round(mql_log *log) {
+    return atomic_load_explicit(&log->control->round, memory_order_relaxed);
+}
+
+/* Whether more of those whom the last round has served are about to append again: they are awake,
+ * and most of them would miss a sync that began at once, and wait for the one behind it. The last
+ * of them leads; whoever came before sleeps, as if a sync were under way. *left: for so long. */
+static bool others_come(mql_format_control *control, int64_t *left) {
+    int64_t until = atomic_load_explicit(&control->await_until, memory_order_relaxed);
+    if (until == 0) return false;
+    mql_control_end end;
+    mql_control_read(&control->published, &end);
+    if (end.offset >= atomic_load_explicit(&control->awaited, memory_order_relaxed)) return false;
+    int64_t now = mql_os_monotonic_ns();
+    *left = until - now;
+    return until > now && until <= now + PATIENCE_NS_MOST;
+}
+
+/* Before those whom the round has served are woken: whether they are awaited. Not for some rounds
+ * after it was in vain, since they have other things to do. */
+static bool await_served_locked(mql_log *log) {
     mql_format_control *control = log->control;
-    uint32_t round = atomic_load_explicit(&control->round, memory_order_relaxed);
+    mql_format_waiters *served = waiters_of(control, last_round(log));
+    if (atomic_load_explicit(&served->flag, memory_order_relaxed) == 0) return false;
+    bool now = log->unwaited == 0;
+    if (!now) log->unwaited--;
+    /* How many they are is known when all are awake. */
+    atomic_store_explicit(&control->awaited, INT64_MAX, memory_order_relaxed);
+    atomic_store_explicit(&control->await_until,
+                          now ? mql_os_monotonic_ns() + log->patience_ns : 0,
+                          memory_order_relaxed);
+    return now;
+}
+
+/* Under the lock, by who is about to lead: some did not come in time. */
+static void note_missing_locked(mql_log *log) {
+    mql_format_control *control = log->control;
+    if (atomic_exchange_explicit(&control->await_until, 0, memory_order_relaxed) == 0) return;
+    mql_control_end end;
+    mql_control_read(&control->published, &end);
+    if (end.offset < atomic_load_explicit(&control->awaited, memory_order_relaxed))
+        log->unwaited = ROUNDS_UNWAITED;
+}
+
+/* Wakes those whom the round has served, which was the last one when the caller had the lock. True:
+ * somebody waits for the next one. */
+static bool wake_served(mql_log *log, uint32_t round) {
+    mql_format_control *control = log->control;
     mql_format_waiters *served = waiters_of(control, round);
     if (mql_control_take_flag(&served->flag)) {
         mql_control_end end;
         mql_control_read(&control->published, &end);
-        /* How many is known when all are awake, and then one of them may be leading already. */
-        atomic_store_explicit(&log->awaited, INT64_MAX, memory_order_relaxed);
         atomic_fetch_add_explicit(&served->word, SERVED, memory_order_release);
         int woken = mql_os_wake(&served->word, INT32_MAX);
-        atomic_store_explicit(&log->awaited, end.offset + woken, memory_order_relaxed);
+        if (woken == 0) atomic_store_explicit(&control->await_until, 0, memory_order_relaxed);
+        /* They and the caller. */
+        atomic_store_explicit(&control->awaited, end.offset + woken + 1, memory_order_relaxed);
+        /* Pairs with the fence in follow: the last one leads, or is found asleep here. */
+        atomic_thread_fence(memory_order_seq_cst);
     }
     return atomic_load_explicit(&waiters_of(control, round + 1)->flag, memory_order_relaxed) != 0;
 }
@@ -96,13 +142,20 @@ static void ask_to_lead(mql_format_waiters *waiters) {
     mql_os_wake(&waiters->word, 1);
 }
 
+static bool is_watched(mql_log *log, uint32_t round) {
+    return atomic_load_explicit(&log->watched, memory_order_relaxed) == round;
+}
+
 /* Drops the lock, and only then wakes: somebody may be waiting for it, to lead. That drop is the
  * fence that pairs with the ones in follow and in mql_control_wait. */
 static void drop(mql_log *log) {
+    uint32_t round = last_round(log);
     mql_os_mutex_drop(&log->control->commit);
     mql_log_wake(log, &log->control->waiters_durable, &log->control->durable);
-    uint32_t round = atomic_load_explicit(&log->control->round, memory_order_relaxed);
-    if (wake_served(log)) ask_to_lead(waiters_of(log->control, round + 1));
+    int64_t left;
+    if (wake_served(log, round) &&
+        !(others_come(log->control, &left) && is_watched(log, round + 1)))
+        ask_to_lead(waiters_of(log->control, round + 1));
     mql_control_ring(&log->control->waiters_queue, INT32_MAX);
 }
 
@@ -274,7 +327,8 @@ static int round_locked(mql_log *log) {
     int rc = seal_locked(log, end.segment, &durable);
     int64_t begin = mql_os_monotonic_ns();
     if (rc == MQL_OK) rc = sync_active(log, &durable, &end);
-    log->patience_ns = mql_base_min((mql_os_monotonic_ns() - begin) / 2, PATIENCE_NS_MOST);
+    int64_t took = mql_os_monotonic_ns() - begin;
+    log->patience_ns = mql_base_min(PATIENCE_SYNCS * took, PATIENCE_NS_MOST);
     if (rc == MQL_E_OS) {
         int code = mql_base_error()->os_errno;
         /* Whatever it is, the sync may have been told of pages that were lost. */
@@ -379,64 +433,55 @@ static uint32_t round_for(mql_format_control *control, int64_t offset) {
     return covered ? round : round + 1;
 }
 
+/* Whether the caller is the one of its process who watches until the round is to begin. */
+static bool watch(mql_log *log, uint32_t round) {
+    return atomic_exchange_explicit(&log->watched, round, memory_order_relaxed) != round;
+}
+
+static void watch_no_longer(mql_log *log, uint32_t round) {
+    atomic_compare_exchange_strong_explicit(&log->watched, &round, round - 1, memory_order_relaxed,
+                                            memory_order_relaxed);
+}
+
 /* Sleeps until the round that covers `offset` is over, or until it is to be led: MQL_OK if the
- * caller holds the lock now; MQL_TIMEOUT: look again. */
+ * caller holds the lock now; MQL_TIMEOUT: look again. While others come one in each process watches
+ * the time. */
 static int follow(mql_log *log, int64_t offset) {
     mql_format_control *control = log->control;
-    mql_format_waiters *waiters = waiters_of(control, round_for(control, offset));
+    uint32_t round = round_for(control, offset);
+    mql_format_waiters *waiters = waiters_of(control, round);
     uint32_t seen = atomic_load_explicit(&waiters->word, memory_order_acquire);
     atomic_store_explicit(&waiters->flag, 1, memory_order_relaxed);
     /* Pairs with drop: either the lock is free here, or its holder sees the flag. */
     atomic_thread_fence(memory_order_seq_cst);
     if (is_durable(log, offset)) return MQL_TIMEOUT;
-    int rc = mql_log_take(log, &control->commit, 0, &control->needs_resync);
+    int64_t left;
+    bool early = others_come(control, &left);
+    int rc = early ? MQL_TIMEOUT
+                   : mql_log_take(log, &control->commit, 0, &control->needs_resync);
     if (rc != MQL_TIMEOUT) return rc;
-    mql_os_wait(&waiters->word, seen, mql_base_slice(MQL_SLICE_NS));
+    bool watches = early && watch(log, round);
+    mql_os_wait(&waiters->word, seen, watches ? left : mql_base_slice(MQL_SLICE_NS));
+    if (watches) watch_no_longer(log, round);
     /* Woken to lead, but served meanwhile, or closed: the next one is to be asked. */
     uint32_t word = atomic_load_explicit(&waiters->word, memory_order_relaxed);
     int usable = mql_log_usable(log);
     bool asked = (word - seen) % ASKED == 0;
     if (asked && (usable < 0 || is_durable(log, offset))) ask_to_lead(waiters);
     if (usable < 0) return usable;
-    bool woken = word != seen || is_durable(log, offset);
+    bool woken = watches || word != seen || is_durable(log, offset);
     return woken ? MQL_TIMEOUT : mql_base_later(MQL_TIMEOUT); /* who leads may be stopped */
 }
 
-/* Lets those append again whom the last round has served: they are awake, and most of them would
- * miss a sync that began at once, and wait for the one behind it. At most half a sync's time; not
- * again for some rounds where fewer came than did not, since they have other things to do, or where
- * others had the processor for longer than that. */
-static void await_served_locked(mql_log *log) {
-    mql_control_end end, durable;
-    mql_control_read(&log->control->published, &end);
-    mql_control_read(&log->control->durable, &durable);
-    int64_t awaited = atomic_load_explicit(&log->awaited, memory_order_relaxed);
-    if (end.offset >= awaited || durable.offset >= end.offset) return;
-    if (log->unwaited > 0) {
-        log->unwaited--;
-        return;
-    }
-    int64_t before = end.offset, now, until = mql_os_monotonic_ns() + log->patience_ns;
-    int yields = 0;
-    do {
-        mql_os_yield();
-        mql_control_read(&log->control->published, &end);
-        awaited = atomic_load_explicit(&log->awaited, memory_order_relaxed);
-        now = mql_os_monotonic_ns();
-    } while (end.offset < awaited && now < until && ++yields < YIELDS_MOST);
-    if (awaited - end.offset > end.offset - before || now - until > log->patience_ns)
-        log->unwaited = ROUNDS_UNWAITED;
-}
-
-/* Leads on while others wait: until one of them was awake, the disk would be idle. What fails then
- * is told to them. */
+/* Leads on while others wait, unless some are awaited, the last of whom will lead: until one of
+ * those who wait was awake, the disk would be idle. What fails then is told to them. */
 static int lead_locked(mql_log *log) {
-    await_served_locked(log);
+    note_missing_locked(log);
     int rc = commit_locked(log), later = rc;
     for (int i = 1; i < ROUNDS_MOST && later == MQL_OK; i++) {
+        if (await_served_locked(log)) break;
         atomic_thread_fence(memory_order_seq_cst); /* which else the drop of the lock is */
-        if (!wake_served(log)) break;
-        await_served_locked(log);
+        if (!wake_served(log, last_round(log))) break;
         later = commit_locked(log);
     }
     return rc;
@@ -447,7 +492,10 @@ static int lead_locked(mql_log *log) {
 int mql_commit_until(mql_log *log, int64_t offset) {
     bool waited = false;
     while (!is_durable(log, offset)) {
-        int rc = mql_log_take(log, &log->control->commit, 0, &log->control->needs_resync);
+        int64_t left;
+        int rc = MQL_TIMEOUT;
+        if (!others_come(log->control, &left))
+            rc = mql_log_take(log, &log->control->commit, 0, &log->control->needs_resync);
         if (rc == MQL_TIMEOUT) {
             waited = true;
             rc = follow(log, offset);

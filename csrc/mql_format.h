@@ -93,7 +93,7 @@ typedef struct mql_format_latch {
 } mql_format_latch;
 
 typedef struct mql_format_waiters {
-    _Atomic uint32_t flag; /* somebody sleeps: set by the waiter, exchanged to 0 by the waker */
+    _Atomic uint32_t flag; /* somebody sleeps: set by a waiter, exchanged to 0 by a waker */
     _Atomic uint32_t word; /* moves before they are woken, where no latch does */
     uint8_t pad[120];
 } mql_format_waiters;
@@ -174,13 +174,15 @@ typedef struct mql_format_control {
     _Atomic uint32_t shares_generation; /* moves when a share group comes or goes */
     uint8_t pad9[116];
 
-    /* volatile: group commit, under the commit lock. A round syncs once, for all who have appended
-     * below `covers` */
+    /* volatile: group commit, under the commit lock but for what is awaited. A round syncs once,
+     * for all who have appended below `covers` */
     _Atomic int64_t covers; /* the end that the last round began with */
     _Atomic uint32_t round; /* the last that has begun */
     uint32_t reserved2;
     int64_t checkpointed;   /* the watermark of the last checkpoint of this opening */
-    uint8_t pad10[104];
+    _Atomic int64_t awaited; /* the end when all whom the last round has served are back */
+    _Atomic int64_t await_until; /* by CLOCK_MONOTONIC, in ns: then nobody is awaited; 0: not now */
+    uint8_t pad10[88];
     mql_format_waiters waiters_rounds[2]; /* those whom an even, an odd round will have served */
 
     /* volatile: one at a time frees space */
@@ -520,6 +522,8 @@ MQL_AT(control, shares_generation, 0x808);
 MQL_AT(control, covers, 0x880);
 MQL_AT(control, round, 0x888);
 MQL_AT(control, checkpointed, 0x890);
+MQL_AT(control, awaited, 0x898);
+MQL_AT(control, await_until, 0x8a0);
 MQL_AT(control, waiters_rounds, 0x900);
 MQL_AT(control, reclaim, 0xa00);
 MQL_AT(control, rewrites, 0xa40);

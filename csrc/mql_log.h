@@ -116,10 +116,10 @@ struct mql_log {
     _Atomic int64_t reclaim_again_ns; /* and then also if nothing has changed */
     _Atomic uint64_t reclaim_seen;    /* what had, when it was looked at last */
 
-    /* who leads rounds of commits (mql_commit), under the commit lock but for the first */
-    _Atomic int64_t awaited; /* the end when all whom the last round has served are back */
-    int64_t patience_ns;     /* how long the next round may wait for them */
-    int unwaited;            /* rounds that do not, since the last one did so in vain */
+    /* rounds of commits (mql_commit); under the commit lock but for the last */
+    int64_t patience_ns;      /* how long the next one may wait for whom the last one has served */
+    int unwaited;             /* how many do not, since one did so in vain */
+    _Atomic uint32_t watched; /* the round for which somebody of this process watches the time */
 
     /* read-only stores, under `table` */
     mql_recover_state snapshot; /* how it stood */

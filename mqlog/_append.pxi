@@ -171,9 +171,10 @@ cdef int64_t perform(Log log, const Job *job, bint durable) except -1:
     cdef int64_t offset = -1
     cdef int flags = MQL_DURABLE if durable else 0
     cdef int rc
+    cdef bint waits = durable or log.waits
     cdef mql_store *pinned
     log.store.enter()
-    if not durable and not log.waits and job.size <= BIG:
+    if not waits and job.size <= BIG:
         rc = put(log._c, job, MQL_NOWAIT, &offset)
         if rc != MQL_BUSY:
             appended(log, rc)
@@ -181,7 +182,11 @@ cdef int64_t perform(Log log, const Job *job, bint durable) except -1:
     while True:
         pinned = log.store.begin()
         with nogil:
+            if waits:
+                mql_give_turn()
             rc = put(log._c, job, flags, &offset)
+            if waits:
+                mql_take_turn()
             mql_leave(pinned)
         if rc == MQL_UNSYNCED:
             until_durable(log, offset + job.offsets)
@@ -198,7 +203,9 @@ cdef int until_durable(Log log, int64_t offset) except -1:
         PyErr_CheckSignals()
         pinned = log.store.begin()
         with nogil:
+            mql_give_turn()
             rc = mql_log_sync_until(log._c, offset)
+            mql_take_turn()
             mql_leave(pinned)
         log.store.end(rc)
     return 0

@@ -202,6 +202,8 @@ cdef extern from "mqlog.h" nogil:
     int mql_wait_durable(mql_log *log, int64_t offset, int64_t timeout_ns)
     int mql_log_sync(mql_log *log)
     int mql_log_sync_until(mql_log *log, int64_t offset)
+    void mql_take_turn()
+    void mql_give_turn()
     int mql_trim(mql_log *log, int64_t before)
     int64_t mql_unfinished(mql_log *log, int64_t start, int64_t stop)
 

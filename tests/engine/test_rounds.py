@@ -10,7 +10,7 @@ import pytest
 from support import fault
 from support.fault import lib
 
-WAIT, YIELD, SYNC = lib.MQL_FAULT_WAIT, lib.MQL_FAULT_YIELD, lib.MQL_FAULT_SYNC_MAP
+WAIT, SYNC = lib.MQL_FAULT_WAIT, lib.MQL_FAULT_SYNC_MAP
 
 
 def at_work(*calls: Callable[[], object]) -> list[threading.Thread]:
@@ -117,54 +117,75 @@ def test_whoever_is_asked_to_lead_just_before_it_sleeps_does_not_sleep(tmp_path:
         assert (moved, log.ends) == ([True], (0, 2, 2))
 
 
-# -- whom a round has served may join the next one ------------------------------------------------
-def works(call: int, name: str) -> int:
-    return 0
+# -- whom a round has served is awaited by the next one -------------------------------------------
+SYNC_NS, LONG_NS = 100_000, 10**9
 
 
 class Crew:
-    """Threads that append one record each, while another one leads a round without them.
+    """Threads that append while another one leads; the clock stands still but for what a test says.
 
-    The first sync takes until all of them sleep, and wait for the next round.
+    The first sync takes until all of them sleep, and wait for the next round; each takes 100 us.
     """
 
     def __init__(self, log: fault.Log) -> None:
-        self.log, self.syncs, self.yields = log, 0, 0
-        self.waiters, self.late = set[int](), list[threading.Thread]()
+        self.log, self.now = log, 10**15
+        self.covered, self.waits = list[int](), list[int]()
+        self.pass_time(0)
         self.append()
+
+    def pass_time(self, ns: int) -> None:
+        self.now += ns
+        lib.mql_os_fault_stop_clock(self.now)
 
     def append(self) -> None:
         self.log.append(b"x", flags=lib.MQL_DURABLE)
 
-    def wait_for(self, count: int) -> None:
-        until(lambda: len(self.waiters) >= count)
-        until(lambda: all(map(sleeps, tuple(self.waiters))))
+    def sleep(self, count: int) -> None:
+        """Returns when so many sleep."""
+        until(lambda: len(set(self.waits)) >= count)
+        until(lambda: all(map(sleeps, set(self.waits))))
 
-    def work(self, *others: Callable[[], object], device: fault.Hook = works) -> None:
-        """One leads, and the others come while its sync runs; so may some in `late`."""
+    def work(self, lead: Callable[[], object], *others: Callable[[], object]) -> None:
         begun = threading.Event()
-        self.syncs = self.yields = 0
-        self.waiters.clear()
-        self.late.clear()
 
         def ask(call: int, name: str) -> int:
-            self.yields += call == YIELD
-            self.syncs += call == SYNC
             if call == WAIT:
-                self.waiters.add(threading.get_native_id())
-            if call == SYNC and self.syncs == 1:
-                begun.set()
-                self.wait_for(len(others))
-            return device(call, name)
+                self.waits.append(threading.get_native_id())
+            if call == SYNC:
+                self.covered.append(self.log.control.covers)
+                if len(self.covered) == 1:
+                    begun.set()
+                    self.sleep(len(others))
+                self.pass_time(SYNC_NS)
+            return 0
 
+        self.covered.clear()
+        self.waits.clear()
         with fault.hooked(ask):
-            threads = at_work(self.append)
+            threads = at_work(lead)
             begun.wait()
             threads += at_work(*others)
             for thread in threads:
                 thread.join()
-            for thread in self.late:
-                thread.join()
+
+    def serve(self, count: int) -> None:
+        """A round serves so many, and whoever led it; none of them comes back."""
+        self.work(self.append, *[self.append] * count)
+        assert len(self.covered) == 2
+
+    def has_to_wait(self) -> bool:
+        """Whether who appends alone sleeps, and does not lead at once. The time passes then."""
+        slept = list[bool]()
+
+        def device(call: int, name: str) -> int:
+            if call == WAIT:
+                slept.append(True)
+                self.pass_time(LONG_NS)
+            return 0
+
+        with fault.hooked(device):
+            self.append()
+        return bool(slept)
 
 
 def sleeps(thread: int) -> bool:
@@ -175,39 +196,46 @@ def sleeps(thread: int) -> bool:
 @pytest.fixture
 def crew(tmp_path: Path) -> Iterator[Crew]:
     with fault.Store(tmp_path / "s") as store:
-        yield Crew(store.log())
+        try:
+            yield Crew(store.log())
+        finally:
+            lib.mql_os_fault_stop_clock(0)
+            lib.mql_os_fault_wait_at_least(0)
 
 
 def test_the_next_round_takes_along_whom_the_last_one_has_served(crew: Crew):
-    """They append again when the leader has given way to them, and no sync has begun yet."""
-    served, again, covered = 4, threading.Event(), list[int]()
+    """Whoever led it among them. Nobody looks at the time here, and nobody is woken by it."""
+    lib.mql_os_fault_wait_at_least(30 * 10**9)
 
-    def append_twice() -> None:
-        crew.append()
-        again.wait()
-        crew.append()
+    def append_three_times() -> None:
+        for _ in range(3):
+            crew.append()
 
-    def device(call: int, name: str) -> int:
-        if call == SYNC:
-            covered.append(crew.log.control.covers)
-        if call == SYNC and crew.syncs == 2:  # so that there is a third round for its leader
-            crew.late.extend(at_work(crew.append))
-            crew.wait_for(served + 1)
-        if call == YIELD or (call == SYNC and crew.syncs > 2):
-            again.set()
-        if call == YIELD:
-            until(lambda: crew.log.ends[1] == 2 + served + 1 + served)
-        return 0
-
-    crew.work(*[append_twice] * served, device=device)
-    assert covered == [2, 2 + served, 2 + served + 1 + served]
-    assert crew.log.ends[2] == covered[-1]
+    begin = time.monotonic()
+    crew.work(append_three_times, *[append_three_times] * 4)
+    assert crew.covered[:2] == [2, 6]
+    assert crew.covered[-1] == crew.log.ends[1] == crew.log.ends[2] == 1 + 3 * 5
+    assert 11 in crew.covered, "all five come back before the third round begins"
+    assert len(crew.covered) == 4
+    assert time.monotonic() - begin < 15
 
 
-def test_whoever_does_not_come_back_is_waited_for_once_in_five_rounds_and_not_for_long(crew: Crew):
+def test_whoever_comes_back_alone_waits_for_the_others_and_not_for_long(crew: Crew):
+    crew.serve(4)
+    assert crew.has_to_wait()
+    crew.serve(4)
+    crew.pass_time(2 * SYNC_NS)
+    assert not crew.has_to_wait(), "twice as long as a sync takes"
+
+
+def test_whoever_does_not_come_back_is_awaited_once_in_eight_rounds(crew: Crew):
     waited = list[bool]()
-    for _ in range(11):
-        crew.work(*[crew.append] * 4)
+    for _ in range(16):
+        crew.serve(4)
         assert crew.log.ends[1] == crew.log.ends[2]
-        waited.append(crew.yields > 0)
-    assert waited == [False, *[True, False, False, False, False] * 2]
+        waited.append(crew.has_to_wait())
+    assert waited == [True, *[False] * 7] * 2
+
+
+def test_whoever_appends_alone_never_waits(crew: Crew):
+    assert not any(crew.has_to_wait() for _ in range(10))

@@ -598,16 +598,23 @@ BUGS = (
     Bug(
         "nobody is asked to lead the next round",
         "csrc/mql_commit.c",
-        "    if (wake_served(log)) ask_to_lead(waiters_of(log->control, round + 1));\n",
-        "    (void)round;\n    (void)wake_served(log);\n",
+        "        ask_to_lead(waiters_of(log->control, round + 1));\n",
+        "        (void)round;\n",
         rounds("whoever_is_asked_to_lead_just_before_it_sleeps_does_not_sleep"),
     ),
     Bug(
         "a round begins without those whom the last one has served",
         "csrc/mql_commit.c",
-        "    if (end.offset >= awaited || durable.offset >= end.offset) return;\n",
-        "    return;\n",
+        "    if (until == 0) return false;\n",
+        "    return false;\n",
         rounds("the_next_round_takes_along_whom_the_last_one_has_served"),
+    ),
+    Bug(
+        "nobody watches for how long others are awaited",
+        "csrc/mql_commit.c",
+        "watches ? left : mql_base_slice(MQL_SLICE_NS)",
+        "mql_base_slice(MQL_SLICE_NS)",
+        rounds("whoever_comes_back_alone_waits_for_the_others_and_not_for_long"),
     ),
     Bug(
         "those whom a round has served sleep on",

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "mqlog"
 ENGINE = [
     "mql_api",
     "mql_store",
+    "mql_turn",
     "mql_bell",
     "mql_keeper",
     "mql_reclaim",

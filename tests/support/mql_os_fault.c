@@ -355,7 +355,10 @@ int mql_os_lock_test(mql_os_file file, int64_t byte) {
 /* -- clocks, identity, chance, memory ---------------------------------------------------------- */
 int64_t mql_os_now_ms(void) { return sim_now.on ? sim_now.wall_ms : real_now_ms(); }
 int64_t mql_os_wall_ms(void) { return sim_now.on ? sim_now.wall_ms : real_wall_ms(); }
+static _Atomic int64_t stopped_ns;
+void mql_os_fault_stop_clock(int64_t ns) { stopped_ns = ns; }
 int64_t mql_os_monotonic_ns(void) {
+    if (stopped_ns != 0) return stopped_ns;
     return sim_now.on ? (sim_now.boot_ns += CALL_NS) : real_monotonic_ns();
 }
 int64_t mql_os_coarse_ns(void) { return sim_now.on ? sim_now.boot_ns : real_coarse_ns(); }
