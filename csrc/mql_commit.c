@@ -86,8 +86,9 @@ static bool others_come(mql_format_control *control, int64_t *left) {
     mql_control_read(&control->published, &end);
     if (end.offset >= atomic_load_explicit(&control->awaited, memory_order_relaxed)) return false;
     int64_t now = mql_os_monotonic_ns();
+    if (until <= now || until > now + PATIENCE_NS_MOST) return false;
     *left = until - now;
-    return until > now && until <= now + PATIENCE_NS_MOST;
+    return true;
 }
 
 /* Before those whom the round has served are woken: whether they are awaited. Not for some rounds
@@ -112,8 +113,8 @@ static void note_missing_locked(mql_log *log) {
     if (atomic_exchange_explicit(&control->await_until, 0, memory_order_relaxed) == 0) return;
     mql_control_end end;
     mql_control_read(&control->published, &end);
-    if (end.offset < atomic_load_explicit(&control->awaited, memory_order_relaxed))
-        log->unwaited = ROUNDS_UNWAITED;
+    int64_t awaited = atomic_load_explicit(&control->awaited, memory_order_relaxed);
+    if (end.offset < awaited && awaited != INT64_MAX) log->unwaited = ROUNDS_UNWAITED;
 }
 
 /* Wakes those whom the round has served, which was the last one when the caller had the lock. True:
@@ -142,19 +143,16 @@ static void ask_to_lead(mql_format_waiters *waiters) {
     mql_os_wake(&waiters->word, 1);
 }
 
-static bool is_watched(mql_log *log, uint32_t round) {
-    return atomic_load_explicit(&log->watched, memory_order_relaxed) == round;
-}
-
 /* Drops the lock, and only then wakes: somebody may be waiting for it, to lead. That drop is the
  * fence that pairs with the ones in follow and in mql_control_wait. */
 static void drop(mql_log *log) {
     uint32_t round = last_round(log);
     mql_os_mutex_drop(&log->control->commit);
     mql_log_wake(log, &log->control->waiters_durable, &log->control->durable);
+    bool waited_for = wake_served(log, round);
     int64_t left;
-    if (wake_served(log, round) &&
-        !(others_come(log->control, &left) && is_watched(log, round + 1)))
+    bool watched = atomic_load_explicit(&log->watched, memory_order_relaxed) == round + 1;
+    if (waited_for && !(watched && others_come(log->control, &left)))
         ask_to_lead(waiters_of(log->control, round + 1));
     mql_control_ring(&log->control->waiters_queue, INT32_MAX);
 }
@@ -301,6 +299,7 @@ static void begin_round_locked(mql_format_control *control, int64_t covers) {
     uint32_t round = atomic_load_explicit(&control->round, memory_order_relaxed) + 1;
     atomic_store_explicit(&control->round, round, memory_order_release);
     atomic_store_explicit(&control->covers, covers, memory_order_release);
+    atomic_store_explicit(&control->await_until, 0, memory_order_relaxed);
 }
 
 static void note_durable_locked(mql_log *log, const mql_control_end *end,
@@ -454,7 +453,8 @@ static int follow(mql_log *log, int64_t offset) {
     atomic_store_explicit(&waiters->flag, 1, memory_order_relaxed);
     /* Pairs with drop: either the lock is free here, or its holder sees the flag. */
     atomic_thread_fence(memory_order_seq_cst);
-    if (is_durable(log, offset)) return MQL_TIMEOUT;
+    /* Who watches for the round has yet to lead it, if it is still the same one. */
+    if (is_durable(log, offset) || round_for(control, offset) != round) return MQL_TIMEOUT;
     int64_t left;
     bool early = others_come(control, &left);
     int rc = early ? MQL_TIMEOUT

@@ -325,7 +325,7 @@ MQL_PUBLIC int mql_log_sync_until(mql_log *log, int64_t offset);
 /* For an interpreter whose threads share one lock, and of whom a sync wakes many at once. Before it
  * takes that lock again, whoever has appended durably takes the turn, and so comes when the one
  * before it has let the lock go; where it has let it go itself, it gives the turn. Of the whole
- * process. Blocks for some ten microseconds at most, and keeps nobody out. */
+ * process. Keeps nobody out: it spins, and then yields the processor, for some ten microseconds. */
 MQL_PUBLIC void mql_take_turn(void);
 MQL_PUBLIC void mql_give_turn(void);
 /* Takes away what lies below `before`: the log start moves there, whole segments below it are

@@ -331,10 +331,12 @@ int mql_os_sync_map(void *address, size_t length) {
     int rc = ask(MQL_FAULT_SYNC_MAP, MQL_OS_NO_FILE);
     return sync_ends(number, rc != 0 ? rc : real_sync_map(address, length));
 }
-static _Atomic int64_t wait_least;
+static _Atomic int64_t wait_least, last_wait;
 void mql_os_fault_wait_at_least(int64_t ns) { wait_least = ns; }
+int64_t mql_os_fault_last_wait(void) { return last_wait; }
 int mql_os_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns) {
     int rc = sim_now.on ? 0 : ask(MQL_FAULT_WAIT, MQL_OS_NO_FILE);
+    last_wait = timeout_ns;
     if (timeout_ns > 0 && timeout_ns < wait_least) timeout_ns = wait_least;
     return rc != 0 ? rc : real_wait(word, expected, timeout_ns);
 }

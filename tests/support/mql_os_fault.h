@@ -38,6 +38,8 @@ void mql_os_fault_after_list(mql_os_fault_hook *hook);
 /* From now on who waits for a word, and is not woken, does so for at least so long: a wake-up that
  * is left out shows. 0: as long as it says. */
 void mql_os_fault_wait_at_least(int64_t ns);
+/* For how long the last one of all who waited for a word was ready to wait. */
+int64_t mql_os_fault_last_wait(void);
 /* From now on it is this time by the monotonic clock. 0: it goes on. */
 void mql_os_fault_stop_clock(int64_t ns);
 
